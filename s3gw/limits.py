@@ -1,0 +1,59 @@
+"""Every bound of the gateway, with where its value comes from.
+
+Each queue, body, header, document and retry has its limit here, so that one page shows what a
+client, however hostile, can make the gateway hold or do.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+# S3's own limits (Amazon S3 User Guide, "Amazon S3 multipart upload limits", "Creating object
+# key names" and "Working with object metadata").
+KEY_BYTES_MAX = 1024
+USER_METADATA_BYTES_MAX = 2 * KIB
+SINGLE_PUT_BYTES_MAX = 5 * GIB
+PART_BYTES_MIN = 5 * MIB
+PART_BYTES_MAX = 5 * GIB
+PART_NUMBER_MAX = 10_000
+OBJECT_BYTES_MAX = 5 * TIB
+COPY_SOURCE_BYTES_MAX = 5 * GIB
+LIST_PAGE_KEYS_MAX = 1000
+BUCKETS_PAGE_MAX = 10_000
+DELETE_OBJECTS_KEYS_MAX = 1000
+PRESIGNED_SECONDS_MAX = 7 * 24 * 3600
+CLOCK_SKEW_SECONDS_MAX = 15 * 60
+
+# Requests. A URL of a 1,024-byte key, percent-encoded, with a presigned query fits in 16 KiB.
+REQUEST_HEAD_BYTES_MAX = 32 * KIB
+REQUEST_HEADERS_MAX = 200
+HEAD_DEADLINE_SECONDS = 30
+KEEP_ALIVE_SECONDS = 75
+DISCARD_BYTES_MAX = 16 * MIB
+DISCARD_SECONDS_MAX = 10
+RANGE_HEADER_BYTES_MAX = 4 * KIB
+
+# Documents (XML). 2 MiB holds the longest legal Complete and Delete requests.
+XML_LARGE_BYTES_MAX = 2 * MIB
+XML_SMALL_BYTES_MAX = 64 * KIB
+XML_TAGS_MAX = 200_000
+XML_DEPTH_MAX = 32
+
+# Framing of aws-chunked bodies: the SDKs send chunks of at most 1 MiB (awscrt) to 8 MiB.
+CHUNK_HEADER_BYTES_MAX = 1 * KIB
+CHUNK_BYTES_MAX = 64 * MIB
+TRAILER_BYTES_MAX = 4 * KIB
+
+# Metadata commits (etcd's defaults: --max-txn-ops 128, --max-request-bytes 1.5 MiB).
+COMMIT_OPERATIONS_MAX = 128
+COMMIT_GUARDS_MAX = 128
+COMMIT_BYTES_MAX = 3 * MIB // 2
+COMMIT_ATTEMPTS_MAX = 64
+SCAN_ITEMS_MAX = 10_000
+
+# Data path.
+STRIPES_IN_FLIGHT_MAX = 4
+SMALL_BLOB_BYTES_MAX = 64 * KIB
+WRITE_AGE_SECONDS_MAX = 12 * 3600
+USAGE_SLOTS_MAX = 64
