@@ -1,9 +1,9 @@
 """The metadata engine seam: ordered keys, revisions, guarded commits, watches and leases.
 
 The model is etcd's. The store has one revision, a positive integer that every successful commit
-raises by at least one. Every key carries the revision of the commit that last wrote it. Keys order by their
-bytes. Reads are linearizable. A commit is a list of guards and a list of writes: all writes
-happen, at one revision, if and only if every guard holds.
+raises by at least one. Every key carries the revision of the commit that last wrote it. Keys
+order by their bytes. Reads are linearizable. A commit is a list of guards and a list of writes:
+all writes happen, at one revision, if and only if every guard holds.
 
 Outcomes of a commit:
 
