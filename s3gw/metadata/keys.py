@@ -1,0 +1,264 @@
+"""The only speller of key bytes.
+
+    store, generation                          one record each
+    bucket/<bucket>
+    object/<bucket>/<key>                      key: UTF-8, as it is (nothing follows it)
+    version/<bucket>/<key*><~sequence:8>       key*: escaped and ended, below
+    upload/<bucket>/<key*><upload:16>
+    part/<upload:16><number:2>
+    manifest/<upload:16><page:2>
+    completed/<bucket>/<upload:16>
+    holder/<manifest:16><holder>
+    fence/<record key>
+    blob/<profile>/<pg:2><blob:16><holder>
+    reading/<id:16><lease:8>
+    count/<profile>/<pg:2><bucket>
+    pg/<profile>/<pg:2>
+    profile/<profile>, layout/<epoch:8>, node/<id>
+    usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
+    garbage/<due ms:8><id:16><holder>
+    repair/<urgency:1><profile>/<pg:2><blob:16>
+    lock/<name>
+
+Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
+newest version of a key comes first.
+
+`key*` must order as the key does although bytes follow it: 0x00 becomes 0x00 0xff, and the end is
+0x00 0x01. "a" (61 00 01) then sorts before "a\\x00" (61 00 ff 00 01) and before "ab" (61 62 00 01).
+
+A holder is what refers to a blob: `o<bucket>/<key*><sequence:8>`, `p<upload:16><number:2>` for a
+part and `m<upload:16>` for the blob of a manifest.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+SEQUENCE_MAX = 2**64 - 1
+FENCE_INTERVAL = 1000
+
+STORE = b"store"
+GENERATION = b"generation"
+
+BUCKETS = b"bucket/"
+OBJECTS = b"object/"
+VERSIONS = b"version/"
+UPLOADS = b"upload/"
+GARBAGE = b"garbage/"
+REPAIRS = b"repair/"
+NODES = b"node/"
+PROFILES = b"profile/"
+LAYOUTS = b"layout/"
+COMPLETED = b"completed/"
+PGS = b"pg/"
+COUNTS = b"count/"
+BLOBS = b"blob/"
+
+
+def after_prefix(prefix: bytes) -> bytes:
+    """The first key behind all keys that start with `prefix`.
+
+    >>> after_prefix(b"ab"), after_prefix(b"a\\xff")
+    (b'ac', b'b')
+    """
+    stripped = prefix.rstrip(b"\xff")
+    if not stripped:
+        raise ValueError("no key follows this prefix")
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+def ended(key: str) -> bytes:
+    """`key*`: the key escaped and ended.
+
+    >>> ended("a"), ended("a\\x00b")
+    (b'a\\x00\\x01', b'a\\x00\\xffb\\x00\\x01')
+    """
+    return key.encode().replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+
+
+def unended(data: bytes) -> tuple[str, bytes]:
+    """The key of a `key*`, and the bytes behind it.
+
+    >>> unended(b'a\\x00\\xffb\\x00\\x01rest')
+    ('a\\x00b', b'rest')
+    """
+    end = data.index(b"\x00\x01")
+    return data[:end].replace(b"\x00\xff", b"\x00").decode(), data[end + 2 :]
+
+
+def bucket(name: str) -> bytes:
+    return b"bucket/" + name.encode()
+
+
+def objects(bucket_name: str) -> bytes:
+    return b"object/" + bucket_name.encode() + b"/"
+
+
+def object_(bucket_name: str, key: str) -> bytes:
+    return objects(bucket_name) + key.encode()
+
+
+def versions(bucket_name: str) -> bytes:
+    return b"version/" + bucket_name.encode() + b"/"
+
+
+def versions_of(bucket_name: str, key: str) -> bytes:
+    return versions(bucket_name) + ended(key)
+
+
+def version(bucket_name: str, key: str, sequence: int) -> bytes:
+    return versions_of(bucket_name, key) + (SEQUENCE_MAX - sequence).to_bytes(8, "big")
+
+
+def uploads(bucket_name: str) -> bytes:
+    return b"upload/" + bucket_name.encode() + b"/"
+
+
+def upload(bucket_name: str, key: str, upload_id: bytes) -> bytes:
+    return uploads(bucket_name) + ended(key) + upload_id
+
+
+def parts(upload_id: bytes) -> bytes:
+    return b"part/" + upload_id
+
+
+def part(upload_id: bytes, number: int) -> bytes:
+    return parts(upload_id) + number.to_bytes(2, "big")
+
+
+def manifest(upload_id: bytes) -> bytes:
+    return b"manifest/" + upload_id
+
+
+def manifest_page(upload_id: bytes, page: int) -> bytes:
+    return manifest(upload_id) + page.to_bytes(2, "big")
+
+
+def completed(bucket_name: str, upload_id: bytes) -> bytes:
+    return COMPLETED + bucket_name.encode() + b"/" + upload_id
+
+
+def manifest_holders(manifest_id: bytes) -> bytes:
+    return b"holder/" + manifest_id
+
+
+def manifest_holder(manifest_id: bytes, holder: bytes) -> bytes:
+    return manifest_holders(manifest_id) + holder
+
+
+def fence(record_key: bytes) -> bytes:
+    return b"fence/" + record_key
+
+
+def carries_fence(record_key: bytes, secret: bytes) -> bool:
+    """Whether this record has a fence: one in FENCE_INTERVAL does, by a keyed hash, so that no
+    client can choose keys without fences."""
+    digest = blake2b(record_key, key=secret, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % FENCE_INTERVAL == 0
+
+
+def object_holder(bucket_name: str, key: str, sequence: int) -> bytes:
+    return b"o" + bucket_name.encode() + b"/" + ended(key) + sequence.to_bytes(8, "big")
+
+
+def part_holder(upload_id: bytes, number: int) -> bytes:
+    return b"p" + upload_id + number.to_bytes(2, "big")
+
+
+def manifest_blob_holder(upload_id: bytes) -> bytes:
+    return b"m" + upload_id
+
+
+def pg_blobs(profile: str, pg: int) -> bytes:
+    return b"blob/" + profile.encode() + b"/" + pg.to_bytes(2, "big")
+
+
+def blob(profile: str, pg: int, blob_id: bytes) -> bytes:
+    return pg_blobs(profile, pg) + blob_id
+
+
+def reference(profile: str, pg: int, blob_id: bytes, holder: bytes) -> bytes:
+    return blob(profile, pg, blob_id) + holder
+
+
+def split_reference(key: bytes) -> tuple[str, int, bytes, bytes]:
+    """Profile, placement group, blob id and holder of a reference's key."""
+    profile, rest = key[len(BLOBS) :].split(b"/", 1)
+    return profile.decode(), int.from_bytes(rest[:2], "big"), rest[2:18], rest[18:]
+
+
+def readings(identity: bytes) -> bytes:
+    return b"reading/" + identity
+
+
+def reading(identity: bytes, lease: int) -> bytes:
+    return readings(identity) + lease.to_bytes(8, "big")
+
+
+def count(profile: str, pg: int, bucket_name: str) -> bytes:
+    return COUNTS + profile.encode() + b"/" + pg.to_bytes(2, "big") + bucket_name.encode()
+
+
+def pg(profile: str, number: int) -> bytes:
+    return PGS + profile.encode() + b"/" + number.to_bytes(2, "big")
+
+
+def pgs(profile: str) -> bytes:
+    return PGS + profile.encode() + b"/"
+
+
+def split_pg(key: bytes) -> tuple[str, int]:
+    name, number = key[len(PGS) :].split(b"/", 1)
+    return name.decode(), int.from_bytes(number, "big")
+
+
+def profile(name: str) -> bytes:
+    return PROFILES + name.encode()
+
+
+def layout(epoch: int) -> bytes:
+    return LAYOUTS + epoch.to_bytes(8, "big")
+
+
+def node(node_id: str) -> bytes:
+    return NODES + node_id.encode()
+
+
+def usages(bucket_name: str) -> bytes:
+    return b"usage/" + bucket_name.encode() + b"/"
+
+
+def usage(bucket_name: str, slot: int) -> bytes:
+    return usages(bucket_name) + bytes((slot,))
+
+
+def grant(bucket_name: str) -> bytes:
+    return b"grant/" + bucket_name.encode()
+
+
+def slots_block(block: int) -> bytes:
+    return b"slots/" + bytes((block,))
+
+
+def garbage(due_ms: int, identity: bytes, holder: bytes) -> bytes:
+    return GARBAGE + due_ms.to_bytes(8, "big") + identity + holder
+
+
+def garbage_due(due_ms: int) -> bytes:
+    """The end of the slice of the queue that is due at `due_ms`."""
+    return GARBAGE + (due_ms + 1).to_bytes(8, "big")
+
+
+def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> bytes:
+    return (
+        REPAIRS
+        + bytes((urgency,))
+        + profile_name.encode()
+        + b"/"
+        + pg_number.to_bytes(2, "big")
+        + blob_id
+    )
+
+
+def lock(name: str) -> bytes:
+    return b"lock/" + name.encode()

@@ -1,0 +1,331 @@
+"""The records kept in the metadata engine.
+
+A stored value is one format byte followed by a MessagePack array in the order of the fields
+below. Readers accept shorter arrays (the missing fields have defaults), so a field is only ever
+appended; a change that this cannot express takes a new format byte. Times are Unix milliseconds,
+sizes bytes. Tagged unions carry their tag as the first element of the array.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+FORMAT = b"\x01"
+
+
+class BlobRef(msgspec.Struct, array_like=True, frozen=True, tag="b"):
+    """Where the bytes are: a blob of `size` stored bytes in `profile`.
+
+    `nodes` and `scheme` are given only for a blob that does not lie on its placement group's
+    present slots (a write around a lost node): `nodes[i]` holds shard i ("" where none does).
+    `crc64` is the CRC64NVME of the stored bytes.
+    """
+
+    profile: str
+    blob: bytes
+    size: int
+    crc64: int
+    nodes: tuple[str, ...] = ()
+    scheme: str = ""
+
+
+class ManifestRef(msgspec.Struct, array_like=True, frozen=True, tag="m"):
+    """An object completed from parts. `page_offsets[i]` is the first byte of page i, and
+    `page_parts` the number of parts of every page but the last. `blob` is the manifest's own
+    blob, which rescue reads."""
+
+    manifest: bytes
+    part_count: int
+    page_offsets: tuple[int, ...]
+    page_parts: int
+    blob: BlobRef
+
+
+Data = BlobRef | ManifestRef
+
+
+class Checksums(msgspec.Struct, array_like=True, frozen=True):
+    """Checksums that the client asked for: S3 algorithm name to base64 text."""
+
+    values: dict[str, str] = {}
+    kind: str = ""
+
+
+class Lock(msgspec.Struct, array_like=True, frozen=True):
+    """Object lock of a version."""
+
+    mode: str = ""
+    until_ms: int = 0
+    legal_hold: bool = False
+
+
+class Encryption(msgspec.Struct, array_like=True, frozen=True):
+    """How a version is encrypted at rest: scheme, key name, wrapped key, customer key digest."""
+
+    kind: str = ""
+    key_name: str = ""
+    wrapped_key: bytes = b""
+    customer_key_md5: str = ""
+    context: str = ""
+
+
+class Description(msgspec.Struct, array_like=True, frozen=True):
+    """What a client says about an object when it creates it; the same for PutObject,
+    CreateMultipartUpload and CopyObject. `headers` holds the stored content headers by their
+    lower-case names, Content-Type among them; `user` the `x-amz-meta-` names without prefix."""
+
+    headers: dict[str, str] = {}
+    user: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    storage_class: str = "STANDARD"
+    lock: Lock | None = None
+    encryption: Encryption | None = None
+    compression: str = ""
+    redirect: str = ""
+    acl: bytes = b""
+
+
+class ObjectRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One version of an object, or a delete marker (`data` None and `marker` True).
+
+    `sequence` orders the versions of a key and is never used twice. `null_version` says that
+    this is the null version; `null_sequence` names the key's null version, 0 for none.
+    `size` is what the client sees, before compression and encryption.
+    """
+
+    sequence: int
+    modified_ms: int
+    owner: str
+    size: int
+    etag: str
+    data: Data | None
+    description: Description
+    checksums: Checksums = Checksums()
+    content_id: bytes = b""
+    marker: bool = False
+    null_version: bool = True
+    null_sequence: int = 0
+
+
+class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A bucket. `documents` holds its sub-resource configurations by their name."""
+
+    created_ms: int
+    owner: str
+    region: str
+    profile: str
+    bucket_id: bytes
+    versioning: str = ""
+    object_lock: bool = False
+    documents: dict[str, bytes] = {}
+    tags: dict[str, str] = {}
+    quota_bytes: int = 0
+
+
+class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A multipart upload. `state` is "open" or "completing"; `owner_lease` is the lease of the
+    process that completes it."""
+
+    initiated_ms: int
+    owner: str
+    description: Description
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+    profile: str = ""
+    state: str = "open"
+    owner_lease: int = 0
+    attempt: bytes = b""
+
+
+class PartRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One uploaded part, in `part/` while the upload is open and in the pages of a manifest
+    afterwards. `crc64` of the reference is that of the part."""
+
+    number: int
+    size: int
+    etag: str
+    modified_ms: int
+    blob: BlobRef
+    checksums: Checksums = Checksums()
+
+
+class ManifestPage(msgspec.Struct, array_like=True, frozen=True):
+    """Up to a thousand parts of a completed upload, in order."""
+
+    parts: tuple[PartRecord, ...]
+
+
+class CompletedRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Answers a retried CompleteMultipartUpload. `digest` is of the part list that was sent."""
+
+    key: str
+    digest: bytes
+    etag: str
+    version_id: str
+    checksums: Checksums
+    expires_ms: int
+
+
+class Reference(msgspec.Struct, array_like=True, frozen=True):
+    """One holder's hold on a blob. `dropped_due_ms` is 0 while it is live. `nodes` and `scheme`
+    as in BlobRef, for workers."""
+
+    size: int
+    bucket: str
+    dropped_due_ms: int = 0
+    nodes: tuple[str, ...] = ()
+    scheme: str = ""
+
+
+class Garbage(msgspec.Struct, array_like=True, frozen=True):
+    """A queue entry of the collector: a dropped reference (`reference` is its key), or a
+    manifest whose parts are to be looked at."""
+
+    reference: bytes = b""
+    manifest: bytes = b""
+    bucket: str = ""
+    stage: str = ""
+
+
+class Repair(msgspec.Struct, array_like=True, frozen=True):
+    """A queue entry of the repair worker: what is known to be wrong with a blob."""
+
+    profile: str
+    pg: int
+    blob: bytes
+    reason: str
+    queued_ms: int
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True):
+    """A bucket's counters in one slot; only the sum over slots means something."""
+
+    objects: int = 0
+    versions: int = 0
+    markers: int = 0
+    uploads: int = 0
+    bytes: int = 0
+    pending_bytes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.objects + other.objects,
+            self.versions + other.versions,
+            self.markers + other.markers,
+            self.uploads + other.uploads,
+            self.bytes + other.bytes,
+            self.pending_bytes + other.pending_bytes,
+        )
+
+    @property
+    def empty(self) -> bool:
+        return self == Usage()
+
+
+class Count(msgspec.Struct, array_like=True, frozen=True):
+    """References, live and dropped, of one bucket in one placement group, and their bytes."""
+
+    references: int = 0
+    bytes: int = 0
+
+
+class Slot(msgspec.Struct, array_like=True, frozen=True):
+    """One slot of a placement group: its node ("" = none) and who may still hold the shard."""
+
+    node: str
+    holders_before: tuple[str, ...] = ()
+
+
+class PgRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The truth about a placement group. `revision` is its own counter, raised by each change."""
+
+    revision: int
+    slots: tuple[Slot, ...]
+
+
+class ProfileRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A profile as made: scheme text ("4+2"), stripe size, number of groups, failure domain.
+    `companion` names the profile of copies for small blobs; a companion has none itself."""
+
+    scheme: str
+    stripe_bytes: int
+    pg_count: int
+    failure_domain: str
+    companion: str
+
+
+class LayoutNode(msgspec.Struct, array_like=True, frozen=True):
+    """A node as a layout sees it. `state`: active, cordoned, draining."""
+
+    node: str
+    zone: str
+    weight: int
+    state: str = "active"
+
+
+class LayoutRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One epoch of the layout that the placement group records move towards."""
+
+    created_ms: int
+    nodes: tuple[LayoutNode, ...]
+    profiles: tuple[str, ...]
+
+
+class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A registered drive. `node` (its id) names it in placement; `host` groups the drives of one
+    process. `nonce` proves that a takeover comes from the same drive."""
+
+    address: str
+    zone: str
+    host: str
+    capacity_bytes: int
+    free_bytes: int
+    nonce: str
+    version: str
+    registered_ms: int
+
+
+class StoreRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Identity and secrets of the store, made once. `incarnation` grows with each restore."""
+
+    store_id: str
+    created_ms: int
+    incarnation: int
+    sequence_offset: int
+    fence_secret: bytes
+    token_secret: bytes
+    cluster_secret: bytes
+
+    def __repr__(self) -> str:
+        return f"StoreRecord(store_id={self.store_id!r}, incarnation={self.incarnation})"
+
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+
+
+class RecordFormatError(Exception):
+    """A stored value is not what this version can read."""
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """The stored form of a record."""
+    return FORMAT + _encoder.encode(record)
+
+
+def decode(kind: type[R], value: bytes) -> R:
+    """Read a stored value. Raises RecordFormatError."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    if value[:1] != FORMAT:
+        raise RecordFormatError(f"{kind.__name__}: format {value[:1].hex()} is not known")
+    try:
+        record: R = decoder.decode(memoryview(value)[1:])
+    except msgspec.MsgspecError as error:
+        raise RecordFormatError(f"{kind.__name__}: {error}") from error
+    return record
