@@ -103,11 +103,10 @@ class Counters:
 
         Taken in the order of their keys, so that two commits never wait for each other.
         """
-        changes: list[tuple[Cell, Usage | Count]] = []
-        for bucket in sorted(usages):
-            changes.append((self._free_slot(bucket), usages[bucket]))
-        for key in sorted(counts):
-            changes.append((self._cell(key, Count), counts[key]))
+        changes: list[tuple[Cell, Usage | Count]] = [
+            *((self._free_slot(bucket), usage) for bucket, usage in usages.items()),
+            *((self._cell(key, Count), count) for key, count in counts.items()),
+        ]
         changes.sort(key=lambda change: change[0].key)
         taken = 0
         try:

@@ -4,10 +4,10 @@ A change of S3 state is one `Transaction`: what it expects, what it writes, and 
 counters. `Store.apply` sends it and settles what can be settled without a new decision:
 
 * a conflict on a counter alone: that counter is read again and the commit sent again;
-* `Unavailable`: the same guards and writes are sent again. Every transaction guards a record that it
-  changes, so at most one sending takes effect. If a later sending conflicts, the outcome is looked
-  up at the transaction's `witness` (a key whose new value no other commit can write). Found means done;
-  not found proves nothing, and `OutcomeUnknown` is raised.
+* `Unavailable`: the same guards and writes are sent again. Every transaction guards a record that
+  it changes, so at most one sending takes effect. If a later sending conflicts, the outcome is
+  looked up at the transaction's `witness` (a key whose new value no other commit can write).
+  Found means done; not found proves nothing, and `OutcomeUnknown` is raised.
 
 Every other conflict is the caller's to decide: re-read, decide again.
 """
@@ -130,8 +130,8 @@ class Store:
         """Read on in a listed range: up to `limit` items, maybe fewer with `more` True.
 
         Where a range costs its size, the read ends at a fence a little ahead; `more` then says
-        that the range goes on behind the fence. The next read starts behind the last item, or, when there is
-        none, at `resume_after_empty`.
+        that the range goes on behind the fence. The next read starts behind the last item; a page
+        without items has `more` False.
         """
         if not self.kv.range_costs_its_size:
             return await self.kv.scan(start, end, limit=limit, revision=revision)

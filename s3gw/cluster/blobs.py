@@ -1,0 +1,278 @@
+"""Blobs over the cluster's shards: draw an id, write, read, rebuild a shard, write anew.
+
+The one entrance of the layers above to the data path. It knows placement, coding and nodes;
+publication (the commit that makes a blob referred to) is the business of `s3gw.objects`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+
+from erasure.codec import Codec
+from placement.groups import pg_of
+
+from nodes import format as shard_format
+from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
+from s3gw import limits
+from s3gw.cluster.directory import Directory
+from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget, open_blocks
+from s3gw.cluster.targets import TooFewNodes, choose
+from s3gw.cluster.topology import Group, Profile, Topology
+from s3gw.cluster.writer import BlobWriter, NotWritten, Written, attempt, survives_one_more
+from s3gw.metadata.records import BlobRef
+
+DRAWS_MAX = 8
+REBUILD_SECONDS_MAX = 10.0
+WINDOW_BUDGET_BYTES = 24 * limits.MIB
+
+
+class BlobStore:
+    """Reads and writes blobs. One per process."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        directory: Directory,
+        executor: Executor,
+        damaged: Damage,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.topology = topology
+        self.directory = directory
+        self._executor = executor
+        self._damaged = damaged
+        self._random_bytes = random_bytes
+        self._budget = HedgeBudget()
+        self._readers = 0
+
+    def draw(self, profile: Profile, avoid: Callable[[Group], bool]) -> tuple[bytes, Group]:
+        """A new blob id and its group; of a few draws the first whose group is not to be avoided
+        (because a commit of this process holds its counter)."""
+        for _ in range(DRAWS_MAX):
+            blob = self._random_bytes(16)
+            group = self.topology.group(profile, pg_of(blob, profile.pg_count))
+            if not avoid(group):
+                break
+        return blob, group
+
+    def open_writer(self, blob: bytes, group: Group) -> BlobWriter:
+        """A writer onto the best nodes of the moment. Raises TooFewNodes."""
+        usable = {node.id: node.zone for node in self.directory.usable_nodes()}
+        targets = choose(group.profile.scheme, group.nodes, usable)
+        return BlobWriter(group, blob, targets, self.directory, self._executor)
+
+    async def complete(self, written: Written, footer_map: bytes) -> Written:
+        """Give a blob that lost nodes while it was written its redundancy back, as far as the
+        deadline allows. Raises NotWritten when it cannot be made to survive one more loss."""
+        if not written.missing:
+            return written
+        try:
+            async with asyncio.timeout(REBUILD_SECONDS_MAX):
+                written = await self._rebuild_missing(written)
+        except (TimeoutError, BlobUnreadable):
+            pass  # what follows judges what is there
+        held = [index for index, node in enumerate(written.nodes) if node]
+        if survives_one_more(written.scheme, held):
+            return written
+        return await self._write_anew(written, footer_map)
+
+    async def _rebuild_missing(self, written: Written) -> Written:
+        nodes = list(written.nodes)
+        for index in written.missing:
+            for node in self.directory.usable_nodes():
+                if node.id in nodes:
+                    continue
+                ref = _explicit(written, nodes)
+                if await self.rebuild_shard(ref, index, node.id):
+                    nodes[index] = node.id
+                    break
+        missing = tuple(index for index, node in enumerate(nodes) if not node)
+        ref = _explicit(written, nodes) if tuple(nodes) != written.group.nodes else written.ref
+        return Written(ref, written.group, tuple(nodes), written.scheme, missing)
+
+    async def _write_anew(self, written: Written, footer_map: bytes) -> Written:
+        """Write the same bytes as a new blob onto the nodes that live now."""
+        blob, group = self.draw(written.group.profile, lambda group: False)
+        try:
+            writer = self.open_writer(blob, group)
+        except TooFewNodes as error:
+            raise NotWritten(str(error)) from error
+        try:
+            stripe_bytes = group.profile.stripe_bytes
+            async for buffers in self.read(written.ref, 0, written.ref.size, window_stripes=1):
+                stripe = b"".join(buffers)
+                assert len(stripe) <= stripe_bytes
+                await writer.write(stripe)
+            again = await writer.finish(footer_map)
+        except BlobUnreadable as error:
+            await writer.abort()
+            raise NotWritten(str(error)) from error
+        except BaseException:
+            await writer.abort()
+            raise
+        held = [index for index, node in enumerate(again.nodes) if node]
+        if not survives_one_more(again.scheme, held):
+            raise NotWritten("nodes keep failing")
+        return again
+
+    async def read(
+        self, ref: BlobRef, first: int, stop: int, *, window_stripes: int = 0
+    ) -> AsyncIterator[list[Buffer]]:
+        """Bytes [first, stop) of a blob, verified, as lists of buffers.
+
+        Raises BlobUnreadable; before the first bytes the placement group's record is read again
+        and tried once more.
+        """
+        if first >= stop:
+            return
+        self._readers += 1
+        try:
+            for last_try in (False, True):
+                sent = False
+                try:
+                    reader = self._reader(ref)
+                    windows = reader.read(first, stop, window_stripes or self._window(ref))
+                    async for buffers in windows:
+                        sent = True
+                        yield buffers
+                    return
+                except BlobUnreadable:
+                    if sent or last_try or not await self._moved(ref):
+                        raise
+        finally:
+            self._readers -= 1
+
+    def _window(self, ref: BlobRef) -> int:
+        """Stripes per window, so that all readers together stay within the memory budget."""
+        stripe_bytes = self.topology.profile(ref.profile).stripe_bytes
+        return max(1, min(4, WINDOW_BUDGET_BYTES // (2 * self._readers * stripe_bytes)))
+
+    async def _moved(self, ref: BlobRef) -> bool:
+        group = self.topology.group_of(ref.profile, ref.blob)
+        return (await self.topology.reread(group)).revision != group.revision
+
+    def _reader(self, ref: BlobRef) -> BlobReader:
+        scheme, nodes, group = self.topology.location(ref)
+        if ref.nodes:
+            before: Sequence[Sequence[str]] = [()] * len(nodes)
+        else:
+            before = [slot.holders_before for slot in group.record.slots]
+        return BlobReader(
+            ref,
+            group.number,
+            scheme,
+            group.profile.stripe_bytes,
+            nodes,
+            before,
+            self.directory,
+            self._executor,
+            self._budget,
+            self._damaged,
+        )
+
+    async def rebuild_shard(self, ref: BlobRef, index: int, target: str) -> bool:
+        """Rebuild shard `index` from the others onto node `target`; say whether it is there.
+
+        Raises BlobUnreadable. The blob's footer is taken from another shard.
+        """
+        node = self.directory.get(target)
+        if node is None:
+            return False
+        scheme, nodes, group = self.topology.location(ref)
+        codec = Codec(scheme)
+        name = ShardName(ref.profile, group.number, ref.blob, index)
+        footer_map = await self.footer_map(ref, skip=index)
+        stripe_bytes = group.profile.stripe_bytes
+        writer = node.drive.writer(name)
+        header = shard_format.build_header(name, codec.fragment_bytes(stripe_bytes))
+        done = await attempt(node, writer.append([header]), self.directory)
+        payload_bytes = 0
+        for number in range(-(-ref.size // stripe_bytes)):
+            if not done:
+                break
+            length = min(stripe_bytes, ref.size - number * stripe_bytes)
+            payload = await self._rebuild_fragment(ref, codec, index, number, length)
+            payload_bytes += len(payload)
+            seal = shard_format.seal_block(name, number, payload)
+            done = await attempt(node, writer.append([payload, seal]), self.directory)
+        if done:
+            footer = shard_format.build_footer(name, footer_map, payload_bytes)
+            done = await attempt(node, writer.append([footer]), self.directory)
+        if done:
+            return await attempt(node, writer.commit(), self.directory)
+        await asyncio.gather(writer.abort(), return_exceptions=True)
+        return False
+
+    async def _rebuild_fragment(
+        self, ref: BlobRef, codec: Codec, wanted: int, number: int, length: int
+    ) -> Buffer:
+        """One fragment from the first repair set whose fragments are all good."""
+        scheme, nodes, group = self.topology.location(ref)
+        good: dict[int, memoryview] = {}
+        tried: set[int] = {wanted}
+        for index in range(scheme.width):
+            if index in tried or scheme.decodable(list(good)):
+                continue
+            tried.add(index)
+            fragment = await self._fragment(ref, codec, index, number, length)
+            if fragment is not None:
+                good[index] = fragment
+        if not scheme.decodable(list(good)):
+            raise BlobUnreadable(f"{len(good)} good fragments of stripe {number}")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, codec.reconstruct, good, wanted, length)
+
+    async def _fragment(
+        self, ref: BlobRef, codec: Codec, index: int, number: int, length: int
+    ) -> memoryview | None:
+        """A verified fragment, or None when this shard cannot give it."""
+        _, nodes, group = self.topology.location(ref)
+        node = self.directory.get(nodes[index])
+        if node is None or not node.live:
+            return None
+        name = ShardName(ref.profile, group.number, ref.blob, index)
+        block_bytes = codec.fragment_bytes(group.profile.stripe_bytes)
+        fragment_bytes = codec.fragment_bytes(length)
+        offset = shard_format.block_offset(block_bytes, number)
+        try:
+            async with asyncio.timeout(REBUILD_SECONDS_MAX):
+                data = await node.drive.read(
+                    name, offset, fragment_bytes + shard_format.CHECKSUM_BYTES
+                )
+            return open_blocks(name, number, [fragment_bytes], data)[0]
+        except (DriveError, DriveRefused, TimeoutError, ShardMissing, shard_format.ShardCorrupt):
+            return None
+
+    async def footer_map(self, ref: BlobRef, *, skip: int = -1) -> bytes:
+        """The footer map of a blob, from any good shard but `skip`. Raises BlobUnreadable."""
+        _, nodes, group = self.topology.location(ref)
+        for index, node_id in enumerate(nodes):
+            node = self.directory.get(node_id)
+            if index == skip or node is None or not node.live:
+                continue
+            name = ShardName(ref.profile, group.number, ref.blob, index)
+            try:
+                async with asyncio.timeout(REBUILD_SECONDS_MAX):
+                    size = await node.drive.size(name)
+                    tail_bytes = min(size, shard_format.FOOTER_TAIL_BYTES)
+                    tail = await node.drive.read(name, size - tail_bytes, tail_bytes)
+                    length = shard_format.footer_map_length(tail) + tail_bytes
+                    data = await node.drive.read(name, size - length, length)
+                return shard_format.parse_footer(name, data).map_bytes
+            except (
+                DriveError,
+                DriveRefused,
+                TimeoutError,
+                ShardMissing,
+                shard_format.ShardCorrupt,
+            ):
+                continue
+        raise BlobUnreadable("no shard has a good footer")
+
+
+def _explicit(written: Written, nodes: Sequence[str]) -> BlobRef:
+    ref = written.ref
+    return BlobRef(ref.profile, ref.blob, ref.size, ref.crc64, tuple(nodes), str(written.scheme))

@@ -1,0 +1,99 @@
+"""The nodes as this process sees them: which exist, which live, which to try first.
+
+Membership (leases) says that a node is up or down; this process's own calls say that it is
+suspect (refused connection, deadline, I/O error) or slow. Nothing here decides safety: it only
+says whom to ask first and whom to write around. A suspect node is tried again after a pause that
+doubles with every failure: a circuit breaker per node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from nodes.protocol import Drive
+
+SUSPECT_SECONDS_MIN = 1.0
+SUSPECT_SECONDS_MAX = 15.0
+LATENCY_SAMPLES = 64
+LATENCY_SECONDS_START = 0.05
+P95 = 0.95
+
+
+class Latency:
+    """Read latencies of one node: an exponential average, and the p95 of the last samples."""
+
+    __slots__ = ("_samples", "_since_sort", "average", "p95")
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=LATENCY_SAMPLES)
+        self._since_sort = 0
+        self.average = 0.0
+        self.p95 = LATENCY_SECONDS_START
+
+    def record(self, seconds: float) -> None:
+        self.average += (seconds - self.average) / 8 if self._samples else seconds
+        self._samples.append(seconds)
+        self._since_sort += 1
+        if self._since_sort >= LATENCY_SAMPLES // 4:
+            self._since_sort = 0
+            ordered = sorted(self._samples)
+            self.p95 = ordered[int(P95 * (len(ordered) - 1))]
+
+
+class Node:
+    """One node: its drive, where it is, and how it has behaved."""
+
+    __slots__ = ("_failures", "_suspect_until", "drive", "id", "latency", "live", "zone")
+
+    def __init__(self, node_id: str, zone: str, drive: Drive) -> None:
+        self.id = node_id
+        self.zone = zone
+        self.drive = drive
+        self.live = True
+        self.latency = Latency()
+        self._failures = 0
+        self._suspect_until = 0.0
+
+    def usable(self, now: float) -> bool:
+        """Whether to send it new work: up, and not suspect at the moment."""
+        return self.live and now >= self._suspect_until
+
+    def failed(self, now: float) -> None:
+        """A call failed in a way that the node is to blame for."""
+        pause = min(SUSPECT_SECONDS_MAX, SUSPECT_SECONDS_MIN * 2**self._failures)
+        self._failures = min(self._failures + 1, 8)
+        self._suspect_until = now + pause
+
+    def answered(self) -> None:
+        self._failures = 0
+        self._suspect_until = 0.0
+
+
+class Directory:
+    """All nodes known to this process, by id."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._nodes: dict[str, Node] = {}
+
+    def add(self, node: Node) -> None:
+        self._nodes[node.id] = node
+
+    def remove(self, node_id: str) -> Node | None:
+        return self._nodes.pop(node_id, None)
+
+    def get(self, node_id: str) -> Node | None:
+        return self._nodes.get(node_id)
+
+    def all(self) -> Iterable[Node]:
+        return list(self._nodes.values())
+
+    def usable(self, node_id: str) -> bool:
+        node = self._nodes.get(node_id)
+        return node is not None and node.usable(self.clock())
+
+    def usable_nodes(self) -> list[Node]:
+        now = self.clock()
+        return [node for node in self._nodes.values() if node.usable(now)]

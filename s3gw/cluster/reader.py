@@ -1,0 +1,361 @@
+"""Reading a blob: verified bytes, whatever up to `tolerance` nodes do.
+
+A read goes in windows of a few stripes. For a window the reader asks the nodes of the data
+fragments that the range needs, one request per node. Each block is verified before anything is done with it.
+A fragment that is missing or damaged is an erasure: another shard is asked at once and the
+stripes are decoded. A fragment that is late gets company:
+
+* later than the p95 of its node: one more shard is asked, within a budget of 10 % extra reads;
+* later than ten times that: it counts as missing, without budget.
+
+The next window is fetched while the present one is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from erasure.codec import Codec
+from erasure.scheme import Scheme
+
+from nodes import format as shard_format
+from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
+from s3gw.cluster.directory import Directory, Node
+from s3gw.metadata.records import BlobRef
+
+HEDGE_SECONDS_MIN = 0.02
+OVERDUE_FACTOR = 10
+BUDGET_SHARE = 0.1
+BUDGET_MAX = 20.0
+SLOW_FACTOR = 3.0
+SLOW_SECONDS_MIN = 0.02
+READ_SECONDS_MAX = 20.0
+
+Damage = Callable[[BlobRef, int, str], None]
+
+
+class BlobUnreadable(Exception):
+    """Too few good shards could be read at the moment."""
+
+
+class HedgeBudget:
+    """Allows one extra read per ten: hedges must not double the load of a busy cluster."""
+
+    def __init__(self) -> None:
+        self._tokens = BUDGET_MAX
+
+    def earned(self) -> None:
+        self._tokens = min(BUDGET_MAX, self._tokens + BUDGET_SHARE)
+
+    def take(self) -> bool:
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Whole stripes [first, end) and the data fragments of them that are needed. With more than
+    one stripe these are all; `begin` and `stop` cut the window's bytes to the range asked."""
+
+    first: int
+    end: int
+    fragments: tuple[int, ...]
+    begin: int
+    stop: int
+
+
+@dataclass(slots=True)
+class Gathering:
+    """What is known of one window while it is being read."""
+
+    tasks: dict[asyncio.Task[list[memoryview]], int] = field(default_factory=dict)
+    got: dict[int, list[memoryview]] = field(default_factory=dict)
+    tried: set[int] = field(default_factory=set)
+
+
+class BlobReader:
+    """Reads ranges of one blob. `nodes[i]` holds shard i ("" = none); `holders_before[i]` are
+    nodes that may hold it still while it moves."""
+
+    def __init__(
+        self,
+        ref: BlobRef,
+        pg: int,
+        scheme: Scheme,
+        stripe_bytes: int,
+        nodes: Sequence[str],
+        holders_before: Sequence[Sequence[str]],
+        directory: Directory,
+        executor: Executor,
+        budget: HedgeBudget,
+        damaged: Damage,
+    ) -> None:
+        self._ref = ref
+        self._pg = pg
+        self._scheme = scheme
+        self._stripe_bytes = stripe_bytes
+        self._nodes = nodes
+        self._holders_before = holders_before
+        self._directory = directory
+        self._executor = executor
+        self._budget = budget
+        self._damaged = damaged
+        self._codec = Codec(scheme)
+        self._block_bytes = self._codec.fragment_bytes(stripe_bytes)
+
+    async def read(self, first: int, stop: int, window_stripes: int) -> AsyncIterator[list[Buffer]]:
+        """Bytes [first, stop) of the blob, as lists of buffers, one list per window.
+
+        Raises BlobUnreadable.
+        """
+        windows = list(self._windows(first, stop, window_stripes))
+        ahead: asyncio.Task[list[Buffer]] | None = None
+        try:
+            for number, window in enumerate(windows):
+                buffers = await (ahead if ahead is not None else self._fetch(window))
+                ahead = None
+                if number + 1 < len(windows):
+                    ahead = asyncio.create_task(self._fetch(windows[number + 1]))
+                yield buffers
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    def _windows(self, first: int, stop: int, window_stripes: int) -> list[Window]:
+        size = self._stripe_bytes
+        windows = []
+        stripe, end_stripe = first // size, -(-stop // size)
+        while stripe < end_stripe:
+            end = min(stripe + window_stripes, end_stripe)
+            base = stripe * size
+            begin, cut = max(first - base, 0), min(stop, end * size) - base
+            windows.append(Window(stripe, end, self._needed(stripe, end, begin, cut), begin, cut))
+            stripe = end
+        return windows
+
+    def _needed(self, first: int, end: int, begin: int, cut: int) -> tuple[int, ...]:
+        if end - first > 1 or self._scheme.data == 1:
+            return tuple(range(self._scheme.data))
+        fragment = self._codec.fragment_bytes(self._stripe_length(first))
+        return tuple(range(begin // fragment, (cut - 1) // fragment + 1))
+
+    def _stripe_length(self, stripe: int) -> int:
+        return min(self._stripe_bytes, self._ref.size - stripe * self._stripe_bytes)
+
+    async def _fetch(self, window: Window) -> list[Buffer]:
+        """The window's bytes of the range."""
+        got = await self._gather(window)
+        buffers: list[Buffer] = []
+        loop = asyncio.get_running_loop()
+        position = 0
+        for row, stripe in enumerate(range(window.first, window.end)):
+            length = self._stripe_length(stripe)
+            fragments = {index: payloads[row] for index, payloads in got.items()}
+            if all(index in fragments for index in window.fragments):
+                pieces = self._pieces(fragments, window.fragments, length)
+            else:
+                data = await loop.run_in_executor(
+                    self._executor, self._codec.decode, fragments, length
+                )
+                pieces = [(0, memoryview(data))]
+            for offset, piece in pieces:
+                start = position + offset
+                begin, cut = max(window.begin - start, 0), min(window.stop - start, len(piece))
+                if begin < cut:
+                    buffers.append(piece[begin:cut])
+            position += length
+        return buffers
+
+    def _pieces(
+        self, fragments: dict[int, memoryview], needed: Sequence[int], length: int
+    ) -> list[tuple[int, memoryview]]:
+        """Offset in the stripe and bytes of each data fragment, without padding."""
+        size = self._codec.fragment_bytes(length)
+        return [
+            (index * size, fragments[index][: max(0, min(size, length - index * size))])
+            for index in needed
+        ]
+
+    async def _gather(self, window: Window) -> dict[int, list[memoryview]]:
+        """Enough verified fragments for every stripe of the window, by shard index."""
+        state = Gathering()
+        for index in self._first_choice(window):
+            self._ask(state, index, window)
+        clock = self._directory.clock
+        started = clock()
+        hedge_at, overdue_at = self._deadlines(state)
+        try:
+            while not self._enough(state, window):
+                self._replace_failed(state, window)
+                if not state.tasks:
+                    raise BlobUnreadable(f"{len(state.got)} good shards of {len(self._nodes)}")
+                elapsed = clock() - started
+                wait = max(0.0, (hedge_at if elapsed < hedge_at else overdue_at) - elapsed)
+                done, _ = await asyncio.wait(
+                    state.tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+                )
+                self._collect(state, done)
+                elapsed = clock() - started
+                if not done and elapsed >= hedge_at:
+                    free = elapsed >= overdue_at
+                    if free or self._budget.take():
+                        self._hedge(state, window, everything=free)
+                    hedge_at = overdue_at if not free else READ_SECONDS_MAX
+                    overdue_at = max(overdue_at, READ_SECONDS_MAX) if free else overdue_at
+        finally:
+            for task in state.tasks:
+                task.cancel()
+        return state.got
+
+    def _first_choice(self, window: Window) -> Sequence[int]:
+        """The data fragments that are needed when their nodes are well, else a set that decodes,
+        of the shards that promise to be there first."""
+        wanted = window.fragments
+        if self._scheme.data > 1 and all(self._rank(index)[0] == 0 for index in wanted):
+            return wanted
+        order = sorted(range(self._scheme.width), key=self._rank)
+        chosen = self._scheme.minimal_read(order)
+        return chosen if chosen is not None else order
+
+    def _rank(self, index: int) -> tuple[int, float]:
+        """Smaller is better: nodes that are well in order of index, slow ones, then the rest."""
+        node = self._directory.get(self._nodes[index])
+        if node is None or not node.live:
+            return 3, 0.0
+        if not node.usable(self._directory.clock()):
+            return 2, 0.0
+        average = node.latency.average
+        if average > SLOW_SECONDS_MIN and average > SLOW_FACTOR * self._typical():
+            return 1, average
+        return 0, average if self._scheme.data == 1 else float(index)
+
+    def _typical(self) -> float:
+        """The median of the nodes' average latencies."""
+        averages = sorted(
+            node.latency.average
+            for node in (self._directory.get(node_id) for node_id in self._nodes)
+            if node is not None
+        )
+        return averages[len(averages) // 2] if averages else 0.0
+
+    def _ask(self, state: Gathering, index: int, window: Window) -> None:
+        state.tried.add(index)
+        self._budget.earned()
+        task = asyncio.create_task(self._read_shard(index, window))
+        state.tasks[task] = index
+
+    def _deadlines(self, state: Gathering) -> tuple[float, float]:
+        """Seconds after which to hedge, and after which to count the late ones as missing."""
+        p95 = HEDGE_SECONDS_MIN
+        for index in state.tried:
+            node = self._directory.get(self._nodes[index])
+            if node is not None:
+                p95 = max(p95, min(node.latency.p95, self._typical() * OVERDUE_FACTOR))
+        return p95, p95 * OVERDUE_FACTOR
+
+    def _enough(self, state: Gathering, window: Window) -> bool:
+        return all(index in state.got for index in window.fragments) or self._scheme.decodable(
+            list(state.got)
+        )
+
+    def _collect(self, state: Gathering, done: set[asyncio.Task[list[memoryview]]]) -> None:
+        for task in done:
+            index = state.tasks.pop(task)
+            error = task.exception()
+            if error is None:
+                state.got[index] = task.result()
+            elif not isinstance(
+                error, (DriveError, DriveRefused, ShardMissing, shard_format.ShardCorrupt)
+            ):
+                raise error
+
+    def _replace_failed(self, state: Gathering, window: Window) -> None:
+        """Ask more shards until what came and what is on its way would do."""
+        pending = set(state.tasks.values()) | set(state.got)
+        wanted = set(window.fragments)
+        for index in sorted(range(self._scheme.width), key=self._rank):
+            if wanted <= pending or self._scheme.decodable(list(pending)):
+                return
+            if index not in state.tried:
+                self._ask(state, index, window)
+                pending.add(index)
+
+    def _hedge(self, state: Gathering, window: Window, *, everything: bool) -> None:
+        """Ask one more shard, or as many as make up for all that are late."""
+        more = len(state.tasks) if everything else 1
+        if self._scheme.data > 1 and len(window.fragments) < self._scheme.data:
+            # a single late fragment of a short range is worth a whole decodable set
+            more = self._scheme.data
+        for index in sorted(range(self._scheme.width), key=self._rank):
+            if more and index not in state.tried:
+                self._ask(state, index, window)
+                more -= 1
+
+    async def _read_shard(self, index: int, window: Window) -> list[memoryview]:
+        """The verified payloads of one shard's blocks, one per stripe of the window."""
+        name = ShardName(self._ref.profile, self._pg, self._ref.blob, index)
+        lengths = [
+            self._codec.fragment_bytes(self._stripe_length(stripe))
+            for stripe in range(window.first, window.end)
+        ]
+        offset = shard_format.block_offset(self._block_bytes, window.first)
+        total = sum(lengths) + len(lengths) * shard_format.CHECKSUM_BYTES
+        try:
+            data = await self._read_somewhere(index, name, offset, total)
+            return open_blocks(name, window.first, lengths, data)
+        except (ShardMissing, shard_format.ShardCorrupt) as error:
+            self._damaged(self._ref, index, str(error))
+            raise
+
+    async def _read_somewhere(self, index: int, name: ShardName, offset: int, total: int) -> bytes:
+        """From the slot's node, or from who held the shard before it began to move."""
+        missing: Exception = ShardMissing(str(name))
+        for node_id in (self._nodes[index], *self._holders_before[index]):
+            node = self._directory.get(node_id)
+            if node is None:
+                missing = DriveError(f"node {node_id!r} is not there")
+                continue
+            try:
+                return await self._timed_read(node, name, offset, total)
+            except ShardMissing as error:
+                missing = error
+        raise missing
+
+    async def _timed_read(self, node: Node, name: ShardName, offset: int, total: int) -> bytes:
+        clock = self._directory.clock
+        started = clock()
+        try:
+            async with asyncio.timeout(READ_SECONDS_MAX):
+                data = await node.drive.read(name, offset, total)
+        except (DriveError, TimeoutError) as error:
+            node.failed(clock())
+            raise DriveError(str(error)) from error
+        except asyncio.CancelledError:
+            node.latency.record(clock() - started)
+            raise
+        node.answered()
+        node.latency.record(clock() - started)
+        return data
+
+
+def open_blocks(
+    name: ShardName, first: int, lengths: Sequence[int], data: Buffer
+) -> list[memoryview]:
+    """Verify consecutive blocks as read; their payloads. Raises ShardCorrupt."""
+    view = memoryview(data)
+    payloads = []
+    position = 0
+    for number, length in enumerate(lengths, first):
+        end = position + length + shard_format.CHECKSUM_BYTES
+        payload = shard_format.open_block(name, number, view[position:end])
+        if len(payload) != length:
+            raise shard_format.ShardCorrupt(f"block {number} is cut")
+        payloads.append(payload)
+        position = end
+    return payloads

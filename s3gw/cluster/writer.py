@@ -1,0 +1,236 @@
+"""Writing one blob: stripes in, durable shards out.
+
+Every stripe is encoded and its fragments go to all target nodes in parallel. A node that fails or
+stalls during the write is left behind; the request goes on. At the end each missing shard is
+rebuilt onto another node from what was written, when that fits the deadline. Otherwise the blob
+is accepted if it survives any one more loss, and is queued for repair; if it merely decodes, it is written anew
+on the nodes that live; if it does not decode, the write fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from awscrt import checksums
+from erasure.codec import Codec
+from erasure.scheme import Scheme
+
+from nodes import format as shard_format
+from nodes.protocol import Buffer, DriveError, DriveRefused, ShardName, ShardWriter
+from s3gw.cluster.directory import Directory, Node
+from s3gw.cluster.targets import Targets
+from s3gw.cluster.topology import Group
+from s3gw.metadata.records import BlobRef
+
+STALL_SECONDS = 10.0
+
+
+class NotWritten(Exception):
+    """Too many nodes failed: the blob is not durable and nothing refers to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A durable blob: the reference to publish, the group it was placed by, and the shards that
+    are missing from it (to be queued for repair in the publishing commit)."""
+
+    ref: BlobRef
+    group: Group
+    nodes: tuple[str, ...]
+    scheme: Scheme
+    missing: tuple[int, ...]
+
+
+class BlobWriter:
+    """Writes the stripes of one blob in order; then exactly one of `finish` and `abort`."""
+
+    def __init__(
+        self, group: Group, blob: bytes, targets: Targets, directory: Directory, executor: Executor
+    ) -> None:
+        self.group = group
+        self.blob = blob
+        self.targets = targets
+        self._directory = directory
+        self._executor = executor
+        self._codec = Codec(targets.scheme)
+        self._stripes = 0
+        self._size = 0
+        self._crc = 0
+        self._shard_payload = 0
+        self._names = [
+            ShardName(group.profile.name, group.number, blob, index)
+            for index in range(targets.scheme.width)
+        ]
+        self._block_bytes = self._codec.fragment_bytes(group.profile.stripe_bytes)
+        self._writers: list[ShardWriter | None] = [None] * targets.scheme.width
+
+    async def write_whole(self, payload: Buffer, footer_map: bytes) -> Written:
+        """Write a blob of at most one stripe in one call to every node."""
+        shards = [self._open_shard(name) for name in self._names]
+        if len(payload):
+            for shard, blocks in zip(shards, self._prepare(payload), strict=True):
+                shard += blocks
+        for name, shard in zip(self._names, shards, strict=True):
+            shard.append(shard_format.build_footer(name, footer_map, self._shard_payload))
+        written = await self._all(
+            [self._write_one(index, shard) for index, shard in enumerate(shards)]
+        )
+        nodes = list(self.targets.nodes)
+        for index, done in enumerate(written):
+            if not done:
+                nodes[index] = await self._write_elsewhere(index, nodes, shards[index])
+        return self._accept(nodes)
+
+    async def write(self, stripe: Buffer) -> None:
+        """Encode and send one stripe: full, but for the last. Backpressure is in the wait.
+
+        Raises NotWritten as soon as too few nodes are left.
+        """
+        if not self._stripes:
+            await self._start()
+        loop = asyncio.get_running_loop()
+        blocks = await loop.run_in_executor(self._executor, self._prepare, stripe)
+        await self._each(
+            [
+                (index, writer.append(blocks[index]))
+                for index, writer in enumerate(self._writers)
+                if writer is not None
+            ]
+        )
+        self._require_decodable()
+
+    async def finish(self, footer_map: bytes) -> Written:
+        """Write footers and make all shards durable. Raises NotWritten."""
+        if not self._stripes:
+            return await self.write_whole(b"", footer_map)
+        await self._each(
+            [
+                (index, self._finish_one(index, writer, footer_map))
+                for index, writer in enumerate(self._writers)
+                if writer is not None
+            ]
+        )
+        self._require_decodable()
+        nodes = [
+            node if writer is not None else ""
+            for node, writer in zip(self.targets.nodes, self._writers, strict=True)
+        ]
+        return self._accept(nodes)
+
+    async def abort(self) -> None:
+        """Leave nothing behind. For a blob whose reference was never sent in a commit."""
+        writers, self._writers = self._writers, [None] * len(self._writers)
+        await asyncio.gather(
+            *(writer.abort() for writer in writers if writer is not None), return_exceptions=True
+        )
+
+    def _prepare(self, stripe: Buffer) -> list[list[Buffer]]:
+        """Per shard, the block of this stripe: payload and checksum."""
+        number = self._stripes
+        payloads = self._codec.encode(stripe)
+        self._crc = checksums.crc64nvme(stripe, self._crc)
+        self._size += len(stripe)
+        self._stripes += 1
+        self._shard_payload += len(payloads[0])
+        return [
+            [payload, shard_format.seal_block(name, number, payload)]
+            for name, payload in zip(self._names, payloads, strict=True)
+        ]
+
+    def _open_shard(self, name: ShardName) -> list[Buffer]:
+        return [shard_format.build_header(name, self._block_bytes)]
+
+    async def _start(self) -> None:
+        for index, node_id in enumerate(self.targets.nodes):
+            node = self._directory.get(node_id)
+            if node is not None:
+                self._writers[index] = node.drive.writer(self._names[index])
+        await self._each(
+            [
+                (index, writer.append(self._open_shard(self._names[index])))
+                for index, writer in enumerate(self._writers)
+                if writer is not None
+            ]
+        )
+
+    async def _finish_one(self, index: int, writer: ShardWriter, footer_map: bytes) -> None:
+        name = self._names[index]
+        await writer.append([shard_format.build_footer(name, footer_map, self._shard_payload)])
+        await writer.commit()
+
+    async def _each(self, calls: Sequence[tuple[int, Awaitable[None]]]) -> None:
+        """Make the calls in parallel; a shard whose call fails is given up."""
+        results = await self._all([self._guarded(index, call) for index, call in calls])
+        for (index, _), done in zip(calls, results, strict=True):
+            if not done:
+                writer, self._writers[index] = self._writers[index], None
+                if writer is not None:
+                    await asyncio.gather(writer.abort(), return_exceptions=True)
+
+    async def _all(self, calls: Sequence[Awaitable[bool]]) -> list[bool]:
+        return await asyncio.gather(*calls)
+
+    async def _guarded(self, index: int, call: Awaitable[None]) -> bool:
+        node = self._directory.get(self.targets.nodes[index])
+        return node is not None and await attempt(node, call, self._directory)
+
+    async def _write_one(self, index: int, shard: Sequence[Buffer]) -> bool:
+        node = self._directory.get(self.targets.nodes[index])
+        if node is None:
+            return False
+        return await attempt(node, node.drive.write(self._names[index], shard), self._directory)
+
+    async def _write_elsewhere(self, index: int, nodes: list[str], shard: Sequence[Buffer]) -> str:
+        """Put a shard that failed on a node without one; "" when none takes it."""
+        for node in self._directory.usable_nodes():
+            if node.id in nodes or node.id in self.targets.nodes:
+                continue
+            write = node.drive.write(self._names[index], shard)
+            if await attempt(node, write, self._directory):
+                return node.id
+        return ""
+
+    def _require_decodable(self) -> None:
+        held = [index for index, writer in enumerate(self._writers) if writer is not None]
+        if not self.targets.scheme.decodable(held):
+            raise NotWritten(f"{len(held)} of {len(self._writers)} shards could be written")
+
+    def _accept(self, nodes: Sequence[str]) -> Written:
+        scheme = self.targets.scheme
+        held = [index for index, node in enumerate(nodes) if node]
+        if not scheme.decodable(held):
+            raise NotWritten(f"{len(held)} of {len(nodes)} shards could be written")
+        explicit = tuple(nodes) != self.group.nodes
+        ref = BlobRef(
+            self.group.profile.name,
+            self.blob,
+            self._size,
+            self._crc,
+            tuple(nodes) if explicit else (),
+            str(scheme) if explicit else "",
+        )
+        missing = tuple(index for index, node in enumerate(nodes) if not node)
+        return Written(ref, self.group, tuple(nodes), scheme, missing)
+
+
+def survives_one_more(scheme: Scheme, held: Sequence[int]) -> bool:
+    """Whether a blob of which these shards exist still decodes after losing any one of them."""
+    return all(
+        scheme.decodable([index for index in held if index != lost]) for lost in held
+    ) and bool(held)
+
+
+async def attempt(node: Node, call: Awaitable[None], directory: Directory) -> bool:
+    """Make a call to a node under the stall deadline; say whether it worked, and let the node's
+    breaker know."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await call
+    except (DriveError, DriveRefused, TimeoutError):
+        node.failed(directory.clock())
+        return False
+    node.answered()
+    return True
