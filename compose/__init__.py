@@ -1,0 +1,1 @@
+"""Whole stores as processes on loopback, for `make cluster`, the tests and the benchmark."""
