@@ -100,8 +100,13 @@ def parse_header(data: Buffer) -> Header:
 
 def seal_block(name: ShardName, number: int, payload: Buffer) -> bytes:
     """The 8 checksum bytes that follow the payload of block `number`."""
+    return seal_checksum(name, number, _crc(payload))
+
+
+def seal_checksum(name: ShardName, number: int, payload_crc: int) -> bytes:
+    """`seal_block` when the CRC64NVME of the payload is known, computed piece by piece."""
     binding = _BINDING.pack(name.blob, name.index, number)
-    return _CHECKSUM.pack(_crc(binding, _crc(payload)))
+    return _CHECKSUM.pack(_crc(binding, payload_crc))
 
 
 def open_block(name: ShardName, number: int, block: Buffer) -> memoryview:

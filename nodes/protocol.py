@@ -73,6 +73,11 @@ class DriveError(Exception):
     connections, deadlines and 5xx answers here): another drive must serve."""
 
 
+class DriveUnreachable(DriveError):
+    """The connection was refused or could not be made: nothing listens there, so the node is
+    suspect at once, before its lease ends."""
+
+
 class DriveFull(DriveError):
     """The write would go below the drive's reserve; nothing was kept."""
 

@@ -1,0 +1,217 @@
+"""Group commit: the durable steps of many shards, shared.
+
+A shard becomes durable in four steps, each over the whole batch before the next one begins:
+
+    1. write    bytes into a file without a name
+    2. sync     fdatasync of every file
+    3. publish  link: the name appears
+    4. sync     fsync of every directory, once
+
+Step 2 before 3: a name that survives a power cut never leads to torn bytes. Step 4 after 3: an
+fsync that began before the link does not count, so a directory is synced once per batch and never
+shared with an earlier batch. The acknowledgement comes after 4. On a journalling file system the
+first fsync of each round commits for all files and directories of the batch; the others find
+little left to do. A shard larger than `SMALL_SHARD_BYTES` does 1 and 2 by itself, so that it does
+not keep small ones waiting, and joins a batch for 3 and 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nodes.disk_threads import DiskThreads
+from nodes.filesystem import Filesystem
+from nodes.protocol import Buffer, DriveError
+
+SMALL_SHARD_BYTES = 128 * 1024
+BATCH_SHARDS_MAX = 64
+BATCHES_IN_FLIGHT_MAX = 2
+DATA = "data"
+
+
+class Directories:
+    """The directory of a placement group, made on first use.
+
+    A name is durable only when all its parents are. Another process may have made a directory and
+    not synced the parent yet, so each process syncs the parents itself before its first use.
+    """
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._filesystem = filesystem
+        self._known: set[str] = set()
+
+    def open(self, path: str) -> int:
+        """Open `data/<profile>/<pg>` for publishing. Raises OSError."""
+        if path not in self._known:
+            parent = path.rpartition("/")[0]
+            self._make(parent)
+            self._make(path)
+            self._known.add(path)
+        return self._filesystem.open_directory(path)
+
+    def _make(self, path: str) -> None:
+        self._filesystem.make_directory(path)
+        parent = self._filesystem.open_directory(path.rpartition("/")[0])
+        try:
+            self._filesystem.sync_directory(parent)
+        finally:
+            self._filesystem.close(parent)
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A shard to be published as `directory`/`name`: either `buffers` still to be written, or a
+    `file` already written and synced. `error` is set when a step failed."""
+
+    directory: str
+    name: str
+    done: asyncio.Future[None]
+    buffers: Sequence[Buffer] = ()
+    file: int = -1
+    handle: int = -1
+    error: Exception | None = field(default=None)
+
+
+class Batch:
+    """The four steps over some pending shards; runs in a thread."""
+
+    def __init__(
+        self, filesystem: Filesystem, directories: Directories, shards: list[Pending]
+    ) -> None:
+        self._filesystem = filesystem
+        self._directories = directories
+        self._shards = shards
+        self._handles: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Never raises OSError: each shard has its `error`."""
+        try:
+            self._write()
+            self._sync_data()
+            self._publish()
+            self._sync_directories()
+        finally:
+            self._close()
+
+    def _write(self) -> None:
+        for shard in self._shards:
+            try:
+                handle = self._handles.get(shard.directory)
+                if handle is None:
+                    handle = self._directories.open(shard.directory)
+                    self._handles[shard.directory] = handle
+                shard.handle = handle
+                if shard.file < 0:
+                    shard.file = self._filesystem.create(handle)
+                    self._filesystem.write(shard.file, shard.buffers)
+            except OSError as error:
+                shard.error = error
+
+    def _sync_data(self) -> None:
+        for shard in self._shards:
+            if shard.error is None and shard.buffers:
+                try:
+                    self._filesystem.sync_data(shard.file)
+                except OSError as error:
+                    shard.error = error
+
+    def _publish(self) -> None:
+        for shard in self._shards:
+            if shard.error is None:
+                try:
+                    self._filesystem.publish(shard.file, shard.handle, shard.name)
+                except OSError as error:
+                    shard.error = error
+
+    def _sync_directories(self) -> None:
+        for path, handle in self._handles.items():
+            published = [s for s in self._shards if s.error is None and s.handle == handle]
+            if not published:
+                continue
+            try:
+                self._filesystem.sync_directory(handle)
+            except OSError as error:
+                for shard in published:
+                    shard.error = error
+                    self._withdraw(f"{path}/{shard.name}", error)
+
+    def _withdraw(self, path: str, cause: OSError) -> None:
+        """Take back a name that may not be durable. Should that fail too, an unacknowledged
+        shard stays, which the collector finds as an orphan."""
+        try:
+            self._filesystem.remove(path)
+        except OSError as error:
+            cause.add_note(f"and the name could not be taken back: {error}")
+
+    def _close(self) -> None:
+        for shard in self._shards:
+            if shard.file >= 0:
+                try:
+                    self._filesystem.close(shard.file)
+                except OSError as error:
+                    shard.error = shard.error or error
+        for handle in self._handles.values():
+            self._filesystem.close(handle)
+
+
+class GroupCommit:
+    """Collects pending shards of one drive and runs them in batches."""
+
+    def __init__(
+        self, filesystem: Filesystem, directories: Directories, threads: DiskThreads
+    ) -> None:
+        self._filesystem = filesystem
+        self._directories = directories
+        self._threads = threads
+        self._queue: deque[Pending] = deque()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def commit(self, directory: str, name: str, buffers: Sequence[Buffer], file: int) -> None:
+        """Publish a shard; durable on return. Raises OSError, DriveError. A cancelled caller
+        leaves nothing: what was published meanwhile is removed again."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(Pending(directory, name, done, buffers, file))
+        self._start()
+        await done
+
+    async def idle(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
+
+    def _start(self) -> None:
+        while self._queue and self._in_flight < BATCHES_IN_FLIGHT_MAX:
+            count = min(len(self._queue), BATCH_SHARDS_MAX)
+            shards = [self._queue.popleft() for _ in range(count)]
+            batch = Batch(self._filesystem, self._directories, shards)
+            try:
+                running = self._threads.start(batch.run)
+            except DriveError as error:
+                for shard in shards:
+                    shard.done.set_exception(error)
+                continue
+            self._in_flight += 1
+            self._idle.clear()
+            running.add_done_callback(lambda run, shards=shards: self._finish(run, shards))  # type: ignore[misc]
+
+    def _finish(self, run: asyncio.Future[None], shards: list[Pending]) -> None:
+        self._in_flight -= 1
+        failure = run.exception()
+        for shard in shards:
+            error = shard.error or failure
+            if shard.done.cancelled():
+                if error is None:
+                    self._threads.start(
+                        self._filesystem.remove, f"{shard.directory}/{shard.name}"
+                    )
+            elif error is not None:
+                shard.done.set_exception(error)
+            else:
+                shard.done.set_result(None)
+        self._start()
+        if not self._in_flight:
+            self._idle.set()
