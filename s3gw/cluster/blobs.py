@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 
 from erasure.codec import Codec
-from placement.groups import pg_of
-
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
+from placement.groups import pg_of
 from s3gw import limits
 from s3gw.cluster.directory import Directory
 from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget, open_blocks
@@ -181,7 +180,7 @@ class BlobStore:
         node = self.directory.get(target)
         if node is None:
             return False
-        scheme, nodes, group = self.topology.location(ref)
+        scheme, _, group = self.topology.location(ref)
         codec = Codec(scheme)
         name = ShardName(ref.profile, group.number, ref.blob, index)
         footer_map = await self.footer_map(ref, skip=index)
@@ -210,7 +209,7 @@ class BlobStore:
         self, ref: BlobRef, codec: Codec, wanted: int, number: int, length: int
     ) -> Buffer:
         """One fragment from the first repair set whose fragments are all good."""
-        scheme, nodes, group = self.topology.location(ref)
+        scheme, _, _ = self.topology.location(ref)
         good: dict[int, memoryview] = {}
         tried: set[int] = {wanted}
         for index in range(scheme.width):

@@ -1,7 +1,7 @@
 """Reading a blob: verified bytes, whatever up to `tolerance` nodes do.
 
 A read goes in windows of a few stripes. For a window the reader asks the nodes of the data
-fragments that the range needs, one request per node. Each block is verified before anything is done with it.
+fragments that the range needs, one request per node. Each block is verified before its use.
 A fragment that is missing or damaged is an erasure: another shard is asked at once and the
 stripes are decoded. A fragment that is late gets company:
 
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 from erasure.codec import Codec
 from erasure.scheme import Scheme
-
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
 from s3gw.cluster.directory import Directory, Node

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from erasure.scheme import Scheme
 from placement.groups import pg_of
-
 from s3gw import limits
 from s3gw.kv.interface import KV, Item
 from s3gw.metadata import keys

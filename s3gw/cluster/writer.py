@@ -3,8 +3,8 @@
 Every stripe is encoded and its fragments go to all target nodes in parallel. A node that fails or
 stalls during the write is left behind; the request goes on. At the end each missing shard is
 rebuilt onto another node from what was written, when that fits the deadline. Otherwise the blob
-is accepted if it survives any one more loss, and is queued for repair; if it merely decodes, it is written anew
-on the nodes that live; if it does not decode, the write fails.
+is accepted if it survives any one more loss, and is queued for repair; if it merely decodes, it
+is written anew on the nodes that live; if it does not decode, the write fails.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from awscrt import checksums
+
 from erasure.codec import Codec
 from erasure.scheme import Scheme
-
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardName, ShardWriter
 from s3gw.cluster.directory import Directory, Node

@@ -1,0 +1,105 @@
+"""References: who holds a blob. They decide what may be collected; headers in shards do not.
+
+A reference is written and removed in the commit that adds or drops it. Dropping one marks it with
+its due time and queues it for the collector; it stays under the blob's prefix, so that the blob
+is no orphan meanwhile. A published blob without references never gets one again.
+"""
+
+from __future__ import annotations
+
+from s3gw.cluster.topology import Topology
+from s3gw.kv.interface import Empty, Put
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    Data,
+    Garbage,
+    ManifestRef,
+    Reference,
+    Repair,
+    encode,
+)
+from s3gw.metadata.store import Transaction
+from s3gw.objects.storage import Storage
+
+URGENCY_REDUCED = 1
+URGENCY_MISPLACED = 5
+
+
+def key_of(topology: Topology, ref: BlobRef, holder: bytes) -> bytes:
+    """The key of `holder`'s reference to a blob."""
+    return keys.reference(
+        ref.profile, topology.group_of(ref.profile, ref.blob).number, ref.blob, holder
+    )
+
+
+def add(storage: Storage, tx: Transaction, bucket: str, ref: BlobRef, holder: bytes) -> None:
+    """Refer to a blob, and count the reference."""
+    topology = storage.blobs.topology
+    group = topology.group_of(ref.profile, ref.blob)
+    tx.put(
+        key_of(topology, ref, holder),
+        Reference(ref.size, bucket, nodes=ref.nodes, scheme=ref.scheme),
+    )
+    tx.count(keys.count(ref.profile, group.number, bucket), 1, ref.size)
+
+
+def drop(storage: Storage, tx: Transaction, bucket: str, ref: BlobRef, holder: bytes) -> None:
+    """Mark a reference dropped and queue it. The collector takes it from the count."""
+    due_ms = storage.clock_ms() + storage.garbage_after_ms
+    key = key_of(storage.blobs.topology, ref, holder)
+    tx.put(key, Reference(ref.size, bucket, due_ms, ref.nodes, ref.scheme))
+    tx.put(keys.garbage(due_ms, ref.blob, holder), Garbage(reference=key, bucket=bucket))
+
+
+def guard_placement(storage: Storage, tx: Transaction, ref: BlobRef) -> None:
+    """Guard the first publication of a blob: its group is as it was placed by, or, for explicit
+    nodes, no later layout is there that might not know them."""
+    if ref.nodes:
+        start = keys.layout(storage.layout_epoch() + 1)
+        tx.guards.append(Empty(start, keys.after_prefix(keys.LAYOUTS)))
+    else:
+        group = storage.blobs.topology.group_of(ref.profile, ref.blob)
+        tx.expect(group.key, group.revision)
+
+
+def queue_repair(storage: Storage, tx: Transaction, ref: BlobRef, *, reduced: bool) -> None:
+    """Queue an explicit blob: to be completed if shards are missing, and to be moved home."""
+    group = storage.blobs.topology.group_of(ref.profile, ref.blob)
+    urgency = URGENCY_REDUCED if reduced else URGENCY_MISPLACED
+    reason = "shards missing since it was written" if reduced else "not on its group's slots"
+    key = keys.repair(urgency, ref.profile, group.number, ref.blob)
+    record = Repair(ref.profile, group.number, ref.blob, reason, storage.clock_ms())
+    tx.writes[key] = Put(key, encode(record))
+
+
+def hold(storage: Storage, tx: Transaction, bucket: str, data: Data, holder: bytes) -> None:
+    """Hold what a version is made of: a blob, or a manifest."""
+    if isinstance(data, ManifestRef):
+        key = keys.manifest_holder(data.manifest, holder)
+        tx.writes[key] = Put(key, b"")
+    else:
+        add(storage, tx, bucket, data, holder)
+
+
+def release(storage: Storage, tx: Transaction, bucket: str, data: Data, holder: bytes) -> None:
+    """Drop what a version was made of."""
+    if isinstance(data, ManifestRef):
+        tx.delete(keys.manifest_holder(data.manifest, holder))
+        queue_manifest(storage, tx, bucket, data.manifest, holder)
+    else:
+        drop(storage, tx, bucket, data, holder)
+
+
+def queue_manifest(
+    storage: Storage,
+    tx: Transaction,
+    bucket: str,
+    manifest: bytes,
+    holder: bytes,
+    *,
+    wait: bool = True,
+) -> None:
+    """Let the collector look at a manifest's parts: after the usual time, or at once."""
+    due_ms = storage.clock_ms() + (storage.garbage_after_ms if wait else 0)
+    tx.put(keys.garbage(due_ms, manifest, holder), Garbage(manifest=manifest, bucket=bucket))

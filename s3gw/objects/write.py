@@ -1,0 +1,80 @@
+"""PutObject in terms of storage: ingest the body, publish the version."""
+
+from __future__ import annotations
+
+import os
+
+from s3gw import errors, limits
+from s3gw.metadata import keys
+from s3gw.metadata.records import Description, ObjectRecord
+from s3gw.metadata.store import Transaction
+from s3gw.objects import footer, publish
+from s3gw.objects.ingest import Learned, Payload, ingest
+from s3gw.objects.publish import Check, Target
+from s3gw.objects.storage import Storage
+
+
+async def put_object(
+    storage: Storage,
+    target: Target,
+    owner: str,
+    description: Description,
+    payload: Payload,
+    check: Check,
+) -> ObjectRecord:
+    """Store a body and make it the visible version of the key. Raises S3Error, OutcomeUnknown."""
+    check(target.visible)
+    started = storage.monotonic()
+    modified_ms = storage.clock_ms()
+    content_id = os.urandom(16)
+
+    def footer_map(learned: Learned) -> bytes:
+        return footer.describe(
+            "object",
+            target.bucket_name,
+            target.key,
+            size=learned.size,
+            etag=learned.md5,
+            modified_ms=modified_ms,
+            owner=owner,
+            checksums=learned.checksums,
+            description=description,
+            sequence=publish.sequence_of(storage, target),
+            content_id=content_id,
+        )
+
+    profile = storage.blobs.topology.profile(target.bucket.profile)
+    ingested = await ingest(
+        storage,
+        profile,
+        target.bucket_name,
+        payload,
+        footer_map,
+        most=limits.SINGLE_PUT_BYTES_MAX,
+    )
+    refuse_if_old(storage, started)
+
+    def build(tx: Transaction, now: Target) -> ObjectRecord:
+        sequence = publish.sequence_of(storage, now)
+        holder = keys.object_holder(now.bucket_name, now.key, sequence)
+        ref = publish.add_new_blob(storage, tx, now.bucket_name, ingested.written, holder)
+        return ObjectRecord(
+            sequence=sequence,
+            modified_ms=modified_ms,
+            owner=owner,
+            size=ingested.size,
+            etag=ingested.md5,
+            data=ref,
+            description=description,
+            checksums=ingested.checksums,
+            content_id=content_id,
+            null_sequence=sequence,
+        )
+
+    return await publish.publish(storage, target, check, build, written=ingested.written)
+
+
+def refuse_if_old(storage: Storage, started: float) -> None:
+    """A write that took longer than orphans live on drives is not published."""
+    if storage.monotonic() - started > limits.WRITE_AGE_SECONDS_MAX:
+        raise errors.RequestTimeout("The request took too long to be stored.")
