@@ -57,3 +57,10 @@ STRIPES_IN_FLIGHT_MAX = 4
 SMALL_BLOB_BYTES_MAX = 64 * KIB
 WRITE_AGE_SECONDS_MAX = 12 * 3600
 USAGE_SLOTS_MAX = 64
+# An S3 document has fewer than a hundred element names; one with thousands is made to fill hash
+# tables. The most elements of a legal one: Complete with 10,000 parts of six elements. Attributes
+# carry no meaning but a Grantee's type; some writers repeat `xmlns` on each part.
+XML_ELEMENTS_MAX = 65_536
+XML_NAMES_MAX = 256
+XML_ATTRIBUTES_MAX = 20_000
+XML_ON_LOOP_BYTES_MAX = 8 * KIB
