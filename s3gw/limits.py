@@ -44,6 +44,8 @@ XML_DEPTH_MAX = 32
 CHUNK_HEADER_BYTES_MAX = 1 * KIB
 CHUNK_BYTES_MAX = 64 * MIB
 TRAILER_BYTES_MAX = 4 * KIB
+# S3's own (InvalidChunkSizeError): only the last signed chunk may be shorter.
+SIGNED_CHUNK_BYTES_MIN = 8 * KIB
 
 # Metadata commits (etcd's defaults: --max-txn-ops 128, --max-request-bytes 1.5 MiB).
 COMMIT_OPERATIONS_MAX = 128
