@@ -18,7 +18,7 @@
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
-    lock/<name>
+    lock/<name>, process/<lease:8>
 
 Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
 newest version of a key comes first.
@@ -192,7 +192,7 @@ def readings(identity: bytes) -> bytes:
 
 
 def reading(identity: bytes, lease: int) -> bytes:
-    return readings(identity) + lease.to_bytes(8, "big")
+    return readings(identity) + lease.to_bytes(8, "big", signed=True)
 
 
 def count(profile: str, pg: int, bucket_name: str) -> bytes:
@@ -262,3 +262,8 @@ def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> b
 
 def lock(name: str) -> bytes:
     return b"lock/" + name.encode()
+
+
+def process(lease: int) -> bytes:
+    """Exists while the process that holds the lease lives."""
+    return b"process/" + lease.to_bytes(8, "big", signed=True)

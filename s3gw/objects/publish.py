@@ -120,11 +120,13 @@ async def publish(
     build: Callable[[Transaction, Target], ObjectRecord],
     *,
     written: Written | None = None,
+    lost: Callable[[Conflict], None] = lambda conflict: None,
 ) -> ObjectRecord:
     """Make what `build` returns the visible version of the key, if `check` allows it.
 
     `build` adds to the transaction what the version needs (references) and is called again with
-    a fresh target after a lost commit. Raises S3Error, OutcomeUnknown.
+    a fresh target after a lost commit; `lost` may raise to give up instead. Raises S3Error,
+    OutcomeUnknown.
     """
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         check(target.visible)
@@ -133,7 +135,8 @@ async def publish(
         replace(storage, tx, target, record)
         try:
             await storage.store.apply(tx)
-        except Conflict:
+        except Conflict as conflict:
+            lost(conflict)
             if written is not None:
                 await refresh_group(storage, written)
             target = await read_target(storage, target.bucket_name, target.key)

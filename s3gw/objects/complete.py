@@ -1,0 +1,322 @@
+"""CompleteMultipartUpload: from parts to one object, without moving a byte of them.
+
+The order is what keeps it safe, whoever dies or races:
+
+1. check the list that the client sent against the parts;
+2. take the upload (`open` → `completing`, with this process's lease): from here on no part is
+   added and no abort succeeds, so what is read next stays true;
+3. read and check the parts again; on an error give the upload back;
+4. write the manifest's blob (for rescue) and its pages, which nobody sees yet;
+5. one commit: the object appears, the upload goes, a record answers retries for a day.
+
+If the process dies in between, its lease ends, and the next Complete or Abort takes over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, md5
+
+import msgspec
+
+from s3gw import errors, limits
+from s3gw.cluster.topology import Profile
+from s3gw.kv.interface import At, Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    Checksums,
+    CompletedRecord,
+    ManifestPage,
+    ManifestRef,
+    ObjectRecord,
+    PartRecord,
+    UploadRecord,
+    Usage,
+    encode,
+)
+from s3gw.metadata.store import OutcomeUnknown, Transaction
+from s3gw.objects import footer, publish, references
+from s3gw.objects.copy import StoredBytes
+from s3gw.objects.ingest import Ingested, Learned, ingest
+from s3gw.objects.multipart import (
+    COMPLETING,
+    OPEN,
+    Parts,
+    Upload,
+    change_record,
+    find_upload,
+    list_parts,
+    owner_lives,
+)
+from s3gw.objects.publish import Check, Target
+from s3gw.objects.storage import Storage
+from s3gw.wire.checksums import combine_parts
+
+PAGE_PARTS = 1000
+COMPLETED_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PartChoice:
+    """A part as the client lists it: number, ETag without quotes, checksums if it gave any."""
+
+    number: int
+    etag: str
+    checksums: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the client asks Complete for. `expected` are object checksums and the object's size
+    (-1: not given) that it wants compared."""
+
+    choices: Sequence[PartChoice]
+    check: Check
+    expected: dict[str, str]
+    expected_type: str
+    expected_size: int
+
+    @property
+    def digest(self) -> bytes:
+        """Tells a retry of the same list from another request."""
+        listed = [(choice.number, choice.etag) for choice in self.choices]
+        return blake2b(msgspec.msgpack.encode(listed), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The answer; `size` is -1 in the answer to a retry."""
+
+    etag: str
+    checksums: Checksums
+    size: int = -1
+
+
+async def complete_upload(
+    storage: Storage, bucket_name: str, key: str, upload_id: bytes, completion: Completion
+) -> Completed:
+    """Complete an upload, or answer a retry. Raises S3Error, OutcomeUnknown."""
+    try:
+        upload = await find_upload(storage, bucket_name, key, upload_id)
+    except errors.NoSuchUpload:
+        return await _answer_retry(storage, bucket_name, key, upload_id, completion)
+    parts, _ = await list_parts(storage, upload_id)
+    choose(parts, completion.choices, upload.record)
+    target = await publish.read_target(storage, bucket_name, key)
+    completion.check(target.visible)
+    upload = await _take(storage, upload)
+    try:
+        return await _complete_taken(storage, upload, target, completion)
+    except (OutcomeUnknown, Conflict):
+        raise  # the upload may be completed, or is another's by now: nothing to give back
+    except BaseException:
+        await storage.store.shielded(_give_back(storage, upload))
+        raise
+
+
+async def _answer_retry(
+    storage: Storage, bucket_name: str, key: str, upload_id: bytes, completion: Completion
+) -> Completed:
+    record = await storage.store.get(CompletedRecord, keys.completed(bucket_name, upload_id))
+    done = record.record
+    if done is None or done.key != key or done.digest != completion.digest:
+        raise errors.NoSuchUpload(UploadId=upload_id.hex())
+    return Completed(done.etag, done.checksums)
+
+
+def choose(parts: Parts, choices: Sequence[PartChoice], upload: UploadRecord) -> list[PartRecord]:
+    """The parts that the client lists. Raises InvalidPart, InvalidPartOrder, EntityTooSmall."""
+    by_number = {part.number: part for part in parts.records}
+    chosen: list[PartRecord] = []
+    for choice in choices:
+        if chosen and choice.number <= chosen[-1].number:
+            raise errors.InvalidPartOrder()
+        part = by_number.get(choice.number)
+        wrong = part is None or part.etag != choice.etag
+        if part is None or wrong or not _agrees(part.checksums, choice.checksums):
+            raise errors.InvalidPart(PartNumber=str(choice.number), ETag=choice.etag)
+        if upload.checksum_type == "COMPOSITE" and not choice.checksums:
+            raise errors.InvalidRequest(
+                f"The upload was created using a {upload.checksum_algorithm.lower()} checksum. "
+                "The complete request must include the checksum for each part. "
+                f"It was missing for part {choice.number} in the request."
+            )
+        if chosen and chosen[-1].size < limits.PART_BYTES_MIN:
+            raise errors.EntityTooSmall(
+                ProposedSize=str(chosen[-1].size),
+                MinSizeAllowed=str(limits.PART_BYTES_MIN),
+                PartNumber=str(chosen[-1].number),
+                ETag=chosen[-1].etag,
+            )
+        chosen.append(part)
+    return chosen
+
+
+def _agrees(stored: Checksums, given: dict[str, str]) -> bool:
+    return all(stored.values.get(name) == value for name, value in given.items())
+
+
+async def _take(storage: Storage, upload: Upload) -> Upload:
+    """`open` → `completing`; also takes over from a process that is gone."""
+    if upload.record.state != OPEN and await owner_lives(storage, upload):
+        raise errors.SlowDown(
+            "The upload is being completed by another request.", headers={"Retry-After": "1"}
+        )
+    lease, attempt = storage.lease(), os.urandom(8)
+    try:
+        return await change_record(
+            storage,
+            upload,
+            lambda record: msgspec.structs.replace(
+                record, state=COMPLETING, owner_lease=lease, attempt=attempt
+            ),
+        )
+    except Conflict:
+        raise errors.SlowDown(
+            "The upload is being changed by another request.", headers={"Retry-After": "1"}
+        ) from None
+
+
+async def _give_back(storage: Storage, upload: Upload) -> None:
+    """`completing` → `open`, unless somebody else has taken it meanwhile."""
+    try:
+        await change_record(
+            storage,
+            upload,
+            lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
+        )
+    except (Conflict, OutcomeUnknown):
+        return  # taken over, or settled by the lease's end
+
+
+async def _complete_taken(
+    storage: Storage, upload: Upload, target: Target, completion: Completion
+) -> Completed:
+    parts, _ = await list_parts(storage, upload.upload_id)
+    chosen = choose(parts, completion.choices, upload.record)
+    size = sum(part.size for part in chosen)
+    if completion.expected_size not in (-1, size):
+        raise errors.InvalidRequest(
+            "The provided 'x-amz-mp-object-size' header value "
+            f"{completion.expected_size} does not match what was computed: {size}"
+        )
+    checksums = combine_parts(upload.record.checksum_algorithm, upload.record.checksum_type, chosen)
+    for name, value in completion.expected.items():
+        if checksums.values.get(name, value) != value:
+            raise errors.BadDigest(f"The {name.lower()} you specified did not match.")
+    etag = multipart_etag(chosen)
+    manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums)
+    manifest = await _write_pages(storage, upload, chosen, manifest_blob)
+    done = Completed(etag, checksums, size)
+    await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
+    return done
+
+
+def multipart_etag(parts: Sequence[PartRecord]) -> str:
+    """md5 of the parts' binary md5s, a dash and their number (S3: "multipart upload ETags")."""
+    joined = b"".join(bytes.fromhex(part.etag) for part in parts)
+    return f"{md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+async def _write_manifest(
+    storage: Storage,
+    upload: Upload,
+    chosen: Sequence[PartRecord],
+    etag: str,
+    checksums: Checksums,
+) -> Ingested:
+    """The manifest as a blob, so that rescue finds the parts' order without metadata."""
+    body = encode(ManifestPage(tuple(chosen)))
+
+    def footer_map(learned: Learned) -> bytes:
+        return footer.describe(
+            "manifest",
+            upload.bucket_name,
+            upload.key,
+            size=sum(part.size for part in chosen),
+            etag=etag,
+            modified_ms=storage.clock_ms(),
+            owner=upload.record.owner,
+            checksums=checksums,
+            description=upload.record.description,
+            upload=upload.upload_id,
+        )
+
+    profile: Profile = storage.blobs.topology.profile(upload.record.profile)
+    return await ingest(
+        storage, profile, upload.bucket_name, StoredBytes(body), footer_map, most=len(body)
+    )
+
+
+async def _write_pages(
+    storage: Storage, upload: Upload, chosen: Sequence[PartRecord], blob: Ingested
+) -> ManifestRef:
+    """The pages that reads use; invisible until the object's record names the manifest."""
+    offsets: list[int] = []
+    offset = 0
+    for page, row in enumerate(range(0, len(chosen), PAGE_PARTS)):
+        parts = tuple(chosen[row : row + PAGE_PARTS])
+        offsets.append(offset)
+        offset += sum(part.size for part in parts)
+        key = keys.manifest_page(upload.upload_id, page)
+        tx = Transaction()
+        tx.expect(upload.record_key, upload.upload_revision)
+        tx.put(key, ManifestPage(parts))
+        tx.witness = key
+        await storage.store.apply(tx)
+    ref: BlobRef = blob.written.ref
+    return ManifestRef(upload.upload_id, len(chosen), tuple(offsets), PAGE_PARTS, ref)
+
+
+async def _publish(
+    storage: Storage,
+    upload: Upload,
+    target: Target,
+    completion: Completion,
+    parts: Parts,
+    manifest: ManifestRef,
+    blob: Ingested,
+    done: Completed,
+) -> None:
+    now_ms = storage.clock_ms()
+
+    def build(tx: Transaction, now: Target) -> ObjectRecord:
+        sequence = publish.sequence_of(storage, now)
+        holder = keys.object_holder(now.bucket_name, now.key, sequence)
+        manifest_holder = keys.manifest_blob_holder(upload.upload_id)
+        tx.expect(upload.record_key, upload.upload_revision)
+        ref = publish.add_new_blob(storage, tx, now.bucket_name, blob.written, manifest_holder)
+        data = msgspec.structs.replace(manifest, blob=ref)
+        references.hold(storage, tx, now.bucket_name, data, holder)
+        storage.store.delete_listed(tx, upload.record_key)
+        answer = CompletedRecord(
+            upload.key, completion.digest, done.etag, "", done.checksums, now_ms + COMPLETED_MS
+        )
+        tx.put(keys.completed(now.bucket_name, upload.upload_id), answer)
+        tx.use(now.bucket_name, Usage(uploads=-1, pending_bytes=-parts.bytes))
+        references.queue_manifest(
+            storage, tx, now.bucket_name, upload.upload_id, b"parts", wait=False
+        )
+        return ObjectRecord(
+            sequence=sequence,
+            modified_ms=now_ms,
+            owner=upload.record.owner,
+            size=done.size,
+            etag=done.etag,
+            data=data,
+            description=upload.record.description,
+            checksums=done.checksums,
+            content_id=upload.upload_id,
+            null_sequence=sequence,
+        )
+
+    def lost(conflict: Conflict) -> None:
+        if isinstance(conflict.guard, At) and conflict.guard.key == upload.record_key:
+            raise errors.SlowDown(
+                "The upload was taken over by another request.", headers={"Retry-After": "1"}
+            )
+
+    await publish.publish(storage, target, completion.check, build, written=blob.written, lost=lost)

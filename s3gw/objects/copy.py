@@ -1,0 +1,220 @@
+"""CopyObject in terms of storage.
+
+A copy within one profile shares the blob: a new reference, guarded by the source's record, and no
+byte moves. Into another profile the bytes are read and written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from nodes.protocol import Buffer
+from s3gw import errors, limits
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    Checksums,
+    Data,
+    Description,
+    ManifestRef,
+    ObjectRecord,
+)
+from s3gw.metadata.store import Transaction
+from s3gw.objects import footer, publish, references
+from s3gw.objects.ingest import Ingested, Learned, ingest
+from s3gw.objects.publish import Check, Target
+from s3gw.objects.read import read_data
+from s3gw.objects.storage import Storage
+from s3gw.objects.write import refuse_if_old
+
+SourceCheck = Callable[[ObjectRecord], None]
+"""The copy-source conditions; raises PreconditionFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """What a copy makes: the new owner and description, and the checksum to compute anew ("" to
+    keep the source's)."""
+
+    owner: str
+    description: Description
+    checksum_algorithm: str
+    check: Check
+    check_source: SourceCheck
+
+
+class StoredPayload:
+    """Bytes of a stored version, as the body of a new one."""
+
+    def __init__(
+        self, storage: Storage, data: Data | None, first: int, stop: int, algorithm: str = ""
+    ) -> None:
+        self._storage = storage
+        self._data = data
+        self._first = first
+        self._stop = stop
+        self._algorithm = algorithm
+        self.algorithms: Collection[str] = [algorithm] if algorithm else []
+
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        async for buffers in read_data(self._storage, self._data, self._first, self._stop):
+            for buffer in buffers:
+                yield buffer
+
+    def verify(self, digests: Mapping[str, bytes]) -> Checksums:
+        if not self._algorithm:
+            return Checksums()
+        return Checksums({self._algorithm: encode_checksum(digests[self._algorithm])}, FULL_OBJECT)
+
+
+class StoredBytes:
+    """Bytes in memory, as the body of a blob."""
+
+    algorithms: Collection[str] = ()
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        yield self._data
+
+    def verify(self, digests: Mapping[str, bytes]) -> Checksums:
+        return Checksums()
+
+
+def visible_source(target: Target) -> ObjectRecord:
+    """The source's visible version. Raises NoSuchKey."""
+    if target.visible is None:
+        raise errors.NoSuchKey(Key=target.key)
+    return target.visible
+
+
+async def copy_object(
+    storage: Storage, source: Target, target: Target, copying: Copying
+) -> ObjectRecord:
+    """Copy the source's visible version to the target key. Raises S3Error, OutcomeUnknown."""
+    started = storage.monotonic()
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        record = visible_source(source)
+        copying.check_source(record)
+        copying.check(target.visible)
+        if record.size > limits.COPY_SOURCE_BYTES_MAX:
+            raise errors.InvalidRequest(
+                "The specified copy source is larger than the maximum allowable size for a copy "
+                f"source: {limits.COPY_SOURCE_BYTES_MAX}"
+            )
+        if not _shares(storage, record, target, copying):
+            return await _rewrite(storage, record, target, copying)
+        refuse_if_old(storage, started)
+        tx = publish.guarded(target)
+        if (source.bucket_name, source.key) != (target.bucket_name, target.key):
+            tx.expect(keys.object_(source.bucket_name, source.key), source.current.revision)
+        copy = _shared_copy(storage, tx, record, target, copying)
+        publish.replace(storage, tx, target, copy)
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            source = await publish.read_target(storage, source.bucket_name, source.key)
+            target = await publish.read_target(storage, target.bucket_name, target.key)
+        else:
+            return copy
+    raise errors.OperationAborted("The key is written too often by others. Please try again.")
+
+
+def _shares(storage: Storage, record: ObjectRecord, target: Target, copying: Copying) -> bool:
+    """Whether the copy can refer to the source's blob."""
+    algorithm = copying.checksum_algorithm
+    if algorithm and algorithm not in record.checksums.values:
+        return False
+    topology = storage.blobs.topology
+    profile = topology.profile(target.bucket.profile)
+    data = record.data
+    home = data.blob.profile if isinstance(data, ManifestRef) else ""
+    if isinstance(data, BlobRef):
+        home = data.profile
+    return home in (profile.name, profile.companion)
+
+
+def _shared_copy(
+    storage: Storage, tx: Transaction, record: ObjectRecord, target: Target, copying: Copying
+) -> ObjectRecord:
+    sequence = publish.sequence_of(storage, target)
+    holder = keys.object_holder(target.bucket_name, target.key, sequence)
+    assert record.data is not None
+    references.hold(storage, tx, target.bucket_name, record.data, holder)
+    return ObjectRecord(
+        sequence=sequence,
+        modified_ms=storage.clock_ms(),
+        owner=copying.owner,
+        size=record.size,
+        etag=record.etag,
+        data=record.data,
+        description=copying.description,
+        checksums=record.checksums,
+        content_id=record.content_id,
+        null_sequence=sequence,
+    )
+
+
+async def _rewrite(
+    storage: Storage, record: ObjectRecord, target: Target, copying: Copying
+) -> ObjectRecord:
+    """Write the bytes anew: another profile, or a checksum that is not known yet."""
+    started = storage.monotonic()
+    modified_ms = storage.clock_ms()
+    algorithm = copying.checksum_algorithm or next(iter(record.checksums.values), "")
+    payload = StoredPayload(storage, record.data, 0, record.size, algorithm)
+
+    def footer_map(learned: Learned) -> bytes:
+        return footer.describe(
+            "object",
+            target.bucket_name,
+            target.key,
+            size=learned.size,
+            etag=learned.md5,
+            modified_ms=modified_ms,
+            owner=copying.owner,
+            checksums=learned.checksums,
+            description=copying.description,
+            sequence=publish.sequence_of(storage, target),
+            content_id=record.content_id,
+        )
+
+    profile = storage.blobs.topology.profile(target.bucket.profile)
+    ingested = await ingest(
+        storage, profile, target.bucket_name, payload, footer_map, most=record.size
+    )
+    refuse_if_old(storage, started)
+
+    def build(tx: Transaction, now: Target) -> ObjectRecord:
+        return _rewritten(storage, tx, now, copying, ingested, modified_ms, record.content_id)
+
+    return await publish.publish(storage, target, copying.check, build, written=ingested.written)
+
+
+def _rewritten(
+    storage: Storage,
+    tx: Transaction,
+    now: Target,
+    copying: Copying,
+    ingested: Ingested,
+    modified_ms: int,
+    content_id: bytes,
+) -> ObjectRecord:
+    sequence = publish.sequence_of(storage, now)
+    holder = keys.object_holder(now.bucket_name, now.key, sequence)
+    ref = publish.add_new_blob(storage, tx, now.bucket_name, ingested.written, holder)
+    return ObjectRecord(
+        sequence=sequence,
+        modified_ms=modified_ms,
+        owner=copying.owner,
+        size=ingested.size,
+        etag=ingested.md5,
+        data=ref,
+        description=copying.description,
+        checksums=ingested.checksums,
+        content_id=content_id,
+        null_sequence=sequence,
+    )
