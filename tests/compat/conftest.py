@@ -1,0 +1,194 @@
+"""The S3 servers that the compat tests run against, and the clients they use.
+
+With S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY in the environment the same tests run against
+that server (S3_ENDPOINT may list several gateways of one store, separated by commas). Otherwise
+each test runs over both forms of our own store: `sqlite` (`s3gw up`) and `etcd` (a real etcd, six
+node processes, two gateways).
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from compose.local import Cluster, Credentials, Up, running
+from compose.s3_http import S3Http, Signer
+
+BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
+REGION = "us-east-1"
+DELETE_PAGE_KEYS = 1000
+
+
+@dataclass(frozen=True)
+class Server:
+    """One S3 store and how to reach it."""
+
+    endpoints: list[str]
+    access_key: str
+    secret_key: str
+
+    @property
+    def endpoint(self) -> str:
+        return self.endpoints[0]
+
+    def client(self, endpoint: str | None = None, **config: Any) -> Any:
+        """A boto3 client with the SDK's defaults, but without retries, which would hide errors."""
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint or self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(retries={"total_max_attempts": 1}, max_pool_connections=32, **config),
+        )
+
+    def http(self, endpoint: str | None = None) -> S3Http:
+        return S3Http(endpoint or self.endpoint, Signer(self.access_key, self.secret_key))
+
+
+@contextmanager
+def _serve(backend: str, directory: Path) -> Iterator[Server]:
+    if backend == "given":
+        yield Server(
+            os.environ["S3_ENDPOINT"].split(","),
+            os.environ["S3_ACCESS_KEY"],
+            os.environ["S3_SECRET_KEY"],
+        )
+        return
+    credentials = Credentials.generate()
+    store: Up | Cluster
+    if backend == "sqlite":
+        store = Up(directory / "store", credentials=credentials)
+    else:
+        store = Cluster(directory / "store", nodes=6, gateways=2, credentials=credentials)
+    with running(store):
+        yield Server(store.endpoints, credentials.access_key, credentials.secret_key)
+
+
+@pytest.fixture(
+    scope="session",
+    # Each store is started by one test worker only.
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS],
+)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with _serve(request.param, tmp_path_factory.mktemp(request.param)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def endpoint(server: Server) -> str:
+    return server.endpoint
+
+
+@pytest.fixture(scope="session")
+def s3(server: Server) -> Any:
+    return server.client()
+
+
+@pytest.fixture(scope="session")
+def http(server: Server) -> S3Http:
+    return server.http()
+
+
+def empty_bucket(s3: Any, name: str) -> None:
+    while True:
+        page = s3.list_objects_v2(Bucket=name, MaxKeys=DELETE_PAGE_KEYS)
+        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+        if not keys:
+            break
+        reply = s3.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
+        assert not reply.get("Errors"), reply["Errors"]
+    for upload in s3.list_multipart_uploads(Bucket=name).get("Uploads", []):
+        s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+MakeBucket = Callable[[], str]
+
+
+@pytest.fixture
+def make_bucket(s3: Any) -> Iterator[MakeBucket]:
+    """Creates buckets with fresh names; they are emptied and removed after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"compat-{secrets.token_hex(8)}"
+        s3.create_bucket(Bucket=name)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        empty_bucket(s3, name)
+        s3.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def bucket(make_bucket: MakeBucket) -> str:
+    return make_bucket()
+
+
+@pytest.fixture
+def missing_bucket() -> str:
+    return f"missing-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def refused() -> Callable[[str, int], AbstractContextManager[None]]:
+    """`with refused("NoSuchKey", 404): …` — the block must be answered with exactly this error."""
+
+    @contextmanager
+    def expect(code: str, status: int) -> Iterator[None]:
+        with pytest.raises(ClientError) as caught:
+            yield
+        response = caught.value.response
+        found = (response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"])
+        assert found == (code, status), caught.value
+
+    return expect
+
+
+@pytest.fixture
+def upload_parts(s3: Any) -> Callable[..., Any]:
+    """`upload_parts(bucket, key, bodies, **create)` → (upload id, list of parts for Complete)."""
+
+    def upload(bucket: str, key: str, bodies: list[bytes], **create: Any) -> Any:
+        created = s3.create_multipart_upload(Bucket=bucket, Key=key, **create)
+        target = {"Bucket": bucket, "Key": key, "UploadId": created["UploadId"]}
+        parts = []
+        for number, body in enumerate(bodies, 1):
+            reply = s3.upload_part(**target, PartNumber=number, Body=body)
+            sums = {name: value for name, value in reply.items() if name.startswith("Checksum")}
+            parts.append({"PartNumber": number, "ETag": reply["ETag"], **sums})
+        return created["UploadId"], parts
+
+    return upload
+
+
+@pytest.fixture(scope="session")
+def thousands(server: Server, s3: Any) -> Iterator[tuple[str, list[str]]]:
+    """A bucket of 1,005 small objects, and its keys in order: more than one page of anything."""
+    name = f"compat-{secrets.token_hex(8)}"
+    s3.create_bucket(Bucket=name)
+    keys = [f"key-{number:04}" for number in range(1005)]
+    clients = threading.local()
+
+    def put(key: str) -> None:
+        if not hasattr(clients, "s3"):
+            clients.s3 = server.client(request_checksum_calculation="when_required")
+        clients.s3.put_object(Bucket=name, Key=key, Body=key.encode())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, keys))
+    yield name, keys
+    empty_bucket(s3, name)
+    s3.delete_bucket(Bucket=name)
