@@ -80,7 +80,9 @@ def check_shard(name: ShardName, size: int, read_at: ReadAt) -> Verdict:
 def check_bytes(name: ShardName, data: Buffer) -> Verdict:
     """`check_shard` over a shard in memory."""
     view = memoryview(data)
-    return check_shard(name, len(view), lambda offset, length: bytes(view[offset : offset + length]))
+    return check_shard(
+        name, len(view), lambda offset, length: bytes(view[offset : offset + length])
+    )
 
 
 class StreamCheck:

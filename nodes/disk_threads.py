@@ -48,10 +48,9 @@ class DiskThreads:
         self, future: asyncio.Future[Any], function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> None:
         try:
-            ended = (future, function(*arguments), None)
+            self._ended.append((future, function(*arguments), None))
         except Exception as error:  # noqa: BLE001 (carried to the caller's future)
-            ended = (future, None, error)
-        self._ended.append(ended)
+            self._ended.append((future, None, error))
         # The flag is lowered before the queue is drained: what is appended after the drain finds
         # it low and wakes the loop again.
         if not self._waking:

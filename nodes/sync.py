@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from nodes.disk_threads import DiskThreads
 from nodes.filesystem import Filesystem
-from nodes.protocol import Buffer, DriveError
+from nodes.protocol import Buffer, DriveError, DriveFull
 
 SMALL_SHARD_BYTES = 128 * 1024
 BATCH_SHARDS_MAX = 64
@@ -72,17 +73,23 @@ class Pending:
     buffers: Sequence[Buffer] = ()
     file: int = -1
     handle: int = -1
-    error: Exception | None = field(default=None)
+    unsynced: bool = False
+    error: Exception | None = None
 
 
 class Batch:
     """The four steps over some pending shards; runs in a thread."""
 
     def __init__(
-        self, filesystem: Filesystem, directories: Directories, shards: list[Pending]
+        self,
+        filesystem: Filesystem,
+        directories: Directories,
+        admit: Callable[[int], None],
+        shards: list[Pending],
     ) -> None:
         self._filesystem = filesystem
         self._directories = directories
+        self._admit = admit
         self._shards = shards
         self._handles: dict[str, int] = {}
 
@@ -105,14 +112,16 @@ class Batch:
                     self._handles[shard.directory] = handle
                 shard.handle = handle
                 if shard.file < 0:
+                    self._admit(sum(map(len, shard.buffers)))
                     shard.file = self._filesystem.create(handle)
+                    shard.unsynced = True
                     self._filesystem.write(shard.file, shard.buffers)
-            except OSError as error:
+            except (OSError, DriveFull) as error:
                 shard.error = error
 
     def _sync_data(self) -> None:
         for shard in self._shards:
-            if shard.error is None and shard.buffers:
+            if shard.error is None and shard.unsynced:
                 try:
                     self._filesystem.sync_data(shard.file)
                 except OSError as error:
@@ -161,10 +170,16 @@ class GroupCommit:
     """Collects pending shards of one drive and runs them in batches."""
 
     def __init__(
-        self, filesystem: Filesystem, directories: Directories, threads: DiskThreads
+        self,
+        filesystem: Filesystem,
+        directories: Directories,
+        admit: Callable[[int], None],
+        threads: DiskThreads,
     ) -> None:
+        """`admit(bytes)` raises DriveFull when so many bytes may not be written."""
         self._filesystem = filesystem
         self._directories = directories
+        self._admit = admit
         self._threads = threads
         self._queue: deque[Pending] = deque()
         self._in_flight = 0
@@ -187,7 +202,7 @@ class GroupCommit:
         while self._queue and self._in_flight < BATCHES_IN_FLIGHT_MAX:
             count = min(len(self._queue), BATCH_SHARDS_MAX)
             shards = [self._queue.popleft() for _ in range(count)]
-            batch = Batch(self._filesystem, self._directories, shards)
+            batch = Batch(self._filesystem, self._directories, self._admit, shards)
             try:
                 running = self._threads.start(batch.run)
             except DriveError as error:
@@ -196,18 +211,16 @@ class GroupCommit:
                 continue
             self._in_flight += 1
             self._idle.clear()
-            running.add_done_callback(lambda run, shards=shards: self._finish(run, shards))  # type: ignore[misc]
+            running.add_done_callback(partial(self._finish, shards))
 
-    def _finish(self, run: asyncio.Future[None], shards: list[Pending]) -> None:
+    def _finish(self, shards: list[Pending], run: asyncio.Future[None]) -> None:
         self._in_flight -= 1
         failure = run.exception()
         for shard in shards:
             error = shard.error or failure
             if shard.done.cancelled():
                 if error is None:
-                    self._threads.start(
-                        self._filesystem.remove, f"{shard.directory}/{shard.name}"
-                    )
+                    self._threads.start(self._filesystem.remove, f"{shard.directory}/{shard.name}")
             elif error is not None:
                 shard.done.set_exception(error)
             else:
