@@ -1,0 +1,54 @@
+"""The compatibility table of the README, generated from the route table.
+
+`python -m s3gw.server.compatibility` prints it.
+"""
+
+from __future__ import annotations
+
+from s3gw.buckets.fresh import ANSWERS, Document, OwnerFullControl, Refusal
+from s3gw.server.routes import ROWS, Row
+
+# Why an operation that is not built is not, where the reason is not simply "later".
+NEVER = {
+    "AppendObject": "S3 Express One Zone",
+    "CreateSession": "S3 Express One Zone",
+    "GetObjectTorrent": "withdrawn by Amazon",
+    "ListDirectoryBuckets": "S3 Express One Zone",
+    "RenameObject": "S3 Express One Zone",
+    "WriteGetObjectResponse": "S3 Object Lambda",
+}
+_METADATA_TABLES = "S3 Metadata, which lives in S3 Tables"
+
+
+def status(row: Row) -> str:
+    """`built`, the fresh answer, or `501` with its reason."""
+    if row.handler is not None:
+        return "built"
+    match ANSWERS.get(row.name):
+        case Refusal(error, _):
+            return f"answers as for a resource without the setting: `{error.code}`"
+        case Document(root, _):
+            return f"answers as for a resource without the setting: `{root}`"
+        case OwnerFullControl():
+            return "answers as for a resource without the setting: owner has full control"
+        case None:
+            return f"501: {_reason(row.name)}"
+
+
+def _reason(name: str) -> str:
+    if "BucketMetadata" in name:
+        return _METADATA_TABLES
+    return NEVER.get(name, "not built yet")
+
+
+def table() -> str:
+    """A Markdown table, one line per operation in alphabetical order, ending in a newline."""
+    lines = [
+        f"| {' / '.join((row.name, *row.aliases))} | {status(row)} |"
+        for row in sorted(ROWS, key=lambda row: row.name)
+    ]
+    return "\n".join(("| operation | status |", "|---|---|", *lines)) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
