@@ -297,6 +297,9 @@ class EtcdKV:
                 await endpoint.defragment(rpc.DefragmentRequest(), timeout=MAINTENANCE_SECONDS_MAX)
             except rpc.AioRpcError as error:
                 log.warning("etcd: %s was not defragmented: %s", endpoint.url, error.details())
+            except asyncio.CancelledError:
+                self._endpoints.raise_if_closed()
+                raise
         for alarm in alarms:
             request = rpc.AlarmRequest(
                 action=rpc.AlarmRequest.AlarmAction.DEACTIVATE,

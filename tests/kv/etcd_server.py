@@ -150,8 +150,12 @@ class EtcdServer:
         return self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and are accepted, nothing answers."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP: connections stay open and are accepted, nothing answers. Returns when all
+        threads have stopped."""
+        process = self._signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{process.pid}/task")
+        while not all(" T " in (thread / "stat").read_text() for thread in threads.iterdir()):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -179,9 +183,10 @@ class EtcdServer:
         status = self.post("maintenance/status", {})
         return bool(status.get("leader") == status["header"]["member_id"])
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> subprocess.Popen[bytes]:
         assert self._process is not None, f"etcd {self.name} does not run"
         self._process.send_signal(number)
+        return self._process
 
     def _end(self, number: int) -> None:
         process, self._process = self._process, None
