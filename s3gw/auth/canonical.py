@@ -15,17 +15,16 @@ plus, and nothing is decoded twice.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from s3gw.errors import InvalidURI
+from s3gw.wire.percent import BAD_ESCAPE
 
 UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 PATH_PLAIN = UNRESERVED + b"/"
-BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Pair = tuple[bytes, bytes]
 

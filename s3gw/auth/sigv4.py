@@ -292,8 +292,8 @@ def _authentication_query(request: Request) -> dict[bytes, bytes] | None:
 def _from_header(request: Request, authorization: bytes, regions: Collection[str]) -> Credentials:
     headers = request.header_values
     scheme, _, rest = authorization.partition(b" ")
-    if scheme.upper() != ALGORITHM:
-        if scheme.upper() in (b"AWS", b"AWS4-ECDSA-P256-SHA256"):
+    if scheme != ALGORITHM:
+        if scheme in (b"AWS", b"AWS4-ECDSA-P256-SHA256"):
             raise InvalidRequest(VERSION_2)
         raise InvalidArgument("Unsupported Authorization Type", ArgumentName="Authorization")
     line = headers.get(b"x-amz-content-sha256")

@@ -8,10 +8,10 @@ space, as S3 reads it (rclone escapes plus signs for that reason).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
 
 from s3gw.errors import InvalidArgument, KeyTooLongError
 from s3gw.limits import KEY_BYTES_MAX
+from s3gw.wire.percent import decode_form
 
 VERSION_MARK = "?versionId="
 
@@ -47,8 +47,8 @@ def parse_copy_source(header: str) -> CopySource:
 
 def _decoded(text: str, header: str) -> str:
     try:
-        return unquote_to_bytes(text.replace("+", " ").encode("latin-1")).decode()
-    except UnicodeError:
+        return decode_form(text)
+    except ValueError:
         raise _bad("Invalid copy source encoding.", header) from None
 
 

@@ -31,7 +31,7 @@ CONTENT_HEADERS: Mapping[str, str] = {
 RESPONSE_OVERRIDES: Mapping[str, str] = {f"response-{name}": name for name in CONTENT_HEADERS}
 
 TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
-CONTROL_CHARACTERS = {code: None for code in (*range(0x20), 0x7F)}
+CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127))
 
 
 def by_name(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

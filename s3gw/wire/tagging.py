@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
 
 from s3gw.errors import BadRequest, InvalidArgument, InvalidTag
 from s3gw.limits import OBJECT_TAGS_MAX, TAG_KEY_CHARACTERS_MAX, TAG_VALUE_CHARACTERS_MAX
+from s3gw.wire.percent import decode_form
 
 # Besides letters, digits and spaces of any script.
 PUNCTUATION = frozenset("_.:/=+-@")
@@ -68,8 +68,8 @@ def _allowed(text: str) -> bool:
 
 def _decoded(text: str, header: str) -> str:
     try:
-        return unquote_to_bytes(text.replace("+", " ").encode("latin-1")).decode()
-    except UnicodeError:
+        return decode_form(text)
+    except ValueError:
         raise _not_encoded(header) from None
 
 
