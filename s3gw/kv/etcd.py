@@ -32,7 +32,7 @@ from aetcd import rpc
 from s3gw import limits
 from s3gw.kv import etcd_watch
 from s3gw.kv.checks import check_commit, check_scan, check_ttl
-from s3gw.kv.etcd_channel import AnswerTooLarge, Endpoints, RequestRefused
+from s3gw.kv.etcd_channel import AnswerTooLarge, Endpoints
 from s3gw.kv.interface import (
     At,
     CommitTooLarge,
@@ -129,7 +129,9 @@ class EtcdKV:
         batch: Sequence[tuple[Sequence[Key], asyncio.Future[Reading]]],
         distinct: Collection[Key],
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._read_batch(batch, list(distinct)))
+        task = asyncio.get_running_loop().create_task(
+            self._read_batch(batch, [key for key in distinct if key])  # etcd has no empty key
+        )
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
 
@@ -219,8 +221,6 @@ class EtcdKV:
         _check_size(request)
         try:
             answer = await self._endpoints.call(_TXN, request, repeatable=False)
-        except RequestRefused as error:
-            raise CommitTooLarge(str(error)) from error
         except NoSpace as error:
             if await self._is_untouched(guards, writes):
                 raise

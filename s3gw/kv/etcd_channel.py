@@ -6,8 +6,8 @@ the next. What may be tried again is decided by one question: can the request ha
 * A repeatable request (a read, a renewal, anything idempotent) goes to the next endpoint until the
   deadline, and no attempt may use up the time of the endpoints not yet asked.
 * A commit is sent again only if it provably was not executed: no connection could be made, or the
-  member answered that it has no leader before it looked at the request. Every other failure is
-  `Unavailable`, outcome unknown.
+  member, without a leader, did not propose it. Every other failure is `Unavailable`, outcome
+  unknown.
 
 When nobody listens at any endpoint, calls keep trying for `REFUSED_SECONDS_MAX` (a server that
 restarts); from then on each fails after one round, so that an outage costs a fast answer, not a
@@ -30,7 +30,14 @@ from urllib.parse import urlsplit
 from aetcd import rpc
 from grpc import StatusCode
 
-from s3gw.kv.interface import Compacted, EngineError, LeaseLost, NoSpace, Unavailable
+from s3gw.kv.interface import (
+    CommitTooLarge,
+    Compacted,
+    EngineError,
+    LeaseLost,
+    NoSpace,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +70,7 @@ class AnswerTooLarge(EngineError):
 
 
 class RequestRefused(EngineError):
-    """etcd calls the request invalid or too large; it was not executed."""
+    """etcd calls the request invalid, a bug of the caller; it was not executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +91,14 @@ _MEANINGS: tuple[tuple[StatusCode, str, Meaning], ...] = (
         Meaning(Unavailable, unsent=True, refused=True),
     ),
     (StatusCode.UNAVAILABLE, "etcdserver: no leader", Meaning(Unavailable, unsent=True)),
+    (StatusCode.UNKNOWN, "raft proposal dropped", Meaning(Unavailable, unsent=True)),
     (StatusCode.OUT_OF_RANGE, "required revision", Meaning(Compacted)),
     (StatusCode.NOT_FOUND, "requested lease not found", Meaning(LeaseLost)),
     (StatusCode.RESOURCE_EXHAUSTED, "database space exceeded", Meaning(NoSpace)),
     (StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger", Meaning(AnswerTooLarge)),
-    (StatusCode.RESOURCE_EXHAUSTED, "received message larger", Meaning(RequestRefused)),
+    (StatusCode.RESOURCE_EXHAUSTED, "received message larger", Meaning(CommitTooLarge)),
+    (StatusCode.INVALID_ARGUMENT, "request is too large", Meaning(CommitTooLarge)),
+    (StatusCode.INVALID_ARGUMENT, "too many operations", Meaning(CommitTooLarge)),
     (StatusCode.INVALID_ARGUMENT, "", Meaning(RequestRefused)),
 )
 _UNKNOWN = Meaning(Unavailable)

@@ -83,6 +83,7 @@ async def value_of(engine: EtcdKV, key: bytes) -> bytes | None:
     [
         ("UNAVAILABLE", "failed to connect to all addresses; last error: …", Unavailable, True),
         ("UNAVAILABLE", "etcdserver: no leader", Unavailable, True),
+        ("UNKNOWN", "raft proposal dropped", Unavailable, True),
         ("UNAVAILABLE", "etcdserver: request timed out", Unavailable, False),
         ("UNAVAILABLE", "etcdserver: leader changed", Unavailable, False),
         ("UNAVAILABLE", "Socket closed", Unavailable, False),
@@ -96,9 +97,16 @@ async def value_of(engine: EtcdKV, key: bytes) -> bytes | None:
             False,
         ),
         ("NOT_FOUND", "etcdserver: requested lease not found", LeaseLost, False),
-        ("INVALID_ARGUMENT", "etcdserver: request is too large", RequestRefused, False),
+        ("INVALID_ARGUMENT", "etcdserver: request is too large", CommitTooLarge, False),
+        (
+            "INVALID_ARGUMENT",
+            "etcdserver: too many operations in txn request",
+            CommitTooLarge,
+            False,
+        ),
+        ("INVALID_ARGUMENT", "etcdserver: key is not provided", RequestRefused, False),
         ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max", AnswerTooLarge, False),
-        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max", RequestRefused, False),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max", CommitTooLarge, False),
         ("UNKNOWN", "anything", Unavailable, False),
     ],
 )
@@ -152,6 +160,7 @@ async def test_reads_of_one_turn_share_a_request(
         values = [[item.value if item else None for item in reading.items] for reading in readings]
         assert values == [[b"%d" % n, b"%d" % (n // 2)] for n in range(300)]
         assert len(sent) <= 5
+        assert (await engine.get_many([b"", b"m/1"])).items[0] is None
         many = await engine.get_many([b"m/%d" % n for n in range(299, -1, -1)])
         assert [item.value if item else b"" for item in many.items] == [
             b"%d" % n for n in range(299, -1, -1)
