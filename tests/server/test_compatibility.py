@@ -1,0 +1,19 @@
+from s3gw.server.compatibility import table
+from s3gw.server.routes import ROWS
+
+
+def test_table_has_one_line_for_every_operation() -> None:
+    header, rule, *lines = table().splitlines()
+    assert (header, rule) == ("| operation | status |", "|---|---|")
+    assert len(lines) == len(ROWS)
+    assert lines == sorted(lines)
+
+
+def test_status_is_built_the_fresh_answer_or_a_reasoned_501() -> None:
+    rows = table()
+    assert "| GetObject | built |\n" in rows
+    assert "without the setting: `NoSuchBucketPolicy` |\n" in rows
+    assert "| GetBucketVersioning | answers as for a resource without the setting" in rows
+    assert "| CreateSession | 501: S3 Express One Zone |\n" in rows
+    assert "| PutBucketCors | 501: not built yet |\n" in rows
+    assert "| GetBucketLifecycleConfiguration / GetBucketLifecycle | " in rows
