@@ -12,6 +12,7 @@ from s3gw.server.resolve import (
     FOREIGN_SUBRESOURCES,
     SUBRESOURCES,
     Domains,
+    Resolved,
     parse_query,
     percent_decode,
     resolve,
@@ -27,6 +28,14 @@ COPY = {b"x-amz-copy-source"}
 def name_of(method: str, target: str, **options: object) -> str:
     path, _, query = target.partition("?")
     return resolve(method, path.encode(), query.encode(), **options).row.name  # type: ignore[arg-type]
+
+
+def attempt(method: str, target: str) -> Resolved | S3Error:
+    path, _, query = target.partition("?")
+    try:
+        return resolve(method, path.encode(), query.encode())
+    except S3Error as error:
+        return error
 
 
 @pytest.mark.parametrize(
@@ -200,13 +209,12 @@ def test_no_sub_resource_falls_through_to_a_plain_operation(key: str) -> None:
     for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
         for path in ("/", "/bucket", "/bucket/k"):
             for query in (key, f"{key}=", f"x-id=a&{key}=1&prefix=b"):
-                try:
-                    found = name_of(method, f"{path}?{query}")
-                except S3Error as error:
-                    assert error.status in (400, 405, 501)
-                    assert (error.status == 501) == (key in FOREIGN_SUBRESOURCES)
+                answer = attempt(method, f"{path}?{query}")
+                if isinstance(answer, S3Error):
+                    foreign = key in FOREIGN_SUBRESOURCES
+                    assert answer.status in ((405, 501) if foreign else (400, 405))
                 else:
-                    assert found not in PLAIN
+                    assert answer.row.name not in PLAIN
 
 
 def test_refused_method_names_itself_and_the_allowed_ones() -> None:
@@ -288,8 +296,14 @@ def test_only_an_s3_error_comes_out_of_any_request_line(
     for name in (host, host + b".s3.test"):
         try:
             found = resolve(method, path, query, host=name, headers=headers, domains=DOMAINS)
-        except S3Error as error:
-            assert error.status in (400, 405, 501)
+        except (
+            errors.InvalidURI,
+            errors.InvalidBucketName,
+            errors.InvalidArgument,
+            errors.MethodNotAllowed,
+            errors.NotImplementedS3,
+        ):
+            continue
         else:
             assert found.row.method == method
             assert len(found.key.encode()) <= 1024
