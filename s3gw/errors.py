@@ -583,3 +583,14 @@ class InsufficientStorage(S3Error):
         "Storage backend has reached its minimum free drive threshold. Please delete a few "
         "objects to proceed."
     )
+
+
+class InvalidPartNumber(S3Error):
+    status, message = 416, "The requested partnumber is not satisfiable"
+
+
+class InvalidRedirectLocation(S3Error):
+    status = 400
+    message = (
+        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'."
+    )

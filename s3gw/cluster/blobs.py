@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 
-from erasure.codec import Codec
+from erasure.codec import Codec, codec_of
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
 from placement.groups import pg_of
@@ -181,12 +181,12 @@ class BlobStore:
         if node is None:
             return False
         scheme, _, group = self.topology.location(ref)
-        codec = Codec(scheme)
+        codec = codec_of(scheme)
         name = ShardName(ref.profile, group.number, ref.blob, index)
         footer_map = await self.footer_map(ref, skip=index)
         stripe_bytes = group.profile.stripe_bytes
         writer = node.drive.writer(name)
-        header = shard_format.build_header(name, codec.fragment_bytes(stripe_bytes))
+        header = shard_format.build_header(name, codec.scheme.fragment_bytes(stripe_bytes))
         done = await attempt(node, writer.append([header]), self.directory)
         payload_bytes = 0
         for number in range(-(-ref.size // stripe_bytes)):
@@ -233,8 +233,8 @@ class BlobStore:
         if node is None or not node.live:
             return None
         name = ShardName(ref.profile, group.number, ref.blob, index)
-        block_bytes = codec.fragment_bytes(group.profile.stripe_bytes)
-        fragment_bytes = codec.fragment_bytes(length)
+        block_bytes = codec.scheme.fragment_bytes(group.profile.stripe_bytes)
+        fragment_bytes = codec.scheme.fragment_bytes(length)
         offset = shard_format.block_offset(block_bytes, number)
         try:
             async with asyncio.timeout(REBUILD_SECONDS_MAX):

@@ -18,8 +18,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from erasure.codec import Codec
+from erasure.codec import codec_of
 from erasure.scheme import Scheme
+from erasure.stripes import Geometry, StripePart
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
 from s3gw.cluster.directory import Directory, Node
@@ -32,6 +33,7 @@ BUDGET_MAX = 20.0
 SLOW_FACTOR = 3.0
 SLOW_SECONDS_MIN = 0.02
 READ_SECONDS_MAX = 20.0
+RANK_WORST = 3
 
 Damage = Callable[[BlobRef, int, str], None]
 
@@ -58,14 +60,11 @@ class HedgeBudget:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Whole stripes [first, end) and the data fragments of them that are needed. With more than
-    one stripe these are all; `begin` and `stop` cut the window's bytes to the range asked."""
+    """Consecutive stripes, with what is needed of each. `fragments` are the data fragments that
+    all of them together need; each node is asked once for its blocks of all stripes."""
 
-    first: int
-    end: int
+    parts: tuple[StripePart, ...]
     fragments: tuple[int, ...]
-    begin: int
-    stop: int
 
 
 @dataclass(slots=True)
@@ -97,22 +96,21 @@ class BlobReader:
         self._ref = ref
         self._pg = pg
         self._scheme = scheme
-        self._stripe_bytes = stripe_bytes
         self._nodes = nodes
         self._holders_before = holders_before
         self._directory = directory
         self._executor = executor
         self._budget = budget
         self._damaged = damaged
-        self._codec = Codec(scheme)
-        self._block_bytes = self._codec.fragment_bytes(stripe_bytes)
+        self._geometry = Geometry(scheme, stripe_bytes, ref.size)
+        self._codec = codec_of(scheme)
 
     async def read(self, first: int, stop: int, window_stripes: int) -> AsyncIterator[list[Buffer]]:
         """Bytes [first, stop) of the blob, as lists of buffers, one list per window.
 
         Raises BlobUnreadable.
         """
-        windows = list(self._windows(first, stop, window_stripes))
+        windows = self._windows(first, stop, window_stripes)
         ahead: asyncio.Task[list[Buffer]] | None = None
         try:
             for number, window in enumerate(windows):
@@ -127,59 +125,28 @@ class BlobReader:
                 await asyncio.gather(ahead, return_exceptions=True)
 
     def _windows(self, first: int, stop: int, window_stripes: int) -> list[Window]:
-        size = self._stripe_bytes
+        parts = list(self._geometry.parts(first, stop - 1))
         windows = []
-        stripe, end_stripe = first // size, -(-stop // size)
-        while stripe < end_stripe:
-            end = min(stripe + window_stripes, end_stripe)
-            base = stripe * size
-            begin, cut = max(first - base, 0), min(stop, end * size) - base
-            windows.append(Window(stripe, end, self._needed(stripe, end, begin, cut), begin, cut))
-            stripe = end
+        for row in range(0, len(parts), window_stripes):
+            group = tuple(parts[row : row + window_stripes])
+            needed = sorted({index for part in group for index in part.fragments})
+            windows.append(Window(group, tuple(needed)))
         return windows
-
-    def _needed(self, first: int, end: int, begin: int, cut: int) -> tuple[int, ...]:
-        if end - first > 1 or self._scheme.data == 1:
-            return tuple(range(self._scheme.data))
-        fragment = self._codec.fragment_bytes(self._stripe_length(first))
-        return tuple(range(begin // fragment, (cut - 1) // fragment + 1))
-
-    def _stripe_length(self, stripe: int) -> int:
-        return min(self._stripe_bytes, self._ref.size - stripe * self._stripe_bytes)
 
     async def _fetch(self, window: Window) -> list[Buffer]:
         """The window's bytes of the range."""
         got = await self._gather(window)
-        buffers: list[Buffer] = []
+        if all(index in got for index in window.fragments) or self._scheme.data == 1:
+            return self._decode(window, got)
         loop = asyncio.get_running_loop()
-        position = 0
-        for row, stripe in enumerate(range(window.first, window.end)):
-            length = self._stripe_length(stripe)
-            fragments = {index: payloads[row] for index, payloads in got.items()}
-            if all(index in fragments for index in window.fragments):
-                pieces = self._pieces(fragments, window.fragments, length)
-            else:
-                data = await loop.run_in_executor(
-                    self._executor, self._codec.decode, fragments, length
-                )
-                pieces = [(0, memoryview(data))]
-            for offset, piece in pieces:
-                start = position + offset
-                begin, cut = max(window.begin - start, 0), min(window.stop - start, len(piece))
-                if begin < cut:
-                    buffers.append(piece[begin:cut])
-            position += length
-        return buffers
+        return await loop.run_in_executor(self._executor, self._decode, window, got)
 
-    def _pieces(
-        self, fragments: dict[int, memoryview], needed: Sequence[int], length: int
-    ) -> list[tuple[int, memoryview]]:
-        """Offset in the stripe and bytes of each data fragment, without padding."""
-        size = self._codec.fragment_bytes(length)
-        return [
-            (index * size, fragments[index][: max(0, min(size, length - index * size))])
-            for index in needed
-        ]
+    def _decode(self, window: Window, got: dict[int, list[memoryview]]) -> list[Buffer]:
+        buffers: list[Buffer] = []
+        for row, part in enumerate(window.parts):
+            fragments = {index: payloads[row] for index, payloads in got.items()}
+            buffers += self._codec.decode(fragments, part.stripe_length, part.start, part.stop)
+        return buffers
 
     async def _gather(self, window: Window) -> dict[int, list[memoryview]]:
         """Enough verified fragments for every stripe of the window, by shard index."""
@@ -215,18 +182,20 @@ class BlobReader:
     def _first_choice(self, window: Window) -> Sequence[int]:
         """The data fragments that are needed when their nodes are well, else a set that decodes,
         of the shards that promise to be there first."""
-        wanted = window.fragments
-        if self._scheme.data > 1 and all(self._rank(index)[0] == 0 for index in wanted):
-            return wanted
-        order = sorted(range(self._scheme.width), key=self._rank)
-        chosen = self._scheme.minimal_read(order)
-        return chosen if chosen is not None else order
+        ranks = {index: self._rank(index) for index in range(self._scheme.width)}
+        order = sorted(ranks, key=lambda index: ranks[index])
+        for worst in range(RANK_WORST + 1):
+            well = [index for index in order if ranks[index][0] <= worst]
+            chosen = self._scheme.minimal_read(well, window.fragments)
+            if chosen is not None:
+                return chosen
+        return order
 
     def _rank(self, index: int) -> tuple[int, float]:
         """Smaller is better: nodes that are well in order of index, slow ones, then the rest."""
         node = self._directory.get(self._nodes[index])
         if node is None or not node.live:
-            return 3, 0.0
+            return RANK_WORST, 0.0
         if not node.usable(self._directory.clock()):
             return 2, 0.0
         average = node.latency.average
@@ -299,15 +268,13 @@ class BlobReader:
     async def _read_shard(self, index: int, window: Window) -> list[memoryview]:
         """The verified payloads of one shard's blocks, one per stripe of the window."""
         name = ShardName(self._ref.profile, self._pg, self._ref.blob, index)
-        lengths = [
-            self._codec.fragment_bytes(self._stripe_length(stripe))
-            for stripe in range(window.first, window.end)
-        ]
-        offset = shard_format.block_offset(self._block_bytes, window.first)
+        first = window.parts[0].stripe
+        lengths = [self._scheme.fragment_bytes(part.stripe_length) for part in window.parts]
+        offset = shard_format.block_offset(self._geometry.block_bytes, first)
         total = sum(lengths) + len(lengths) * shard_format.CHECKSUM_BYTES
         try:
             data = await self._read_somewhere(index, name, offset, total)
-            return open_blocks(name, window.first, lengths, data)
+            return open_blocks(name, first, lengths, data)
         except (ShardMissing, shard_format.ShardCorrupt) as error:
             self._damaged(self._ref, index, str(error))
             raise

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from awscrt import checksums
 
-from erasure.codec import Codec
+from erasure.codec import codec_of
 from erasure.scheme import Scheme
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveRefused, ShardName, ShardWriter
@@ -55,7 +55,7 @@ class BlobWriter:
         self.targets = targets
         self._directory = directory
         self._executor = executor
-        self._codec = Codec(targets.scheme)
+        self._codec = codec_of(targets.scheme)
         self._stripes = 0
         self._size = 0
         self._crc = 0
@@ -64,7 +64,7 @@ class BlobWriter:
             ShardName(group.profile.name, group.number, blob, index)
             for index in range(targets.scheme.width)
         ]
-        self._block_bytes = self._codec.fragment_bytes(group.profile.stripe_bytes)
+        self._block_bytes = targets.scheme.fragment_bytes(group.profile.stripe_bytes)
         self._writers: list[ShardWriter | None] = [None] * targets.scheme.width
 
     async def write_whole(self, payload: Buffer, footer_map: bytes) -> Written:

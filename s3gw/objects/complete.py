@@ -53,7 +53,8 @@ from s3gw.objects.multipart import (
 )
 from s3gw.objects.publish import Check, Target
 from s3gw.objects.storage import Storage
-from s3gw.wire.checksums import combine_parts
+from s3gw.wire.checksums import ALGORITHMS, ChecksumType, composite, decode, full_object
+from s3gw.wire.checksums import encode as encode_checksum
 
 PAGE_PARTS = 1000
 COMPLETED_MS = 24 * 3600 * 1000
@@ -203,7 +204,7 @@ async def _complete_taken(
             "The provided 'x-amz-mp-object-size' header value "
             f"{completion.expected_size} does not match what was computed: {size}"
         )
-    checksums = combine_parts(upload.record.checksum_algorithm, upload.record.checksum_type, chosen)
+    checksums = combine(upload.record, chosen)
     for name, value in completion.expected.items():
         if checksums.values.get(name, value) != value:
             raise errors.BadDigest(f"The {name.lower()} you specified did not match.")
@@ -213,6 +214,20 @@ async def _complete_taken(
     done = Completed(etag, checksums, size)
     await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
     return done
+
+
+def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
+    """The object's checksum from those of its parts, of the type that the upload asked for."""
+    if not upload.checksum_algorithm:
+        return Checksums()
+    algorithm = ALGORITHMS[upload.checksum_algorithm]
+    digests = [decode(algorithm, part.checksums.values[algorithm.name]) for part in parts]
+    if upload.checksum_type == ChecksumType.COMPOSITE:
+        value = composite(algorithm, digests)
+    else:
+        sizes = [part.size for part in parts]
+        value = encode_checksum(full_object(algorithm, zip(digests, sizes, strict=True)))
+    return Checksums({algorithm.name: value}, upload.checksum_type)
 
 
 def multipart_etag(parts: Sequence[PartRecord]) -> str:

@@ -28,6 +28,7 @@ from s3gw.objects.publish import Check, Target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
+from s3gw.wire.checksums import ChecksumType, encode
 
 SourceCheck = Callable[[ObjectRecord], None]
 """The copy-source conditions; raises PreconditionFailed."""
@@ -66,7 +67,8 @@ class StoredPayload:
     def verify(self, digests: Mapping[str, bytes]) -> Checksums:
         if not self._algorithm:
             return Checksums()
-        return Checksums({self._algorithm: encode_checksum(digests[self._algorithm])}, FULL_OBJECT)
+        value = encode(digests[self._algorithm])
+        return Checksums({self._algorithm: value}, ChecksumType.FULL_OBJECT)
 
 
 class StoredBytes:

@@ -21,7 +21,7 @@ from s3gw.cluster.writer import BlobWriter, NotWritten, Written
 from s3gw.metadata import keys
 from s3gw.metadata.records import Checksums
 from s3gw.objects.storage import Storage
-from s3gw.wire.checksums import Digest, new_digest
+from s3gw.wire.checksums import ALGORITHMS, Hasher
 
 RETRY_AFTER = {"Retry-After": "1"}
 HASH_INLINE_BYTES_MAX = 16 * limits.KIB
@@ -69,7 +69,7 @@ class Digests:
     def __init__(self, algorithms: Collection[str]) -> None:
         self.size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._others: dict[str, Digest] = {name: new_digest(name) for name in algorithms}
+        self._others: dict[str, Hasher] = {name: ALGORITHMS[name].new() for name in algorithms}
 
     def update(self, data: Buffer) -> None:
         self.size += len(data)

@@ -1,0 +1,109 @@
+"""What an operation gets and gives: the seam between the server edge and the operations.
+
+An operation is `async def name(call: Call) -> Reply`. By then the request is resolved,
+authenticated and authorized, and its bucket is loaded. Operations raise S3Error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nodes.protocol import Buffer
+from s3gw.metadata.records import BucketRecord, Checksums
+from s3gw.objects.publish import Target
+from s3gw.objects.storage import Storage
+from s3gw.wire.checksums import Requested
+
+XML_TYPE = ("Content-Type", "application/xml")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `id` is the canonical user id that S3 shows as owner."""
+
+    id: str
+    name: str
+
+
+ANONYMOUS = Principal("", "anonymous")
+
+
+class Body(Protocol):
+    """The request's body, framing removed (see s3gw.objects.ingest.Payload)."""
+
+    algorithms: Collection[str]
+    requested: Requested
+
+    @property
+    def size(self) -> int | None:
+        """The payload's length if the client announced it."""
+        ...
+
+    def require(self, algorithm: str) -> None:
+        """Compute this checksum too, and store it."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Buffer]: ...
+
+    def verify(self, digests: Mapping[str, bytes]) -> Checksums: ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, verified. Raises MaxMessageLengthExceeded over `limit` bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What operations need to know of the configuration."""
+
+    region: str
+    profile: str
+    public_address: str
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `headers` by lower-case name. `bucket` is the record of the bucket named;
+    `target` also has the object's, when the operation is about the visible version of a key."""
+
+    operation: str
+    bucket_name: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    principal: Principal
+    signed: bool
+    storage: Storage
+    settings: Settings
+    request_id: str
+    body: Body
+    bucket_record: BucketRecord | None = None
+    object_target: Target | None = None
+
+    @property
+    def bucket(self) -> BucketRecord:
+        assert self.bucket_record is not None
+        return self.bucket_record
+
+    @property
+    def target(self) -> Target:
+        assert self.object_target is not None
+        return self.object_target
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer. With `stream`, `length` bytes follow as lists of buffers; else `body`."""
+
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    stream: AsyncIterator[list[Buffer]] | None = None
+    length: int = 0
+
+
+def xml_reply(document: bytes, *, status: int = 200) -> Reply:
+    """A reply with an XML document."""
+    return Reply(status, [XML_TYPE], document)

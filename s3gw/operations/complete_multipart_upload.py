@@ -1,0 +1,78 @@
+"""CompleteMultipartUpload."""
+
+from __future__ import annotations
+
+from s3gw import errors, limits
+from s3gw.objects.complete import Completion, PartChoice, complete_upload
+from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.describe import write_check
+from s3gw.operations.parameters import upload_id
+from s3gw.operations.present import quoted
+from s3gw.wire import xml
+from s3gw.wire.checksums import ALGORITHMS
+from s3gw.wire.xml import Writer
+
+
+async def complete_multipart_upload(call: Call) -> Reply:
+    """Make one object of the parts that the body lists."""
+    identity = upload_id(call)
+    body = await call.body.read(limits.XML_LARGE_BYTES_MAX)
+    document = await xml.parse_off_loop(
+        body, limit=limits.XML_LARGE_BYTES_MAX, root="CompleteMultipartUpload", lists=("Part",)
+    )
+    completion = Completion(
+        choices=_choices(document),
+        check=write_check(call),
+        expected=_expected(call),
+        expected_type=call.headers.get("x-amz-checksum-type", ""),
+        expected_size=_expected_size(call),
+    )
+    done = await complete_upload(call.storage, call.bucket_name, call.key, identity, completion)
+    writer = Writer("CompleteMultipartUploadResult")
+    writer.element("Location", f"{call.settings.public_address}/{call.bucket_name}/{call.key}")
+    writer.element("Bucket", call.bucket_name)
+    writer.element("Key", call.key)
+    writer.element("ETag", quoted(done.etag))
+    for name, value in done.checksums.values.items():
+        writer.element(f"Checksum{name}", value)
+    if done.checksums.values:
+        writer.element("ChecksumType", done.checksums.kind)
+    return xml_reply(writer.finish())
+
+
+def _choices(document: xml.Node) -> list[PartChoice]:
+    choices = []
+    for node in xml.children(document, "Part"):
+        checksums = {
+            name: value
+            for name in ALGORITHMS
+            if (value := xml.optional_text(node, f"Checksum{name}")) is not None
+        }
+        number = xml.integer(node, "PartNumber")
+        etag = xml.text(node, "ETag").strip().removeprefix('"').removesuffix('"')
+        if not 1 <= number <= limits.PART_NUMBER_MAX:
+            raise errors.InvalidArgument(
+                "PartNumber must be >= 1 and <= 10000", ArgumentName="partNumber"
+            )
+        choices.append(PartChoice(number, etag, checksums))
+    if not choices or len(choices) > limits.PART_NUMBER_MAX:
+        raise errors.MalformedXML()
+    return choices
+
+
+def _expected(call: Call) -> dict[str, str]:
+    """Object checksums in headers. They are of the object, not of this request's body."""
+    return {
+        name: call.headers[row.header]
+        for name, row in ALGORITHMS.items()
+        if row.header in call.headers
+    }
+
+
+def _expected_size(call: Call) -> int:
+    text = call.headers.get("x-amz-mp-object-size")
+    if text is None:
+        return -1
+    if not (text.isascii() and text.isdigit()) or len(text) > 16:
+        raise errors.InvalidArgument(ArgumentName="x-amz-mp-object-size", ArgumentValue=text)
+    return int(text)

@@ -1,0 +1,45 @@
+"""CreateMultipartUpload."""
+
+from __future__ import annotations
+
+from s3gw import errors
+from s3gw.objects.multipart import create_upload
+from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.describe import description_of
+from s3gw.wire.checksums import algorithm_named, multipart_type
+from s3gw.wire.xml import Writer
+
+
+async def create_multipart_upload(call: Call) -> Reply:
+    """Start an upload in parts."""
+    name = call.headers.get("x-amz-checksum-algorithm", "")
+    asked_type = call.headers.get("x-amz-checksum-type")
+    algorithm, kind = "", ""
+    if name:
+        algorithm = algorithm_named(name).name
+        kind = str(multipart_type(algorithm_named(name), asked_type))
+    elif asked_type is not None:
+        raise errors.InvalidRequest(
+            "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm "
+            "header."
+        )
+    upload_id = await create_upload(
+        call.storage,
+        call.bucket_name,
+        call.key,
+        call.principal.id,
+        description_of(call),
+        checksum_algorithm=algorithm,
+        checksum_type=kind,
+    )
+    writer = Writer("InitiateMultipartUploadResult")
+    writer.element("Bucket", call.bucket_name)
+    writer.element("Key", call.key)
+    writer.element("UploadId", upload_id.hex())
+    reply = xml_reply(writer.finish())
+    if algorithm:
+        reply.headers += [
+            ("x-amz-checksum-algorithm", algorithm),
+            ("x-amz-checksum-type", kind),
+        ]
+    return reply

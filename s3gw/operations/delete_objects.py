@@ -1,0 +1,102 @@
+"""DeleteObjects: up to a thousand keys, each in a commit of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from s3gw import errors, limits
+from s3gw.objects import publish
+from s3gw.objects.delete import delete_object as remove_object
+from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.delete_object import check_version
+from s3gw.operations.present import current_of
+from s3gw.operations.trouble import TROUBLE, translate
+from s3gw.wire import xml
+from s3gw.wire.conditions import WriteConditions
+from s3gw.wire.xml import Writer
+
+PARALLEL = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key to delete, as the client lists it."""
+
+    key: str
+    version_id: str | None
+    conditions: WriteConditions
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry."""
+
+    entry: Entry
+    error: errors.S3Error | None = None
+
+
+async def delete_objects(call: Call) -> Reply:
+    """Delete the keys listed in the body; the answer says of each what happened."""
+    if not call.body.requested.content_md5 and call.body.requested.algorithm is None:
+        raise errors.InvalidRequest(
+            "Missing required header for this request: Content-MD5 OR x-amz-checksum-*"
+        )
+    body = await call.body.read(limits.XML_LARGE_BYTES_MAX)
+    document = await xml.parse_off_loop(
+        body, limit=limits.XML_LARGE_BYTES_MAX, root="Delete", lists=("Object",)
+    )
+    entries = _entries(document)
+    quiet = xml.boolean(document, "Quiet")
+    turn = asyncio.Semaphore(PARALLEL)
+    outcomes = await asyncio.gather(*(_delete(call, entry, turn) for entry in entries))
+    return xml_reply(_result(outcomes, quiet))
+
+
+def _entries(document: xml.Node) -> list[Entry]:
+    nodes = xml.children(document, "Object")
+    if not 1 <= len(nodes) <= limits.DELETE_OBJECTS_KEYS_MAX:
+        raise errors.MalformedXML()
+    entries = []
+    for node in nodes:
+        key = xml.text(node, "Key")
+        if not key:
+            raise errors.UserKeyMustBeSpecified()
+        conditions = WriteConditions.of_delete_entry(
+            xml.optional_text(node, "ETag"),
+            xml.optional_text(node, "LastModifiedTime"),
+            xml.optional_text(node, "Size"),
+        )
+        entries.append(Entry(key, xml.optional_text(node, "VersionId") or None, conditions))
+    return entries
+
+
+async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
+    async with turn:
+        try:
+            if len(entry.key.encode()) > limits.KEY_BYTES_MAX:
+                raise errors.KeyTooLongError()
+            check_version(entry.version_id)
+            target = await publish.read_target(call.storage, call.bucket_name, entry.key)
+            await remove_object(
+                call.storage, target, lambda record: entry.conditions.check(current_of(record))
+            )
+        except TROUBLE as error:
+            return Outcome(entry, translate(error))
+        return Outcome(entry)
+
+
+def _result(outcomes: list[Outcome], quiet: bool) -> bytes:
+    writer = Writer("DeleteResult")
+    for outcome in outcomes:
+        if outcome.error is None and quiet:
+            continue
+        element = "Deleted" if outcome.error is None else "Error"
+        writer.open(element)
+        writer.element("Key", outcome.entry.key)
+        writer.optional("VersionId", outcome.entry.version_id)
+        if outcome.error is not None:
+            writer.element("Code", outcome.error.code)
+            writer.element("Message", outcome.error.message)
+        writer.close(element)
+    return writer.finish()

@@ -1,0 +1,88 @@
+"""GetObject and HeadObject: the same answer, with and without the bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3gw import errors
+from s3gw.metadata.records import Data, ManifestRef, ObjectRecord
+from s3gw.objects.read import part_at, read_data
+from s3gw.operations.call import Call, Reply
+from s3gw.operations.parameters import part_number
+from s3gw.operations.present import current_of, object_headers, part_count, visible
+from s3gw.wire.conditions import ReadConditions
+from s3gw.wire.headers import response_overrides
+from s3gw.wire.ranges import ByteRange, parse_range
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The bytes [first, stop) of a version that a request asks for. `partial` answers 206."""
+
+    first: int
+    stop: int
+    partial: bool
+
+
+async def get_object(call: Call) -> Reply:
+    """A version, or a range or part of it."""
+    record, selection, reply = await select(call)
+    data: Data | None = record.data
+    reply.stream = read_data(call.storage, data, selection.first, selection.stop)
+    return reply
+
+
+async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
+    """The version, the bytes asked for, and the answer's head. Raises S3Error."""
+    record = visible(call)
+    current = current_of(record)
+    assert current is not None
+    ReadConditions.of(call.headers).check(current)
+    selection, headers = await _selected(call, record)
+    overrides = response_overrides(call.query, signed=call.signed)
+    with_checksums = call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+    reply = Reply(
+        206 if selection.partial else 200,
+        object_headers(record, overrides, with_checksums=with_checksums and not selection.partial)
+        + headers,
+        length=selection.stop - selection.first,
+    )
+    return record, selection, reply
+
+
+async def _selected(call: Call, record: ObjectRecord) -> tuple[Selection, list[tuple[str, str]]]:
+    """What `partNumber` or `Range` selects, and the headers that say so."""
+    if call.query.get("partNumber"):
+        if "range" in call.headers:
+            raise errors.InvalidRequest(
+                "Cannot specify both Range header and partNumber query parameter"
+            )
+        return await _selected_part(call, record)
+    wanted = parse_range(call.headers.get("range"), record.size)
+    if wanted is None:
+        return Selection(0, record.size, partial=False), []
+    headers = [("Content-Range", wanted.content_range)]
+    return Selection(wanted.first, wanted.last + 1, partial=True), headers
+
+
+async def _selected_part(
+    call: Call, record: ObjectRecord
+) -> tuple[Selection, list[tuple[str, str]]]:
+    """The part's bytes; an object that was not uploaded in parts is its own part 1."""
+    number = part_number(call)
+    count = part_count(record)
+    if number > max(count, 1):
+        raise errors.InvalidPartNumber(
+            PartNumberRequested=str(number), ActualPartCount=str(max(count, 1))
+        )
+    if isinstance(record.data, ManifestRef):
+        part, first = await part_at(call.storage, record.data, number - 1)
+        stop = first + part.size
+    else:
+        first, stop = 0, record.size
+    headers = [("x-amz-mp-parts-count", str(count))] if count else []
+    if not record.size:
+        return Selection(0, 0, partial=False), headers
+    shown = ByteRange(first, stop - 1, record.size)
+    headers.append(("Content-Range", shown.content_range))
+    return Selection(first, stop, partial=True), headers

@@ -1,0 +1,106 @@
+"""How stored records look to clients: response headers, owners, quoted ETags."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from s3gw import errors
+from s3gw.metadata.records import BlobRef, Checksums, ManifestRef, ObjectRecord
+from s3gw.operations.call import Call, Principal
+from s3gw.wire.checksums import ALGORITHMS
+from s3gw.wire.conditions import Current
+from s3gw.wire.dates import http_date
+from s3gw.wire.headers import metadata_headers
+from s3gw.wire.xml import Writer
+
+HEADER_NAMES = {
+    "content-type": "Content-Type",
+    "cache-control": "Cache-Control",
+    "content-disposition": "Content-Disposition",
+    "content-encoding": "Content-Encoding",
+    "content-language": "Content-Language",
+    "expires": "Expires",
+}
+
+
+def quoted(etag: str) -> str:
+    """An ETag as clients see it."""
+    return f'"{etag}"'
+
+
+def current_of(record: ObjectRecord | None) -> Current | None:
+    """What conditions are judged against."""
+    if record is None:
+        return None
+    return Current(record.etag, record.modified_ms / 1000, record.size)
+
+
+def visible(call: Call) -> ObjectRecord:
+    """The key's visible version, or the `versionId=null` one. Raises NoSuchKey, NoSuchVersion."""
+    version_id = call.query.get("versionId")
+    record = call.target.visible
+    if version_id is not None and version_id != "null":
+        raise errors.NoSuchVersion(Key=call.key, VersionId=version_id)
+    if record is None:
+        if version_id is not None:
+            raise errors.NoSuchVersion(Key=call.key, VersionId=version_id)
+        raise errors.NoSuchKey(Key=call.key)
+    return record
+
+
+def checksum_headers(checksums: Checksums) -> list[tuple[str, str]]:
+    """`x-amz-checksum-*` and its type."""
+    if not checksums.values:
+        return []
+    headers = [(ALGORITHMS[name].header, value) for name, value in checksums.values.items()]
+    return [*headers, ("x-amz-checksum-type", checksums.kind)]
+
+
+def checksums_of(record: ObjectRecord) -> Checksums:
+    """The checksums to show: those asked for, else the CRC64NVME that every blob has, which is
+    what S3 computes by default."""
+    if record.checksums.values or not isinstance(record.data, BlobRef):
+        return record.checksums
+    value = b64encode(record.data.crc64.to_bytes(8, "big")).decode()
+    return Checksums({"CRC64NVME": value}, "FULL_OBJECT")
+
+
+def object_headers(
+    record: ObjectRecord, overrides: dict[str, str], *, with_checksums: bool
+) -> list[tuple[str, str]]:
+    """The headers of a GET or HEAD of a version, but for its length and range."""
+    stored = record.description.headers
+    headers = [
+        ("ETag", quoted(record.etag)),
+        ("Last-Modified", http_date(record.modified_ms // 1000)),
+        ("Accept-Ranges", "bytes"),
+    ]
+    for name, shown in HEADER_NAMES.items():
+        value = overrides.get(name) or stored.get(name)
+        if value:
+            headers.append((shown, value))
+    description = record.description
+    if description.user:
+        headers += metadata_headers(description.user)
+    if description.storage_class != "STANDARD":
+        headers.append(("x-amz-storage-class", description.storage_class))
+    if description.tags:
+        headers.append(("x-amz-tagging-count", str(len(description.tags))))
+    if description.redirect:
+        headers.append(("x-amz-website-redirect-location", description.redirect))
+    if with_checksums:
+        headers += checksum_headers(checksums_of(record))
+    return headers
+
+
+def part_count(record: ObjectRecord) -> int:
+    """Parts of a multipart object; 0 for others."""
+    return record.data.part_count if isinstance(record.data, ManifestRef) else 0
+
+
+def write_owner(writer: Writer, element: str, owner: Principal) -> None:
+    """`<Owner>` or `<Initiator>`."""
+    writer.open(element)
+    writer.element("ID", owner.id)
+    writer.element("DisplayName", owner.name)
+    writer.close(element)

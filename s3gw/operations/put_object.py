@@ -1,0 +1,29 @@
+"""PutObject."""
+
+from __future__ import annotations
+
+from s3gw import errors, limits
+from s3gw.objects.write import put_object as store_object
+from s3gw.operations.call import Call, Reply
+from s3gw.operations.describe import description_of, write_check
+from s3gw.operations.present import checksum_headers, checksums_of, quoted
+
+
+async def put_object(call: Call) -> Reply:
+    """Store the body as the key's visible version."""
+    size = call.body.size
+    if size is None:
+        raise errors.MissingContentLength()
+    if size > limits.SINGLE_PUT_BYTES_MAX:
+        raise errors.EntityTooLarge(
+            ProposedSize=str(size), MaxSizeAllowed=str(limits.SINGLE_PUT_BYTES_MAX)
+        )
+    record = await store_object(
+        call.storage,
+        call.target,
+        call.principal.id,
+        description_of(call),
+        call.body,
+        write_check(call),
+    )
+    return Reply(headers=[("ETag", quoted(record.etag)), *checksum_headers(checksums_of(record))])
