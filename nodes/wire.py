@@ -46,6 +46,7 @@ LEASE_ENDED = "lease-ended"
 TOO_LARGE = "too-large"
 OTHER_STATUS = {
     UNAUTHENTICATED: 401,
+    REPLAYED: 401,
     NO_DRIVE: 400,
     NO_ROUTE: 400,
     LEASE_ENDED: 503,

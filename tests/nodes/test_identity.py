@@ -1,0 +1,203 @@
+"""Claiming, opening and locking drives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nodes import identity
+from nodes.identity import (
+    DriveBelongsToAnotherStore,
+    DriveEmptyButKnown,
+    DriveIdentity,
+    DriveInUse,
+    NotADrive,
+    Unwritable,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "drive"
+
+
+def test_a_claimed_drive_opens_with_what_was_claimed(path: Path) -> None:
+    claimed = DriveIdentity.claim(path, "store-1")
+    opened = DriveIdentity.open(path, store_id="store-1", drive_id=claimed.identity.drive_id)
+    assert opened.identity == claimed.identity
+    assert sorted(os.listdir(path)) == ["data", "id.json", "quarantine", "tmp"]
+
+
+def test_two_drives_differ_in_id_and_nonce(tmp_path: Path) -> None:
+    one, two = (DriveIdentity.claim(tmp_path / n, "s").identity for n in ("a", "b"))
+    assert one.drive_id != two.drive_id
+    assert one.nonce != two.nonce
+
+
+def test_a_drive_of_another_store_is_refused_and_not_touched(path: Path) -> None:
+    DriveIdentity.claim(path, "store-1")
+    before = (path / "id.json").read_bytes()
+    with pytest.raises(DriveBelongsToAnotherStore):
+        DriveIdentity.open(path, store_id="store-2")
+    with pytest.raises(DriveBelongsToAnotherStore):
+        DriveIdentity.open(path, store_id="store-1", drive_id="other")
+    with pytest.raises(DriveBelongsToAnotherStore):
+        DriveIdentity.claim(path, "store-2")
+    assert (path / "id.json").read_bytes() == before
+
+
+def test_an_empty_directory_where_a_known_drive_is_expected_is_refused(path: Path) -> None:
+    path.mkdir()
+    (path / "lost+found").mkdir()
+    with pytest.raises(DriveEmptyButKnown):
+        DriveIdentity.open(path, store_id="s", drive_id="d")
+    with pytest.raises(NotADrive):
+        DriveIdentity.open(path)
+    assert os.listdir(path) == ["lost+found"]
+
+
+def test_a_directory_with_other_files_is_not_claimed(path: Path) -> None:
+    path.mkdir()
+    (path / "holiday.jpg").touch()
+    with pytest.raises(NotADrive):
+        DriveIdentity.claim(path, "s")
+    with pytest.raises(NotADrive):
+        DriveIdentity.open(path)
+    assert os.listdir(path) == ["holiday.jpg"]
+
+
+def test_a_file_is_not_a_drive(path: Path) -> None:
+    path.touch()
+    for call in (DriveIdentity.open, identity.lock):
+        with pytest.raises(NotADrive):
+            call(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '"x"', "{}", '{"store_id": 1, "drive_id": "d", "nonce": "n"}', "\x00" * 100],
+)
+def test_a_damaged_id_file_is_not_a_drive(path: Path, content: str) -> None:
+    DriveIdentity.claim(path, "s")
+    (path / "id.json").write_text(content)
+    with pytest.raises(NotADrive):
+        DriveIdentity.open(path)
+
+
+def test_an_unknown_format_version_is_refused(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    fields = json.loads((path / "id.json").read_text())
+    (path / "id.json").write_text(json.dumps(fields | {"version": 2}))
+    with pytest.raises(NotADrive, match="version 2"):
+        DriveIdentity.open(path)
+
+
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    # /proc refuses new directories to everyone, also to root.
+    with pytest.raises((Unwritable, NotADrive)):
+        DriveIdentity.claim("/proc/s3gw-no-drive", "s")
+
+
+def test_one_instance_at_a_time(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    held = identity.lock(path)
+    with pytest.raises(DriveInUse):
+        identity.lock(path)
+    os.close(held)
+    os.close(identity.lock(path))
+
+
+def test_the_lock_outlives_a_change_of_the_id_file(path: Path) -> None:
+    drive = DriveIdentity.claim(path, "s")
+    held = identity.lock(path)
+    drive.raise_seen(1, 5)
+    with pytest.raises(DriveInUse):
+        identity.lock(path)
+    os.close(held)
+
+
+def test_a_child_process_adopts_the_lock_and_keeps_it(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    held = identity.lock(path)
+    code = (
+        "import sys; from nodes.identity import adopt; adopt(sys.argv[1], int(sys.argv[2]));"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(held)],
+        pass_fds=[held],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == b"held\n"
+    os.close(held)
+    with pytest.raises(DriveInUse):
+        identity.lock(path)
+    child.stdin.close()
+    assert child.wait() == 0
+    child.stdout.close()
+    os.close(identity.lock(path))
+
+
+def test_a_wrong_descriptor_is_not_adopted(path: Path, tmp_path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    held = identity.lock(path)
+    other = identity.lock(tmp_path)
+    stranger = os.open(path, os.O_RDONLY)
+    for descriptor in (other, stranger, 9999):
+        with pytest.raises(DriveInUse):
+            identity.adopt(path, descriptor)
+    identity.adopt(path, held)
+    for descriptor in (held, other, stranger):
+        os.close(descriptor)
+
+
+def test_the_highest_seen_metadata_is_kept(path: Path) -> None:
+    drive = DriveIdentity.claim(path, "s")
+    for incarnation, revision in [(1, 10), (1, 7), (2, 1), (1, 99)]:
+        drive.raise_seen(incarnation, revision)
+    opened = DriveIdentity.open(path).identity
+    assert (opened.incarnation, opened.revision) == (2, 1)
+    assert opened.nonce == drive.identity.nonce
+    assert os.listdir(path / "tmp") == []
+
+
+def test_racing_raises_keep_the_highest(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+
+    def raise_some(worker: int) -> None:
+        drive = DriveIdentity.open(path)
+        for n in range(10):
+            drive.raise_seen(1, n * 4 + worker)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(raise_some, range(4)))
+    assert DriveIdentity.open(path).identity.revision == 39
+
+
+def test_a_sweep_removes_temporary_files_and_nothing_else(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    (path / "tmp" / "123.0").write_bytes(b"left behind")
+    (path / "data" / "kept").write_bytes(b"")
+    assert identity.sweep_temporary(path) == 1
+    assert os.listdir(path / "tmp") == []
+    assert (path / "data" / "kept").exists()
+
+
+def test_the_lock_is_an_flock_on_the_directory(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    held = identity.lock(path)
+    with pytest.raises(BlockingIOError):
+        other = os.open(path, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.close(other)
+    os.close(held)

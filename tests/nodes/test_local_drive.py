@@ -1,0 +1,328 @@
+"""What is particular to a drive in this process: files, processes, full disks, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from nodes.filesystem import PosixFilesystem, Space
+from nodes.identity import DriveIdentity
+from nodes.pg_revisions import PgRevisions
+from nodes.protocol import (
+    Buffer,
+    DriveError,
+    DriveFull,
+    ShardMissing,
+    ShardName,
+    StalePgRevision,
+)
+from nodes.store import LocalDrive
+from tests.nodes.drives import Clock, make_shard
+
+NAME = ShardName("p", 1, bytes(range(16)), 2)
+
+
+class FaultyFilesystem(PosixFilesystem):
+    """Fails or changes chosen calls."""
+
+    free_bytes: int | None = None
+    named = False
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.failing: dict[str, int] = {}
+        self.calls: list[str] = []
+
+    def _maybe_fail(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.failing:
+            raise OSError(self.failing[call], os.strerror(self.failing[call]))
+
+    def create(self, directory: int) -> int:
+        self._unnamed = self._unnamed and not self.named
+        self._maybe_fail("create")
+        return super().create(directory)
+
+    def write(self, file: int, buffers: object) -> None:
+        super().write(file, list(buffers)[:1])  # type: ignore[call-overload]
+        self._maybe_fail("write")
+        super().write(file, list(buffers)[1:])  # type: ignore[call-overload]
+
+    def sync_data(self, file: int) -> None:
+        self._maybe_fail("sync_data")
+        super().sync_data(file)
+
+    def publish(self, file: int, directory: int, name: str) -> None:
+        self._maybe_fail("publish")
+        super().publish(file, directory, name)
+
+    def sync_directory(self, directory: int) -> None:
+        self._maybe_fail("sync_directory")
+        super().sync_directory(directory)
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        self._maybe_fail("read")
+        return super().read(path, offset, length)
+
+    def remove(self, path: str) -> None:
+        self._maybe_fail("remove")
+        super().remove(path)
+
+    def space(self) -> Space:
+        self._maybe_fail("space")
+        space = super().space()
+        if self.free_bytes is not None:
+            return Space(1_000_000_000, self.free_bytes)
+        return space
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    DriveIdentity.claim(tmp_path / "drive", "store")
+    return tmp_path / "drive"
+
+
+@pytest.fixture
+def filesystem(path: Path) -> FaultyFilesystem:
+    return FaultyFilesystem(str(path))
+
+
+@pytest.fixture
+async def drive(filesystem: FaultyFilesystem, clock: Clock) -> AsyncIterator[LocalDrive]:
+    drive = LocalDrive(filesystem, store_id="s", drive_id="d", clock=clock)
+    yield drive
+    await drive.close()
+
+
+def shards_on(path: Path) -> list[str]:
+    return [f for _, _, files in os.walk(path / "data") for f in files]
+
+
+async def write_whole(drive: LocalDrive, name: ShardName, buffers: list[bytes]) -> None:
+    await drive.write(name, buffers)
+
+
+async def write_by_writer(drive: LocalDrive, name: ShardName, buffers: list[bytes]) -> None:
+    writer = drive.writer(name)
+    try:
+        for buffer in buffers:
+            await writer.append([buffer])
+        await writer.commit()
+    finally:
+        await writer.abort()
+
+
+WRITES = [write_whole, write_by_writer]
+SIZES = [100, 300_000, 3_000_000]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("call", ["create", "write", "sync_data", "publish", "sync_directory"])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.ENOSPC, DriveFull), (errno.EIO, DriveError), (errno.EROFS, DriveError)],
+)
+async def test_a_failing_disk_stores_nothing_and_leaks_nothing(
+    drive: LocalDrive,
+    filesystem: FaultyFilesystem,
+    path: Path,
+    write: Callable[..., object],
+    size: int,
+    call: str,
+    code: int,
+    expected: type[Exception],
+) -> None:
+    warm = ShardName("p", 1, bytes(16), 0)
+    await drive.write(warm, make_shard(warm, b""))
+    before = len(os.listdir("/proc/self/fd"))
+    filesystem.failing[call] = code
+    with pytest.raises(expected):
+        await write(drive, NAME, make_shard(NAME, b"x" * size, 100_000))  # type: ignore[misc]
+    filesystem.failing.clear()
+    assert await drive.list("p", 1) == await drive.list("p", 1)
+    assert shards_on(path) == [f"{bytes(16).hex()}.0"]
+    assert os.listdir(path / "tmp") == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    await write(drive, NAME, make_shard(NAME, b"x" * size, 100_000))  # type: ignore[misc]
+    assert (await drive.verify(NAME)).whole
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_reserve_is_kept_free_and_deletes_work_below_it(
+    drive: LocalDrive,
+    filesystem: FaultyFilesystem,
+    clock: Clock,
+    write: Callable[..., object],
+    size: int,
+) -> None:
+    kept = ShardName("p", 1, bytes(16), 0)
+    await drive.write(kept, make_shard(kept, b"x"))
+    clock.now += 2
+    filesystem.free_bytes = 10_000_000
+    assert not (await drive.stats()).writable
+    with pytest.raises(DriveFull):
+        await write(drive, NAME, make_shard(NAME, b"x" * size, 100_000))  # type: ignore[misc]
+    await drive.delete(kept, 1)
+    filesystem.free_bytes = 500_000_000
+    await write(drive, NAME, make_shard(NAME, b"x" * size, 100_000))  # type: ignore[misc]
+    assert (await drive.stats()).writable
+
+
+async def test_a_read_error_is_a_drive_error_not_a_missing_shard(
+    drive: LocalDrive, filesystem: FaultyFilesystem
+) -> None:
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    filesystem.failing["read"] = errno.EIO
+    with pytest.raises(DriveError):
+        await drive.read(NAME, 0, 1)
+
+
+async def test_without_unnamed_files_temporary_names_are_used_and_removed(
+    drive: LocalDrive, filesystem: FaultyFilesystem, path: Path
+) -> None:
+    filesystem.named = True
+    for write in WRITES:
+        for size in SIZES:
+            name = ShardName("p", 1, os.urandom(16), 0)
+            await write(drive, name, make_shard(name, b"x" * size, 100_000))
+            assert (await drive.verify(name)).whole
+    writer = drive.writer(NAME)
+    await writer.append([b"x" * 2_000_000])
+    await writer.abort()
+    assert os.listdir(path / "tmp") == []
+
+
+async def test_concurrent_writers_share_the_directory_sync(
+    drive: LocalDrive, filesystem: FaultyFilesystem
+) -> None:
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    filesystem.calls.clear()
+    names = [ShardName("p", 1, os.urandom(16), 0) for _ in range(60)]
+    await asyncio.gather(*(drive.write(name, make_shard(name, b"x")) for name in names))
+    assert filesystem.calls.count("sync_data") == 60
+    assert filesystem.calls.count("sync_directory") < 20
+    last_link = len(filesystem.calls) - filesystem.calls[::-1].index("publish")
+    assert "sync_directory" in filesystem.calls[last_link:]
+
+
+async def test_a_cancelled_write_leaves_nothing(
+    drive: LocalDrive, filesystem: FaultyFilesystem, path: Path
+) -> None:
+    for size in SIZES:
+        for turns in range(6):
+            name = ShardName("p", 1, os.urandom(16), turns)
+            task = asyncio.create_task(drive.write(name, make_shard(name, b"x" * size, 100_000)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            result = (await asyncio.gather(task, return_exceptions=True))[0]
+            assert isinstance(result, asyncio.CancelledError)
+    await drive.close()
+    assert shards_on(path) == []
+    assert os.listdir(path / "tmp") == []
+
+
+async def test_a_shard_written_before_a_restart_is_there_after_it(path: Path) -> None:
+    first = LocalDrive.open(path)
+    await first.write(NAME, make_shard(NAME, b"x" * 5000))
+    await first.show_pg_revision("p", 1, 7)
+    await first.close()
+    second = LocalDrive.open(path)
+    assert (await second.verify(NAME)).whole
+    with pytest.raises(StalePgRevision):
+        await second.delete(NAME, 6)
+    await second.close()
+    with pytest.raises(DriveError):
+        await second.read(NAME, 0, 1)
+
+
+async def test_other_files_in_a_drive_are_not_listed(drive: LocalDrive, path: Path) -> None:
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    for stray in ("x", "ab.1", f"{'0' * 32}.999", f"{'0' * 32}.01", f"{'0' * 32}.1.tmp"):
+        (path / "data" / "p" / "1" / stray).touch()
+    assert [entry.blob for entry in await drive.list("p", 1)] == [NAME.blob]
+
+
+async def test_damage_on_the_disk_is_told_by_block(drive: LocalDrive, path: Path) -> None:
+    await drive.write(NAME, make_shard(NAME, os.urandom(500_000), 1000))
+    file = path / "data" / "p" / "1" / f"{NAME.blob.hex()}.2"
+    data = bytearray(file.read_bytes())
+    data[64 + 3 * 1008 + 5] ^= 1
+    data[64 + 400 * 1008 + 1001] ^= 1
+    file.write_bytes(data)
+    assert (await drive.verify(NAME)).damaged_blocks == [3, 400]
+    file.write_bytes(data[:-1])
+    assert "footer" in (await drive.verify(NAME)).reason
+    file.write_bytes(b"")
+    assert not (await drive.verify(NAME)).whole
+
+
+async def test_quarantined_shards_are_kept(drive: LocalDrive, path: Path) -> None:
+    for payload in (b"one", b"two"):
+        await drive.write(NAME, make_shard(NAME, payload))
+        await drive.quarantine(NAME)
+    kept = sorted((path / "quarantine").iterdir())
+    assert [b"one" in f.read_bytes() for f in kept] == [True, False]
+    assert [b"two" in f.read_bytes() for f in kept] == [False, True]
+    with pytest.raises(ShardMissing):
+        await drive.size(NAME)
+
+
+def test_a_damaged_revision_refuses_deletes(path: Path) -> None:
+    revisions = PgRevisions(PosixFilesystem(str(path)))
+    revisions.show("p", 3, 12)
+    with open(path / "revisions" / "p", "r+b") as table:
+        table.seek(3 * 16 + 7)
+        table.write(b"\xff")
+    with pytest.raises(DriveError), revisions.allowing("p", 3, 2**62):
+        pass
+    with revisions.allowing("p", 4, 1):
+        assert revisions is not None
+    revisions.close()
+
+
+def test_processes_of_a_drive_share_revisions(path: Path) -> None:
+    """Four processes raise and delete at once: none may delete below what it has been shown."""
+    code = """
+import sys
+from nodes.filesystem import PosixFilesystem
+from nodes.pg_revisions import PgRevisions
+from nodes.protocol import StalePgRevision
+revisions = PgRevisions(PosixFilesystem(sys.argv[1]))
+for n in range(60):
+    own = n * 4 + int(sys.argv[2])
+    revisions.show('p', 1, own)
+    try:
+        with revisions.allowing('p', 1, own - 1):
+            sys.exit('a stale delete was allowed')
+    except StalePgRevision as error:
+        assert error.seen >= own
+"""
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(n)]) for n in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    revisions = PgRevisions(PosixFilesystem(str(path)))
+    assert revisions.seen("p", 1) == 59 * 4 + 3
+    revisions.close()
+
+
+async def test_short_writes_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = os.writev
+
+    def short(file: int, buffers: list[Buffer]) -> int:
+        return genuine(file, [b"".join(buffers)[:7]])
+
+    monkeypatch.setattr(os, "writev", short)
+    drive = LocalDrive.open(path)
+    buffers = make_shard(NAME, b"x" * 5000, 3)
+    await drive.write(NAME, buffers)
+    assert await drive.read(NAME, 0, 1_000_000) == b"".join(buffers)
+    await drive.close()
