@@ -121,8 +121,8 @@ def _wants(
         totals[plan.zone[node]] += count
     return _Wants(
         target,
-        [min(t, ceil(x * (1 - SLACK))) for t, x in zip(target, exact, strict=True)],
-        [max(t, floor(x * (1 + SLACK))) for t, x in zip(target, exact, strict=True)],
+        [min(floor(share), ceil(share * (1 - SLACK))) for share in exact],
+        [max(ceil(share), floor(share * (1 + SLACK))) for share in exact],
         even=([t // plan.pg_count for t in totals], [-(-t // plan.pg_count) for t in totals]),
         loose=([0] * len(totals), [limit] * len(totals)),
     )
@@ -214,15 +214,17 @@ def _repair(plan: Plan, wants: _Wants) -> None:
 
 
 def _spread(plan: Plan, wants: _Wants) -> None:
-    """Bring groups within the even bounds, as far as the moves made so far allow more."""
+    """Bring groups within the even bounds by exchanges that leave every load as it is, as far as
+    the moves made so far allow more."""
     fresh_max = plan.fresh + int(plan.fresh * SPREAD_PART)
-    plan.enter(wants.even, wants.target, detours=True)
+    loads = [plan.load(node) for node in range(len(plan.ids))]
     for row in range(plan.pg_count):
-        for zone, high in enumerate(plan.high):
+        for zone, high in enumerate(wants.even[1]):
             # An exchange of two shards is the least that it takes.
             if plan.in_zone(row, zone) > high and plan.fresh + 2 <= fresh_max:
                 node = _dispensable(plan, wants, row, zone)
                 plan.remove(row, node)
+                plan.enter(wants.even, loads, detours=True)  # only this node wants more
                 if not plan.fill(row):
                     plan.add(row, node)
 
