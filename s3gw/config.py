@@ -1,0 +1,138 @@
+"""The configuration: one frozen, validated object.
+
+Values come from a TOML file, then the environment (`S3GW_` and the key in capitals), then flags;
+what comes later wins. Unknown keys are errors everywhere. Lists are written with commas in the
+environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+ENVIRONMENT_PREFIX = "S3GW_"
+CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
+SECRET_KEYS = frozenset({"root_secret_key"})
+LIST_KEYS = frozenset({"drive", "etcd", "domains"})
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message is one line for the operator."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of all roles; each role reads its own. Times in seconds."""
+
+    data: str = "./data"
+    drives: int = 6
+    drive: tuple[str, ...] = ()
+    s3: str = "127.0.0.1:9000"
+    admin: str = "127.0.0.1:9001"
+    listen: str = "127.0.0.1:9100"
+    zone: str = "default"
+    etcd: tuple[str, ...] = ()
+    etcd_quota_bytes: int = 8 * 1024**3
+    processes: int = 0
+    region: str = "us-east-1"
+    domains: tuple[str, ...] = ()
+    profile: str = "4+2"
+    pg_count: int = 256
+    stripe_bytes: int = 1024 * 1024
+    durability: Literal["fsync", "none"] = "fsync"
+    reserve_percent: float = 1.0
+    root_access_key: str = ""
+    root_secret_key: str = ""
+    lease_seconds: int = 15
+    heartbeat_seconds: float = 5.0
+    settle_seconds: float = 3.0
+    history_window_seconds: int = 3600
+    garbage_after_seconds: float = 3600.0
+    orphan_after_seconds: float = 24 * 3600.0
+    worker_interval_seconds: float = 10.0
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    def __post_init__(self) -> None:
+        bounds: list[tuple[str, float, float, float]] = [
+            ("drives", self.drives, 1, 256),
+            ("processes", self.processes, 0, 256),
+            ("pg_count", self.pg_count, 1, 65_536),
+            ("stripe_bytes", self.stripe_bytes, 64 * 1024, 8 * 1024 * 1024),
+            ("lease_seconds", self.lease_seconds, 2, 600),
+            ("heartbeat_seconds", self.heartbeat_seconds, 0.2, self.lease_seconds / 2),
+            ("history_window_seconds", self.history_window_seconds, 60, 7 * 24 * 3600),
+            ("garbage_after_seconds", self.garbage_after_seconds, 0, 30 * 24 * 3600),
+            ("orphan_after_seconds", self.orphan_after_seconds, 0, 30 * 24 * 3600),
+            ("reserve_percent", self.reserve_percent, 0, 50),
+        ]
+        for name, value, least, most in bounds:
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value:g}")
+        if bool(self.root_access_key) != bool(self.root_secret_key):
+            raise ValueError("root_access_key and root_secret_key must be given together")
+        if self.root_secret_key and len(self.root_secret_key) < 8:
+            raise ValueError("root_secret_key must have at least 8 characters")
+
+    def __repr__(self) -> str:
+        return f"Config({self.shown()!r})"
+
+    def shown(self) -> dict[str, Any]:
+        """The settings without secrets."""
+        return {
+            name: "***" if name in SECRET_KEYS and value else value
+            for name, value in msgspec.structs.asdict(self).items()
+        }
+
+
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+    file: str | None = None,
+) -> Config:
+    """The effective configuration. `flags` has only what was given. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    path = file or environment.get(CONFIG_FILE_VARIABLE)
+    if path:
+        values.update(_from_file(Path(path)))
+    values.update(_from_environment(environment))
+    values.update(flags)
+    try:
+        return msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"configuration: {error}") from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_FILE_VARIABLE:
+            continue
+        key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        values[key] = text.split(",") if key in LIST_KEYS and text else text
+    return values
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Split `HOST:PORT` or `[V6]:PORT`. Raises ConfigError.
+
+    >>> host_and_port("127.0.0.1:9000"), host_and_port("[::1]:9000")
+    (('127.0.0.1', 9000), ('::1', 9000))
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104

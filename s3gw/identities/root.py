@@ -1,0 +1,29 @@
+"""The root identity: the one user that the configuration makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from s3gw.errors import InvalidAccessKeyId
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Access key and secret of the owner of everything."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    name: str = "root"
+
+    @property
+    def canonical_id(self) -> str:
+        """The 64 hexadecimal digits that S3 shows as an owner's id; the same on every gateway
+        and after every change of keys."""
+        return sha256(b"s3gw root user").hexdigest()
+
+    def secret_of(self, access_key: str) -> str:
+        """The secret of an access key. Raises InvalidAccessKeyId."""
+        if access_key != self.access_key:
+            raise InvalidAccessKeyId(AWSAccessKeyId=access_key)
+        return self.secret_key

@@ -1,0 +1,225 @@
+"""The path of every S3 request, in reading order.
+
+    resolve → authenticate → load bucket → authorize → open body → operation → respond
+
+Any S3 error, raised anywhere below, becomes error XML in one place, and metrics and the access
+log are written in one place. Authorization happens once, from the row's action.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from nodes.protocol import Buffer
+from s3gw import errors
+from s3gw.auth import sigv4
+from s3gw.auth.canonical import Request
+from s3gw.buckets.fresh import ANSWERS as FRESH
+from s3gw.identities.root import Root
+from s3gw.metadata import keys
+from s3gw.metadata.records import BucketRecord
+from s3gw.metadata.store import versioned
+from s3gw.metrics import Metrics
+from s3gw.objects import publish
+from s3gw.objects.storage import Storage
+from s3gw.operations.bucket_subresources import fresh_answer
+from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xml_reply
+from s3gw.operations.trouble import TROUBLE, translate
+from s3gw.server.body import RequestBody
+from s3gw.server.error_body import CONTENT_TYPE, error_body
+from s3gw.server.resolve import Domains, Resolved, resolve
+from s3gw.server.respond import first_window, send_reply
+from s3gw.server.routes import ROWS, Scope, load_handler
+from s3gw.wire.headers import by_name
+
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Handler = Callable[[Call], Awaitable[Reply]]
+
+access_log = logging.getLogger("s3gw.access")
+log = logging.getLogger("s3gw.server")
+
+UNRESOLVED = "Unresolved"
+# Headers of Complete are checksums of the object, not of the XML that it sends.
+SUMS_OF_OBJECT = frozenset({"CompleteMultipartUpload"})
+HOST_ID = "s3gw"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the S3 port needs to answer requests."""
+
+    storage: Storage
+    root: Root
+    settings: Settings
+    domains: Domains
+    metrics: Metrics
+
+
+class S3App:
+    """The S3 port as an ASGI application."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._handlers: dict[str, Handler | None] = {row.name: load_handler(row) for row in ROWS}
+        root = edge.root
+        self._root_principal = Principal(root.canonical_id, root.name)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        request_id = os.urandom(8).hex().upper()
+        resolved: Resolved | None = None
+        first: list[Buffer] = []
+        try:
+            resolved = self._resolve(scope)
+            reply = await self._answer(scope, receive, resolved, request_id)
+            first = await first_window(reply)
+        except TROUBLE as error:
+            reply = self._error_reply(translate(error), scope, resolved, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            reply = self._error_reply(errors.InternalError(), scope, resolved, request_id)
+        operation = resolved.row.name if resolved else UNRESOLVED
+        try:
+            await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
+        finally:
+            seconds = time.perf_counter() - started
+            self._edge.metrics.request(operation, reply.status, seconds)
+            if access_log.isEnabledFor(logging.INFO):
+                self._log_access(scope, operation, reply.status, seconds, request_id)
+
+    def _resolve(self, scope: AsgiScope) -> Resolved:
+        names = dict(scope["headers"])
+        return resolve(
+            scope["method"],
+            scope["raw_path"],
+            scope["query_string"],
+            host=names.get(b"host", b""),
+            headers=names,
+            domains=self._edge.domains,
+        )
+
+    async def _answer(
+        self, scope: AsgiScope, receive: Receive, resolved: Resolved, request_id: str
+    ) -> Reply:
+        """The pipeline."""
+        headers = by_name(scope["headers"])
+        principal, payload, signed = self._authenticate(scope)
+        call = Call(
+            operation=resolved.row.name,
+            bucket_name=resolved.bucket,
+            key=resolved.key,
+            query=resolved.query,
+            headers=headers,
+            principal=principal,
+            signed=signed is not None,
+            storage=self._edge.storage,
+            settings=self._edge.settings,
+            request_id=request_id,
+            body=RequestBody(
+                receive,
+                headers,
+                payload,
+                signed,
+                sums_of_object=resolved.row.name in SUMS_OF_OBJECT,
+            ),
+        )
+        await self._load(call, resolved)
+        self._authorize(call)
+        return await self._operate(call, resolved)
+
+    def _authenticate(
+        self, scope: AsgiScope
+    ) -> tuple[Principal, sigv4.Payload, sigv4.SignedRequest | None]:
+        """Who asks. Raises the 400 and 403 errors of signatures."""
+        request = Request(
+            scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], time.time()
+        )
+        credentials = sigv4.parse_credentials(request, (self._edge.settings.region,))
+        if credentials is None:
+            return ANONYMOUS, sigv4.anonymous_payload(request), None
+        secret = self._edge.root.secret_of(credentials.access_key)
+        signed = sigv4.verify(request, credentials, secret)
+        return self._root_principal, signed.payload, signed
+
+    async def _load(self, call: Call, resolved: Resolved) -> None:
+        """Read the bucket, and with it the object's record, in one round trip."""
+        if resolved.row.scope is Scope.SERVICE or call.operation == "CreateBucket":
+            return
+        if resolved.row.scope is Scope.OBJECT and "uploadId" not in call.query:
+            call.object_target = await publish.read_target(call.storage, call.bucket_name, call.key)
+            call.bucket_record = call.object_target.bucket
+            return
+        reading = await call.storage.store.kv.get_many([keys.bucket(call.bucket_name)])
+        call.bucket_record = versioned(BucketRecord, reading.items[0]).record
+        if call.bucket_record is None:
+            raise errors.NoSuchBucket(BucketName=call.bucket_name)
+
+    def _authorize(self, call: Call) -> None:
+        """The owner may do everything, others nothing. Raises AccessDenied."""
+        if call.principal is ANONYMOUS:
+            raise errors.AccessDenied()
+        expected = call.headers.get("x-amz-expected-bucket-owner")
+        if expected is not None and expected != call.principal.id:
+            raise errors.AccessDenied()
+
+    async def _operate(self, call: Call, resolved: Resolved) -> Reply:
+        handler = self._handlers[call.operation]
+        if handler is not None:
+            return await handler(call)
+        if call.operation in FRESH:
+            if resolved.row.scope is Scope.OBJECT and call.target.visible is None:
+                raise errors.NoSuchKey(Key=call.key)
+            document = fresh_answer(
+                call.operation, owner_id=call.principal.id, bucket=call.bucket_name
+            )
+            return xml_reply(document)
+        raise errors.NotImplementedS3()
+
+    def _error_reply(
+        self, error: errors.S3Error, scope: AsgiScope, resolved: Resolved | None, request_id: str
+    ) -> Reply:
+        body = error_body(
+            error,
+            method=scope["method"],
+            resource=_resource(scope, resolved),
+            request_id=request_id,
+            host_id=HOST_ID,
+        )
+        headers = list(error.headers.items())
+        if body:
+            headers.append(("Content-Type", CONTENT_TYPE))
+        return Reply(error.status, headers, body)
+
+    def _log_access(
+        self, scope: AsgiScope, operation: str, status: int, seconds: float, request_id: str
+    ) -> None:
+        access_log.info(
+            "%s",
+            operation,
+            extra={
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["raw_path"].decode("latin-1"),
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+                "client": (scope.get("client") or ("",))[0],
+            },
+        )
+
+
+def _resource(scope: Mapping[str, Any], resolved: Resolved | None) -> str:
+    """The decoded path that errors show."""
+    if resolved is None:
+        return str(scope["raw_path"].decode("latin-1"))
+    if not resolved.bucket:
+        return "/"
+    return f"/{resolved.bucket}/{resolved.key}" if resolved.key else f"/{resolved.bucket}"
