@@ -11,7 +11,7 @@ from botocore.model import Shape
 
 from s3gw.buckets.fresh import ANSWERS
 from s3gw.server.resolve import Domains, Resolved, resolve
-from s3gw.server.routes import ROWS, Asks, Row, Scope
+from s3gw.server.routes import ROWS, Asks, Row, Scope, load_handler
 
 SESSION = botocore.session.get_session()
 MODEL = SESSION.get_service_model("s3")
@@ -167,3 +167,8 @@ def test_every_fresh_answer_belongs_to_a_row_that_reads() -> None:
     for name in ANSWERS:
         assert rows[name].method in ("GET", "OPTIONS")
         assert rows[name].scope in (Scope.BUCKET, Scope.OBJECT)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.handler], ids=lambda row: row.name)
+def test_handler_of_a_built_row_can_be_loaded(row: Row) -> None:
+    assert callable(load_handler(row))
