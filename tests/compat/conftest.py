@@ -192,3 +192,15 @@ def thousands(server: Server, s3: Any) -> Iterator[tuple[str, list[str]]]:
     yield name, keys
     empty_bucket(s3, name)
     s3.delete_bucket(Bucket=name)
+
+
+TREE = ("a", "a/", "a/b", "a/b/c", "a/d", "ab", "b-1", "b-2", "c", "é", "～", "😀")
+"""Keys in the order of their UTF-8 bytes (in UTF-16 the last two would change places)."""
+
+
+@pytest.fixture
+def tree(s3: Any, bucket: str) -> str:
+    """A bucket with the objects of TREE, written in another order."""
+    for key in reversed(TREE):
+        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    return bucket

@@ -1,0 +1,223 @@
+"""CompleteMultipartUpload."""
+
+import base64
+import hashlib
+import os
+
+import pytest
+
+PART = 5 * 1024 * 1024
+
+
+def target_of(bucket, upload):
+    return {"Bucket": bucket, "Key": "k", "UploadId": upload}
+
+
+def complete(s3, bucket, upload, parts, **more):
+    return s3.complete_multipart_upload(
+        **target_of(bucket, upload), MultipartUpload={"Parts": parts}, **more
+    )
+
+
+def multipart_etag(bodies):
+    digests = b"".join(hashlib.md5(body).digest() for body in bodies)
+    return f'"{hashlib.md5(digests).hexdigest()}-{len(bodies)}"'
+
+
+def test_the_parts_become_one_object(s3, bucket, upload_parts):
+    bodies = [os.urandom(PART), os.urandom(PART + 1), os.urandom(3)]
+    upload, parts = upload_parts(bucket, "k", bodies)
+    reply = complete(s3, bucket, upload, parts)
+    assert (reply["Bucket"], reply["Key"]) == (bucket, "k")
+    assert reply["ETag"] == multipart_etag(bodies)
+    assert reply["Location"].endswith("/k")
+    found = s3.get_object(Bucket=bucket, Key="k")
+    assert found["ETag"] == multipart_etag(bodies)
+    assert found["Body"].read() == b"".join(bodies)
+
+
+def test_every_part_and_every_border_can_be_read(s3, bucket, upload_parts):
+    bodies = [os.urandom(PART), os.urandom(PART), os.urandom(9)]
+    upload, parts = upload_parts(bucket, "k", bodies)
+    complete(s3, bucket, upload, parts)
+    whole = b"".join(bodies)
+    for number, body in enumerate(bodies, 1):
+        found = s3.get_object(Bucket=bucket, Key="k", PartNumber=number)
+        assert (found["PartsCount"], found["Body"].read() == body) == (3, True)
+    for first, last in ((PART - 2, PART + 1), (PART - 1, 2 * PART), (2 * PART, 2 * PART + 8)):
+        found = s3.get_object(Bucket=bucket, Key="k", Range=f"bytes={first}-{last}")
+        assert found["Body"].read() == whole[first : last + 1]
+
+
+def test_a_part_number_behind_the_last_is_refused(s3, bucket, upload_parts, refused):
+    upload, parts = upload_parts(bucket, "k", [b"only"])
+    complete(s3, bucket, upload, parts)
+    with refused("InvalidPartNumber", 416):
+        s3.get_object(Bucket=bucket, Key="k", PartNumber=2)
+
+
+def test_only_the_listed_parts_are_used(s3, bucket, upload_parts):
+    bodies = [b"a" * PART, b"b" * PART, b"c" * 5]
+    upload, parts = upload_parts(bucket, "k", bodies)
+    complete(s3, bucket, upload, [parts[0], parts[2]])
+    found = s3.get_object(Bucket=bucket, Key="k")
+    assert found["Body"].read() == bodies[0] + bodies[2]
+    assert found["ETag"].endswith('-2"')
+
+
+def test_the_same_list_a_second_time_gives_the_same_answer(s3, bucket, upload_parts):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    first, second = (complete(s3, bucket, upload, parts) for _ in range(2))
+    assert first["ETag"] == second["ETag"]
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"hello"
+
+
+def test_a_completed_upload_is_gone(s3, bucket, upload_parts, refused):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    complete(s3, bucket, upload, parts)
+    with refused("NoSuchUpload", 404):
+        s3.list_parts(**target_of(bucket, upload))
+    with refused("NoSuchUpload", 404):
+        s3.upload_part(**target_of(bucket, upload), PartNumber=2, Body=b"late")
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_part_that_is_too_small_is_refused_unless_it_is_the_last(
+    s3, bucket, upload_parts, refused
+):
+    upload, parts = upload_parts(bucket, "k", [b"small", b"last"])
+    with refused("EntityTooSmall", 400):
+        complete(s3, bucket, upload, parts)
+    assert len(s3.list_parts(**target_of(bucket, upload))["Parts"]) == 2
+    complete(s3, bucket, upload, parts[1:])
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"last"
+
+
+def test_a_part_that_was_never_sent_is_refused(s3, bucket, upload_parts, refused):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    with refused("InvalidPart", 400):
+        complete(s3, bucket, upload, [{**parts[0], "PartNumber": 2}])
+
+
+def test_a_part_with_another_etag_is_refused(s3, bucket, upload_parts, refused):
+    upload, _ = upload_parts(bucket, "k", [b"hello"])
+    wrong = {"PartNumber": 1, "ETag": f'"{hashlib.md5(b"other").hexdigest()}"'}
+    with refused("InvalidPart", 400):
+        complete(s3, bucket, upload, [wrong])
+
+
+def test_parts_in_descending_or_repeated_order_are_refused(s3, bucket, upload_parts, refused):
+    upload, parts = upload_parts(bucket, "k", [b"a", b"b"])
+    for wrong in (parts[::-1], [parts[0], parts[0]]):
+        with refused("InvalidPartOrder", 400):
+            complete(s3, bucket, upload, wrong)
+
+
+def test_an_empty_or_malformed_list_is_refused(http, s3, bucket, upload_parts):
+    upload, _ = upload_parts(bucket, "k", [b"a"])
+    bodies = [
+        b"<CompleteMultipartUpload></CompleteMultipartUpload>",
+        b"<CompleteMultipartUpload><Part></Part></CompleteMultipartUpload>",
+        b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber><ETag>y</ETag></Part>"
+        b"</CompleteMultipartUpload>",
+        b"<Complete",
+    ]
+    for body in bodies:
+        reply = http.request("POST", f"/{bucket}/k", f"uploadId={upload}", body=body)
+        assert (reply.status, reply.code) == (400, "MalformedXML"), body
+
+
+@pytest.mark.parametrize("quote", ['"', "", "&quot;"], ids=["quoted", "bare", "entities"])
+def test_an_etag_is_accepted_with_and_without_quotes(http, bucket, upload_parts, quote):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    etag = parts[0]["ETag"].strip('"')
+    body = (
+        "<CompleteMultipartUpload><Part>"
+        f"<ETag>{quote}{etag}{quote}</ETag><PartNumber>1</PartNumber>"
+        "</Part></CompleteMultipartUpload>"
+    ).encode()
+    assert http.request("POST", f"/{bucket}/k", f"uploadId={upload}", body=body).status == 200
+
+
+def test_an_upload_that_does_not_exist_is_refused(s3, bucket, refused):
+    with refused("NoSuchUpload", 404):
+        complete(s3, bucket, "unknown", [{"PartNumber": 1, "ETag": '"x"'}])
+
+
+def test_a_wrong_total_size_is_refused(s3, bucket, upload_parts, refused):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    with refused("InvalidRequest", 400):
+        complete(s3, bucket, upload, parts, MpuObjectSize=6)
+    complete(s3, bucket, upload, parts, MpuObjectSize=5)
+
+
+def test_conditions_are_kept(s3, bucket, upload_parts, refused):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"there")
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    with refused("PreconditionFailed", 412):
+        complete(s3, bucket, upload, parts, IfNoneMatch="*")
+    with refused("PreconditionFailed", 412):
+        complete(s3, bucket, upload, parts, IfMatch='"0"')
+    etag = s3.head_object(Bucket=bucket, Key="k")["ETag"]
+    complete(s3, bucket, upload, parts, IfMatch=etag)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"hello"
+
+
+def test_a_composite_checksum_covers_the_checksums_of_the_parts(s3, bucket):
+    bodies = [os.urandom(PART), b"tail"]
+    target = {"Bucket": bucket, "Key": "k"}
+    upload = s3.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        reply = s3.upload_part(
+            **target, UploadId=upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256"
+        )
+        sums = {"ETag": reply["ETag"], "ChecksumSHA256": reply["ChecksumSHA256"]}
+        parts.append({"PartNumber": number, **sums})
+    reply = complete(s3, bucket, upload, parts)
+    digests = b"".join(hashlib.sha256(body).digest() for body in bodies)
+    expected = base64.b64encode(hashlib.sha256(digests).digest()).decode() + "-2"
+    assert (reply["ChecksumSHA256"], reply["ChecksumType"]) == (expected, "COMPOSITE")
+    found = s3.head_object(**target, ChecksumMode="ENABLED")
+    assert (found["ChecksumSHA256"], found["ChecksumType"]) == (expected, "COMPOSITE")
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME"])
+def test_a_full_object_checksum_is_that_of_the_whole(s3, bucket, algorithm):
+    bodies = [os.urandom(PART), os.urandom(PART), b"tail"]
+    target = {"Bucket": bucket, "Key": "k"}
+    name = f"Checksum{algorithm}"
+    whole = s3.put_object(
+        Bucket=bucket, Key="whole", Body=b"".join(bodies), ChecksumAlgorithm=algorithm
+    )[name]
+    upload = s3.create_multipart_upload(
+        **target, ChecksumAlgorithm=algorithm, ChecksumType="FULL_OBJECT"
+    )["UploadId"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        reply = s3.upload_part(
+            **target, UploadId=upload, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm
+        )
+        parts.append({"PartNumber": number, "ETag": reply["ETag"], name: reply[name]})
+    reply = complete(s3, bucket, upload, parts, ChecksumType="FULL_OBJECT", **{name: whole})
+    assert (reply[name], reply["ChecksumType"]) == (whole, "FULL_OBJECT")
+
+
+def test_a_wrong_checksum_of_the_whole_is_refused(s3, bucket, refused):
+    target = {"Bucket": bucket, "Key": "k"}
+    upload = s3.create_multipart_upload(
+        **target, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT"
+    )["UploadId"]
+    reply = s3.upload_part(
+        **target, UploadId=upload, PartNumber=1, Body=b"x", ChecksumAlgorithm="CRC64NVME"
+    )
+    part = {name: reply[name] for name in ("ETag", "ChecksumCRC64NVME")}
+    with refused("BadDigest", 400):
+        complete(
+            s3,
+            bucket,
+            upload,
+            [{"PartNumber": 1, **part}],
+            ChecksumCRC64NVME="AAAAAAAAAAA=",
+            ChecksumType="FULL_OBJECT",
+        )

@@ -1,0 +1,131 @@
+"""Signatures in headers: what is refused, with which code, and that anonymous is not an error."""
+
+import dataclasses
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from compose.s3_http import S3Http, Signer
+
+
+def other(server, **changes):
+    return S3Http(
+        server.endpoint,
+        dataclasses.replace(Signer(server.access_key, server.secret_key), **changes),
+    )
+
+
+@pytest.fixture
+def key(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"secret")
+    return f"/{bucket}/k"
+
+
+def test_a_wrong_secret_is_refused(server, key):
+    reply = other(server, secret_key="wrong").request("GET", key)
+    assert (reply.status, reply.code) == (403, "SignatureDoesNotMatch")
+    assert b"secret" not in reply.body
+
+
+def test_an_unknown_access_key_is_refused(server, key):
+    reply = other(server, access_key="AKIDUNKNOWN").request("GET", key)
+    assert (reply.status, reply.code) == (403, "InvalidAccessKeyId")
+
+
+@pytest.mark.parametrize("minutes", [-16, 16])
+def test_a_clock_more_than_15_minutes_off_is_refused(http, key, minutes):
+    reply = http.request("GET", key, when=datetime.now(UTC) + timedelta(minutes=minutes))
+    assert (reply.status, reply.code) == (403, "RequestTimeTooSkewed")
+
+
+@pytest.mark.parametrize("minutes", [-14, 14])
+def test_a_clock_less_than_15_minutes_off_is_accepted(http, key, minutes):
+    reply = http.request("GET", key, when=datetime.now(UTC) + timedelta(minutes=minutes))
+    assert reply.status == 200
+
+
+def test_the_scope_of_another_region_is_refused_with_the_right_one(server, key):
+    reply = other(server, region="eu-central-1").request("GET", key)
+    assert (reply.status, reply.code) == (400, "AuthorizationHeaderMalformed")
+    assert b"<Region>us-east-1</Region>" in reply.body
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=x",
+        "AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=00",
+    ],
+)
+def test_a_malformed_authorization_is_refused(http, key, authorization):
+    headers = {"authorization": authorization, "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    reply = http.send("GET", key, headers=headers)
+    assert (reply.status, reply.code) == (400, "AuthorizationHeaderMalformed")
+
+
+@pytest.mark.parametrize("authorization", ["Basic dXNlcjpwdw==", "Bearer token", "x"])
+def test_another_scheme_is_refused(http, key, authorization):
+    reply = http.send("GET", key, headers={"authorization": authorization})
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+
+
+def _signed(http, key, **headers):
+    return http.signed_headers("GET", key, "", headers, hashlib.sha256(b"").hexdigest())[0]
+
+
+def test_a_changed_header_path_or_query_is_refused(http, key):
+    signed = _signed(http, key, **{"x-amz-meta-a": "1"})
+    attempts = [
+        http.send("GET", key, headers={**signed, "x-amz-meta-a": "2"}),
+        http.send("GET", key + "x", headers=signed),
+        http.send("GET", key, "response-content-type=a", headers=signed),
+        http.send("HEAD", key, headers=signed),
+    ]
+    assert [reply.status for reply in attempts] == [403] * len(attempts)
+
+
+def test_an_unsigned_amz_header_is_refused(http, key):
+    signed = _signed(http, key)
+    reply = http.send("GET", key, headers={**signed, "x-amz-checksum-mode": "ENABLED"})
+    assert reply.status == 403
+
+
+def test_spaces_inside_and_around_header_values_are_folded(http, key):
+    reply = http.request("GET", key, headers={"x-amz-meta-a": "  two   spaces "})
+    assert reply.status == 200
+
+
+def test_query_parameters_are_signed_sorted_and_with_empty_values(http, bucket):
+    reply = http.request("GET", f"/{bucket}", "prefix=&list-type=2&delimiter=%2F&max-keys=3")
+    assert reply.status == 200
+    assert http.request("GET", f"/{bucket}", "location").status == 200
+    assert http.request("GET", f"/{bucket}", "location=").status == 200
+
+
+def test_a_signed_request_without_the_hash_of_its_body_is_refused(http, key):
+    headers = _signed(http, key)
+    del headers["x-amz-content-sha256"]
+    reply = http.send("GET", key, headers=headers)
+    assert reply.status in (400, 403)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body"),
+    [
+        ("GET", "/", "", b""),
+        ("GET", "/{bucket}", "", b""),
+        ("GET", "/{bucket}", "location", b""),
+        ("GET", "/{bucket}/k", "", b""),
+        ("PUT", "/{bucket}/new", "", b"x"),
+        ("DELETE", "/{bucket}/k", "", b""),
+        ("POST", "/{bucket}/new", "uploads", b""),
+        ("PUT", "/another-new-bucket", "", b""),
+    ],
+)
+def test_anonymous_requests_are_denied_not_called_unsigned(http, key, method, path, query, body):
+    bucket = key.split("/")[1]
+    reply = http.send(method, path.format(bucket=bucket), query, body=body)
+    assert (reply.status, reply.code) == (403, "AccessDenied")
+    assert http.request("GET", key).body == b"secret"
