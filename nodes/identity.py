@@ -166,7 +166,7 @@ class DriveIdentity:
         with _errors(path):
             for name in DIRECTORIES:
                 (Path(path) / name).mkdir(exist_ok=True)
-            probe = Path(path) / "tmp" / f"probe.{os.getpid()}"
+            probe = Path(path) / "tmp" / f"probe.{secrets.token_hex(8)}"
             probe.touch()
             probe.unlink()
         return cls(path, identity)

@@ -169,6 +169,8 @@ async def test_clients_that_go_away_in_mid_body_leave_no_file_and_no_descriptor(
 ) -> None:
     whole = b"".join(make_shard(NAME, b"z" * 400_000, 100_000))
     async with serving({"d1": local}) as url:
+        async with open_session() as session, session.get(url + "/health") as response:
+            await response.read()
         port = int(url.rpartition(":")[2])
         before, tasks = descriptors(), len(asyncio.all_tasks())
         for n in range(40):
