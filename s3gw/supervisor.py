@@ -1,0 +1,312 @@
+"""Runs the worker processes of one role (gateway, node, `up`) that share listening sockets.
+
+The supervisor opens what must be opened once (sockets, the flocks of drives) and starts workers
+as fresh interpreters that inherit those descriptors. It does nothing else, so it has nothing to
+crash on. Per worker there are two pipes:
+
+- **lifeline**: the worker's stdin. First the pickled task, then silence. Its end says that the
+  supervisor is gone, however it died: the worker exits at once, in whatever state, which frees
+  the descriptors (a drive's flock among them) so that the supervisor can be started again.
+- **status**: one byte when the worker serves; its end says that the worker is gone.
+
+The workers share *one* inherited listening socket per port rather than one SO_REUSEPORT socket
+each: the queue of connections not yet accepted belongs to the socket, so that it survives a killed
+worker (with SO_REUSEPORT those clients get a reset), and an idle worker takes the next connection
+(SO_REUSEPORT deals by hash: of 16 connections over two workers often 11 land on one).
+
+A worker that dies is started again, at once the first time, then with growing pauses. One that
+dies before all have served for the first time is a configuration that cannot work: the others are
+stopped and its exit code returned. SIGTERM or SIGINT stops the workers gracefully, a second one
+or `graceful_seconds` kills them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, NoReturn
+
+LOG = logging.getLogger(__name__)
+
+RESTART_SECONDS_MIN: Final = 0.1
+RESTART_SECONDS_MAX: Final = 5.0
+# A worker that has lived this long was healthy: its next restart is immediate.
+HEALTHY_SECONDS: Final = 30.0
+GRACEFUL_SECONDS: Final = 40.0
+
+# Large buffers (stripes, fragments) come and go per request. glibc would give each back to the
+# system and fault its pages in again: encoding at 0.8 instead of 4.4 GB/s. 32 MiB is the most that
+# glibc takes for the first.
+MALLOC_ENVIRONMENT: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_TOP_PAD_": str(1 << 20),
+}
+
+_LENGTH = struct.Struct("!Q")
+# A fresh interpreter that finds modules where this one does.
+_WORKER_COMMAND: Final = (
+    "import sys; sys.path[:] = {path!r}; from s3gw.supervisor import run_worker; run_worker()"
+)
+_EXIT_ORPHANED: Final = 3
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """What a worker's entry point gets. `index` is 0 … `processes` - 1 and is kept by the
+    successor of a worker that died; `sockets` and `fds` are inherited; `shutdown` is set when the
+    worker should finish what it does and return."""
+
+    index: int
+    processes: int
+    payload: Any
+    sockets: list[socket.socket]
+    fds: dict[str, int]
+    shutdown: asyncio.Event
+    _status_fd: int
+
+    def ready(self) -> None:
+        """Say that this worker serves. To be called once."""
+        os.write(self._status_fd, b"r")
+
+
+WorkerMain = Callable[[WorkerContext], Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A slot: the process in it, or when to start the next."""
+
+    index: int
+    process: subprocess.Popen[bytes] | None = None
+    status_fd: int = -1
+    started: float = 0.0
+    ready: bool = False
+    pause: float = 0.0
+    restart_at: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """`main` is a coroutine function that a fresh interpreter can import, `payload` any value
+    that can be pickled. `sockets` (listening) and `fds` (by name) are inherited by every worker.
+    `announce` is called once, when all workers are ready for the first time."""
+
+    main: WorkerMain
+    payload: Any
+    processes: int
+    sockets: Sequence[socket.socket] = ()
+    fds: Mapping[str, int] = field(default_factory=dict)
+    announce: Callable[[], None] = lambda: None
+    graceful_seconds: float = GRACEFUL_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError("at least one process is needed")
+        self._workers = [_Worker(index) for index in range(self.processes)]
+        self._selector = selectors.DefaultSelector()
+        self._announced = False
+        self._stopping = False
+        self._signals = 0
+        self._kill_at = 0.0
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Run until stopped; to be called in the main thread. The exit code: 0 after a graceful
+        stop, 1 when a worker failed in it or had to be killed, else that of the worker that could
+        not start."""
+        wake_read, wake_write = socket.socketpair()
+        wake_read.setblocking(False)
+        wake_write.setblocking(False)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        wakeup_before = signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
+        for number in before:
+            signal.signal(number, self._on_signal)
+        self._selector.register(wake_read, selectors.EVENT_READ)
+        try:
+            for worker in self._workers:
+                self._start(worker)
+            while any(worker.process for worker in self._workers) or not self._stopping:
+                self._turn(wake_read)
+        finally:
+            self._kill_all()
+            signal.set_wakeup_fd(wakeup_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._selector.close()
+            wake_read.close()
+            wake_write.close()
+        return self._exit_code
+
+    def _turn(self, wake: socket.socket) -> None:
+        for key, _ in self._selector.select(self._timeout()):
+            if key.fileobj is wake:
+                wake.recv(4096)
+            else:
+                self._on_status(key.data)
+        if self._signals and not self._stopping:
+            self._stop()
+        now = time.monotonic()
+        if self._stopping and (now >= self._kill_at or self._signals > 1):
+            self._kill_all()
+        for worker in self._workers:
+            if worker.process is None and not self._stopping and now >= worker.restart_at:
+                self._start(worker)
+
+    def _timeout(self) -> float | None:
+        if self._stopping:
+            return max(0.0, self._kill_at - time.monotonic())
+        due = [worker.restart_at for worker in self._workers if worker.process is None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _start(self, worker: _Worker) -> None:
+        status_read, status_write = os.pipe()
+        task = pickle.dumps(
+            {
+                "index": worker.index,
+                "processes": self.processes,
+                "sockets": [sock.fileno() for sock in self.sockets],
+                "fds": dict(self.fds),
+                "status": status_write,
+                "entry": pickle.dumps((self.main, self.payload)),
+            }
+        )
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _WORKER_COMMAND.format(path=sys.path), f"worker-{worker.index}"],
+            stdin=subprocess.PIPE,
+            pass_fds=[
+                status_write,
+                *(sock.fileno() for sock in self.sockets),
+                *self.fds.values(),
+            ],
+            env=MALLOC_ENVIRONMENT | dict(os.environ),
+        )
+        os.close(status_write)
+        worker.process, worker.status_fd = process, status_read
+        worker.started, worker.ready = time.monotonic(), False
+        self._selector.register(status_read, selectors.EVENT_READ, worker)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(_LENGTH.pack(len(task)) + task)
+            process.stdin.flush()
+        except BrokenPipeError:
+            LOG.warning("worker %d died before it read its task", worker.index)
+
+    def _on_status(self, worker: _Worker) -> None:
+        if os.read(worker.status_fd, 1):
+            worker.ready = True
+            if not self._announced and all(each.ready for each in self._workers):
+                self._announced = True
+                self.announce()
+            return
+        code = self._reap(worker)
+        if self._stopping:
+            if code not in (0, -signal.SIGTERM):
+                self._exit_code = self._exit_code or 1
+        elif not self._announced:
+            LOG.error("worker %d could not start (%s)", worker.index, _said(code))
+            self._exit_code = code if code > 0 else 1
+            self._stop()
+        else:
+            lived = time.monotonic() - worker.started
+            grown = min(max(RESTART_SECONDS_MIN, worker.pause * 2), RESTART_SECONDS_MAX)
+            worker.restart_at = time.monotonic() + (0 if lived > HEALTHY_SECONDS else worker.pause)
+            worker.pause = 0.0 if lived > HEALTHY_SECONDS else grown
+            LOG.error("worker %d died (%s), starting another", worker.index, _said(code))
+
+    def _reap(self, worker: _Worker) -> int:
+        assert worker.process is not None
+        self._selector.unregister(worker.status_fd)
+        os.close(worker.status_fd)
+        code = worker.process.wait()
+        assert worker.process.stdin is not None
+        try:
+            worker.process.stdin.close()
+        except BrokenPipeError:
+            LOG.debug("worker %d never read its task", worker.index)
+        worker.process = None
+        return code
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._kill_at = time.monotonic() + self.graceful_seconds
+        # Otherwise connections would go on to queue here while nobody accepts them.
+        for sock in self.sockets:
+            sock.close()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.send_signal(signal.SIGTERM)
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None:
+                LOG.warning("worker %d did not stop in time and is killed", worker.index)
+                self._exit_code = self._exit_code or 1
+                worker.process.kill()
+                self._reap(worker)
+
+
+def _said(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def run_worker() -> NoReturn:
+    """The whole life of a worker process: what `_WORKER_COMMAND` calls."""
+    lifeline = sys.stdin.buffer
+    (length,) = _LENGTH.unpack(_read_exactly(lifeline, _LENGTH.size))
+    task = pickle.loads(_read_exactly(lifeline, length))  # noqa: S301 (our own parent's pipe)
+    threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+    for fd in (task["status"], *task["sockets"], *task["fds"].values()):
+        os.set_inheritable(fd, False)
+    main, payload = pickle.loads(task["entry"])  # noqa: S301
+    sockets = [socket.socket(fileno=fd) for fd in task["sockets"]]
+    asyncio.run(_run_main(main, payload, sockets, task))
+    sys.exit(0)
+
+
+async def _run_main(
+    main: WorkerMain, payload: Any, sockets: list[socket.socket], task: dict[str, Any]
+) -> None:
+    shutdown = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, shutdown.set)
+    await main(
+        WorkerContext(
+            index=task["index"],
+            processes=task["processes"],
+            payload=payload,
+            sockets=sockets,
+            fds=task["fds"],
+            shutdown=shutdown,
+            _status_fd=task["status"],
+        )
+    )
+
+
+def _read_exactly(lifeline: BinaryIO, size: int) -> bytes:
+    data = lifeline.read(size)
+    if len(data) < size:
+        os._exit(_EXIT_ORPHANED)
+    return data
+
+
+def _watch(lifeline: BinaryIO) -> None:
+    """End the process when the supervisor is gone, whatever the event loop is doing."""
+    os.read(lifeline.fileno(), 1)
+    os._exit(_EXIT_ORPHANED)

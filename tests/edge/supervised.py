@@ -1,0 +1,87 @@
+"""Entry points that the supervisor's tests run in real worker processes, and, run as a script, a
+supervisor around one of them: `supervised.py <entry point> <processes> <graceful seconds>`.
+
+The script prints one line of JSON when the workers are ready; workers print their pids."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from nodes.http_guard import GuardOptions, bind, serve
+from s3gw.supervisor import Supervisor, WorkerContext
+
+
+async def serve_pid(worker: WorkerContext) -> None:
+    """An HTTP server: `/pid` answers who it is; `/slow` begins an answer, and ends it when the
+    worker is asked to stop; `/exit` exits; `/stall` blocks the event loop."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        if scope["path"] == "/exit":
+            os._exit(7)
+        if scope["path"] == "/stall":
+            signal.pause()
+        described = {
+            "pid": os.getpid(),
+            "index": worker.index,
+            "payload": worker.payload,
+            "fds": sorted(worker.fds),
+            "malloc": os.environ["MALLOC_TRIM_THRESHOLD_"],
+        }
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/slow":
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await worker.shutdown.wait()
+            await asyncio.sleep(0.2)
+        await send({"type": "http.response.body", "body": json.dumps(described).encode()})
+
+    worker.ready()
+    await serve(app, worker.sockets, GuardOptions(graceful_seconds=5), worker.shutdown)
+
+
+async def fail_to_start(worker: WorkerContext) -> None:
+    if worker.index == 1:
+        raise SystemExit(9)
+    worker.ready()
+    await worker.shutdown.wait()
+
+
+async def ignore_shutdown(worker: WorkerContext) -> None:
+    worker.ready()
+    await asyncio.Event().wait()
+
+
+def main() -> int:
+    entry, processes, graceful = sys.argv[1:4]
+    listener = bind("127.0.0.1", 0)
+    lock = os.open(Path(os.environ["LOCK_PATH"]), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    address = listener.getsockname()
+
+    def announce() -> None:
+        print(json.dumps({"port": address[1]}), flush=True)
+
+    import supervised
+
+    return Supervisor(
+        main=getattr(supervised, entry),
+        payload={"greeting": "hello"},
+        processes=int(processes),
+        sockets=[listener],
+        fds={"drive": lock},
+        announce=announce,
+        graceful_seconds=float(graceful),
+    ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
