@@ -1,0 +1,221 @@
+"""The journal's folder on one drive: its set record, segments and snapshots. All calls block and
+raise OSError when the drive is in trouble.
+
+The record `set` is JSON: `{"version": 1, "chain": hex, "set": number, "members": [drive names],
+"drive": this drive's own name}`. A drive gets its random name with its first record and keeps it,
+whatever path it is mounted at; a new drive at an old path is another drive. Every drive of the
+store has the record, also those outside of the set: with it a drive that comes back knows that it
+is stale, and the others can tell that the newest set is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from s3gw.kv.journal_format import (
+    HEADER_BYTES,
+    SEGMENT_MAGIC,
+    SNAPSHOT_MAGIC,
+    JournalDamaged,
+    Position,
+    Row,
+    build_header,
+    parse_header,
+    read_snapshot,
+    segment_name,
+    snapshot_name,
+    write_snapshot,
+)
+
+RECORD_VERSION = 1
+RECORD = "set"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Who is in the set, as one drive knows it."""
+
+    version: int
+    chain: str
+    set: int
+    members: list[str]
+    drive: str
+
+
+class Signature(NamedTuple):
+    """What changes when the record is written anew: a rename makes another inode."""
+
+    inode: int
+    changed_ns: int
+
+
+class Folder:
+    """One drive's part. `record` is the last read or written, None before there is one."""
+
+    def __init__(self, drive: Path) -> None:
+        self.path = drive / "journal"
+        self.record: Record | None = None
+        self._record_path = str(self.path / RECORD)
+        self._new_name = secrets.token_hex(16)
+        self._signature: Signature | None = None
+        self._fd = -1
+
+    @property
+    def drive(self) -> str:
+        """The drive's name; a drive without a record gets a new one."""
+        return self.record.drive if self.record else self._new_name
+
+    def survey(self) -> Record | None:
+        """Read the record. Raises JournalDamaged when it cannot be understood."""
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"drive {self.path.parent} is not there")
+        try:
+            self._signature = self._stat_record()
+            self.record = msgspec.json.decode((self.path / RECORD).read_bytes(), type=Record)
+        except FileNotFoundError:
+            self.record = self._signature = None
+            self._new_name = secrets.token_hex(16)
+        except msgspec.DecodeError as error:
+            raise JournalDamaged(f"{self._record_path}: {error}") from error
+        if self.record is not None and self.record.version != RECORD_VERSION:
+            raise JournalDamaged(f"{self._record_path}: unknown version {self.record.version}")
+        return self.record
+
+    def write_record(self, chain: bytes, number: int, members: Sequence[str]) -> None:
+        """Durably replace the record."""
+        record = Record(RECORD_VERSION, chain.hex(), number, list(members), self.drive)
+        self._replace(RECORD, msgspec.json.encode(record))
+        self.record = record
+        self._signature = self._stat_record()
+
+    def _stat_record(self) -> Signature:
+        found = os.stat(self._record_path)
+        return Signature(found.st_ino, found.st_mtime_ns)
+
+    # Appending
+
+    def attach(self, segment: int) -> None:
+        """Open the segment for appending."""
+        self.detach()
+        self._fd = os.open(self.path / segment_name(segment), os.O_WRONLY)
+
+    def detach(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def unchanged(self, offset: int) -> bool:
+        """Whether the attached segment ends at `offset` and nobody wrote another record."""
+        return os.fstat(self._fd).st_size == offset and self._stat_record() == self._signature
+
+    def append(self, entry: bytes, offset: int) -> None:
+        """Write durably at `offset` of the attached segment."""
+        view = memoryview(entry)
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view, offset = view[written:], offset + written
+        os.fdatasync(self._fd)
+
+    def cut(self, offset: int) -> None:
+        """Remove, durably, what lies behind `offset` of the attached segment."""
+        if os.fstat(self._fd).st_size != offset:
+            os.ftruncate(self._fd, offset)
+            os.fdatasync(self._fd)
+
+    # Segments and snapshots
+
+    def create_segment(self, at: Position) -> None:
+        """Durably make an empty segment; one of this number was never used and is replaced."""
+        self._replace(segment_name(at.segment), build_header(SEGMENT_MAGIC, at))
+
+    def segment(self, number: int) -> Path:
+        return self.path / segment_name(number)
+
+    def snapshots(self) -> list[Position]:
+        """The snapshots whose header is whole, newest first; where segments continue them."""
+        found = []
+        for path in sorted(self.path.glob("snapshot-*"), reverse=True):
+            if path.suffix:
+                continue
+            try:
+                with path.open("rb") as file:
+                    found.append(parse_header(file.read(HEADER_BYTES), SNAPSHOT_MAGIC))
+            except JournalDamaged:
+                continue
+        return found
+
+    def snapshot_rows(self, number: int) -> Iterable[Row]:
+        """The rows of a snapshot. Raises JournalDamaged on the way when it is not whole."""
+        with (self.path / snapshot_name(number)).open("rb") as file:
+            yield from read_snapshot(file)
+
+    def snapshot_bytes(self) -> int:
+        """The size of the newest snapshot."""
+        newest = max((p for p in self.path.glob("snapshot-*") if not p.suffix), default=None)
+        return newest.stat().st_size if newest else 0
+
+    def prune(self, before: int) -> None:
+        """Remove segments and snapshots with a number below `before`, which a snapshot of that
+        number has made superfluous, and unfinished files."""
+        for path, number in self._numbered():
+            if number < before:
+                path.unlink(missing_ok=True)
+
+    def forget(self, keep: int) -> None:
+        """Remove every segment and snapshot but the snapshot `keep`: the drive was not in the set,
+        what it has is stale."""
+        for path, _ in self._numbered():
+            if path.name != snapshot_name(keep):
+                path.unlink(missing_ok=True)
+
+    def _numbered(self) -> list[tuple[Path, int]]:
+        """All segments and snapshots with their numbers, unfinished ones (`.tmp`) among them."""
+        paths = [*self.path.glob("segment-*"), *self.path.glob("snapshot-*")]
+        return [(path, int(path.stem.partition("-")[2])) for path in paths]
+
+    def _replace(self, name: str, data: bytes) -> None:
+        temporary = self.path / f"{name}.tmp"
+        self.make_folder()
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, self.path / name)
+        sync_directory(self.path)
+
+    def make_folder(self) -> None:
+        if not self.path.is_dir():
+            self.path.mkdir()
+            sync_directory(self.path.parent)
+
+
+def put_snapshot(folders: Sequence[Folder], at: Position, rows: Iterable[Row]) -> None:
+    """Durably write the snapshot that segment `at.segment` continues to all the folders."""
+    name = snapshot_name(at.segment)
+    with ExitStack() as stack:
+        files = []
+        for folder in folders:
+            folder.make_folder()
+            files.append(stack.enter_context((folder.path / f"{name}.tmp").open("wb")))
+        write_snapshot(files, at, rows)
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+    for folder in folders:
+        os.rename(folder.path / f"{name}.tmp", folder.path / name)
+        sync_directory(folder.path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,158 @@
+"""The embedded engine: SQLite on one machine, for any number of processes, with a journal on
+several drives (journal.py) so that it outlives its disk.
+
+One thread writes (sqlite_writer.py), two read (sqlite_reader.py), one watches (sqlite_watch.py);
+the event loop never touches the database. Local file systems only: WAL needs shared memory, and
+the writers' lock is a flock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from s3gw.kv import sqlite_schema
+from s3gw.kv.checks import check_commit, check_scan, check_ttl
+from s3gw.kv.interface import Event, Guard, Key, Page, Reading, Space, Unavailable, Write
+from s3gw.kv.journal import Journal
+from s3gw.kv.sqlite_reader import GetRequest, PointReader, ScanReader, ScanRequest
+from s3gw.kv.sqlite_thread import Worker
+from s3gw.kv.sqlite_watch import LAST_KEY, Place, Watcher, WatchRequest
+from s3gw.kv.sqlite_writer import (
+    CommitRequest,
+    CompactRequest,
+    GrantRequest,
+    RenewRequest,
+    RevokeRequest,
+    Writer,
+)
+
+HISTORY_SECONDS = 3600.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_clock() -> float:
+    """Seconds since boot, also those that the machine was suspended; the same in all processes."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SqliteKV:
+    """See `s3gw.kv.interface.KV` for the contract. Made by `open`."""
+
+    range_costs_its_size = False
+
+    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
+        self._directory = directory
+        self._loop = loop
+        self._writer = writer
+        self._watcher = Watcher(loop, directory)
+        self._points = PointReader(loop, directory)
+        self._scans = ScanReader(loop, directory)
+
+    @classmethod
+    async def open(
+        cls,
+        metadata_dir: Path,
+        journal: Journal | None,
+        *,
+        clock: Callable[[], float] = boot_clock,
+        boot_id: str | None = None,
+        history_seconds: float = HISTORY_SECONDS,
+    ) -> Self:
+        """Open, make, or recover from the journal the database in `metadata_dir`. The engine
+        belongs to the running event loop and owns the journal. `clock` is the boot's, in seconds.
+        Raises JournalLost when the drives do not hold what was acknowledged, Unavailable, NoSpace.
+        """
+        loop = asyncio.get_running_loop()
+        boot = boot_id or (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
+        writer = Writer(
+            loop,
+            metadata_dir,
+            journal,
+            clock=clock,
+            boot=boot,
+            history_seconds=history_seconds,
+        )
+
+        try:
+            await asyncio.to_thread(writer.open)
+            engine = await asyncio.to_thread(cls, metadata_dir, loop, writer)
+        except (sqlite3.Error, OSError) as error:
+            writer.release()
+            raise sqlite_schema.translate(error) from error
+        except BaseException:
+            writer.release()
+            raise
+        engine._start()
+        return engine
+
+    def _start(self) -> None:
+        self._writer.committed = self._watcher.committed
+        for worker in self._workers():
+            worker.start()
+
+    def _workers(self) -> list[Worker[Any]]:
+        return [self._writer, self._points, self._scans, self._watcher]
+
+    async def get_many(self, keys: Sequence[Key]) -> Reading:
+        reading: Reading = await self._points.submit(GetRequest(self._loop, keys))
+        return reading
+
+    async def scan(
+        self,
+        start: Key,
+        end: Key,
+        *,
+        limit: int,
+        revision: int | None = None,
+        keys_only: bool = False,
+    ) -> Page:
+        check_scan(limit)
+        request = ScanRequest(self._loop, start, end, limit, revision, keys_only)
+        page: Page = await self._scans.submit(request)
+        return page
+
+    async def commit(self, guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        check_commit(guards, writes)
+        request = CommitRequest(self._loop, guards, writes)
+        revision: int = await self._writer.submit(request)
+        return revision
+
+    async def watch(self, prefix: Key, *, after_revision: int) -> AsyncIterator[Event]:
+        place = Place(after_revision, LAST_KEY)
+        while True:
+            request = WatchRequest(self._loop, prefix, place)
+            events, place = await self._watcher.submit(request)
+            for event in events:
+                yield event
+
+    async def grant_lease(self, ttl_seconds: int) -> int:
+        check_ttl(ttl_seconds)
+        lease: int = await self._writer.submit(GrantRequest(self._loop, ttl_seconds))
+        return lease
+
+    async def renew_lease(self, lease: int) -> None:
+        await self._writer.submit(RenewRequest(self._loop, lease))
+
+    async def revoke_lease(self, lease: int) -> None:
+        await self._writer.submit(RevokeRequest(self._loop, lease))
+
+    async def compact(self, revision: int) -> None:
+        await self._writer.submit(CompactRequest(self._loop, revision))
+
+    async def space(self) -> Space:
+        try:
+            return Space(await asyncio.to_thread(self._used_bytes), 0)
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+
+    def _used_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self._directory.glob(f"{sqlite_schema.FILE}*"))
+
+    async def close(self) -> None:
+        for worker in self._workers():
+            await asyncio.to_thread(worker.close)
