@@ -4,8 +4,8 @@
 
 1. never two shards of a group on one node; at most `zone_limit` in one zone whenever the zones
    allow it; no slot empty that some node could fill within these rules;
-2. every node holds its fair share (`placement.shares`) rounded up or down, or, where that would
-   cost extra moves, within 2.5 % of it;
+2. every node holds its fair share (`placement.shares`) rounded up or down, or, where that saves
+   moves, within 2.5 % of it (a node that holds that much already gives nothing up);
 3. as few slots as possible differ from the previous layout;
 4. every group is spread over the zones as evenly as the shares allow: a zone that holds s slots of
    P groups has floor(s/P) or ceil(s/P) shards of each ("even bounds").
@@ -193,10 +193,11 @@ def _repair(plan: Plan, wants: _Wants) -> None:
     even ways first."""
     target, least, most = wants.target, wants.least, wants.most
     for bounds, takes_below, gives_above, detours in (
-        (wants.even, target, target, False),
-        (wants.loose, target, target, False),
+        (wants.even, target, most, False),
+        (wants.loose, target, most, False),
         (wants.loose, most, most, False),
         (wants.loose, target, most, True),
+        (wants.even, least, target, False),
         (wants.loose, least, target, True),
     ):
         plan.enter(bounds, takes_below, detours=detours)

@@ -91,7 +91,7 @@ def fair_shares(
         if not full:
             shares.update(level)
             break
-    return shares
+    return dict(sorted(shares.items()))
 
 
 def whole_targets(
