@@ -34,7 +34,7 @@ test: check ## Check the code, then run every test, real etcd and real S3 client
 
 soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
 	@compose/packages etcd rclone s3cmd restic fuse
-	S3GW_TEST_SOAK=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --timeout 7200 $(ARGS)
+	SOAK=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --timeout 7200 $(ARGS)
 
 check: install-dev ## Format, lint, types, import rules and the tidy test
 	$(BIN)/ruff format --check --quiet .

@@ -26,6 +26,8 @@ from compose.s3_http import S3Http, Signer
 
 BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
 REGION = "us-east-1"
+DOMAIN = os.environ.get("S3_DOMAIN", "s3.test")
+"""The name below which buckets are host names (virtual-host-style addressing)."""
 DELETE_PAGE_KEYS = 1000
 
 
@@ -36,6 +38,7 @@ class Server:
     endpoints: list[str]
     access_key: str
     secret_key: str
+    domain: str = DOMAIN
 
     @property
     def endpoint(self) -> str:
@@ -66,11 +69,12 @@ def _serve(backend: str, directory: Path) -> Iterator[Server]:
         )
         return
     credentials = Credentials.generate()
+    common: Any = {"credentials": credentials, "environment": {"S3GW_DOMAINS": DOMAIN}}
     store: Up | Cluster
     if backend == "sqlite":
-        store = Up(directory / "store", credentials=credentials)
+        store = Up(directory / "store", **common)
     else:
-        store = Cluster(directory / "store", nodes=6, gateways=2, credentials=credentials)
+        store = Cluster(directory / "store", nodes=6, gateways=2, **common)
     with running(store):
         yield Server(store.endpoints, credentials.access_key, credentials.secret_key)
 
