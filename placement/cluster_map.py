@@ -12,7 +12,7 @@ states say what the layout may do with a node; whether it answers at the moment 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -45,14 +45,16 @@ class ClusterMap:
 
     epoch: int
     nodes: tuple[Node, ...]
+    _by_id: dict[str, Node] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if len({node.id for node in self.nodes}) != len(self.nodes):
+        object.__setattr__(self, "_by_id", {node.id: node for node in self.nodes})
+        if len(self._by_id) != len(self.nodes):
             raise ValueError("a node id is in the cluster map twice")
 
     def get(self, node_id: str) -> Node | None:
         """The node of that id, or None."""
-        return next((node for node in self.nodes if node.id == node_id), None)
+        return self._by_id.get(node_id)
 
     def zones(self) -> dict[str, tuple[Node, ...]]:
         """The nodes by zone, zones and nodes in order of their names.

@@ -13,8 +13,8 @@
 **That 1, 2 and 4 can be had exactly**, with rounding only, is a theorem. Shares divided by P are a
 fractional layout that keeps every bound; the bounds (group, zone in group, node) form two nested
 families, and flows in such a network have whole-number solutions wherever they have fractional
-ones. A layout from scratch is exact. A changed one keeps 4 for every slot it places, but corrects
-older ones only as far as that adds a tenth to the moves.
+ones. A layout from scratch is exact. A changed one prefers even bounds for the slots it places, but
+pays for them, and for older slots outside them, at most a tenth more moves.
 
 **How.** Start from the previous layout without what breaks the zone limit; deal free slots to
 nodes below their target; then repair what is left by augmenting paths (`placement.plan`), at first
