@@ -29,6 +29,7 @@ TRAILER_BYTES_MAX = 8 * 1024
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _METHOD = re.compile(_TOKEN + rb"{1,32}")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _TARGET = re.compile(rb"/[!-~]*+")
 # A field line anchored behind a newline. Possessive quantifiers: it never backtracks, so that its
 # cost is linear in hostile input too.
@@ -84,7 +85,7 @@ def find_head(data: bytes | bytearray, scanned: int, limit: int) -> int:
     pairs = data.count(b"\r\n", start, limit)
     lines = data.count(b"\n", start if start == 0 else start + 1, limit)
     if lines > pairs or (data and not _METHOD.match(data)):
-        raise ProtocolError(400, "not an HTTP/1.1 request")
+        raise ProtocolError(400, "this is not HTTP 1.1")
     if len(data) >= limit:
         raise ProtocolError(431, f"the request head is longer than {limit} bytes")
     return 0
@@ -99,9 +100,9 @@ def parse_head(head: bytes, headers_max: int = HEADERS_MAX) -> RequestHead:
     method, target, version_bytes = request_line
     version = _VERSIONS.get(version_bytes)
     if version is None:
-        if version_bytes.startswith(b"HTTP/") and method != b"PRI":
+        if _VERSION.fullmatch(version_bytes) and method != b"PRI":
             raise ProtocolError(505, "only HTTP/1.1 and HTTP/1.0 are served")
-        raise ProtocolError(400, "not an HTTP/1.1 request")
+        raise ProtocolError(400, "this is not HTTP 1.1")
     if not _METHOD.fullmatch(method):
         raise ProtocolError(400, "malformed method")
     # Absolute and authority form are for proxies: two places could name the host.
