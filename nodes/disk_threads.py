@@ -26,6 +26,15 @@ class DiskThreads:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._waking = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    async def close(self) -> None:
+        """Refuse new calls and wait for those under way."""
+        self._closed = True
+        await self._idle.wait()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The function's result, or its exception. A cancelled caller does not stop it."""
@@ -37,11 +46,12 @@ class DiskThreads:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        if self._closed:
+            raise DriveError("the drive is closed")
         future: asyncio.Future[Result] = loop.create_future()
-        try:
-            self._executor.submit(self._work, future, function, arguments)
-        except RuntimeError as error:
-            raise DriveError("the drive is closed") from error
+        self._executor.submit(self._work, future, function, arguments)
+        self._running += 1
+        self._idle.clear()
         return future
 
     def _work(
@@ -62,9 +72,12 @@ class DiskThreads:
         self._waking = False
         while self._ended:
             future, result, error = self._ended.popleft()
+            self._running -= 1
             if future.cancelled():
                 continue
             if error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+        if not self._running:
+            self._idle.set()

@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
+import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +43,7 @@ PROGRESS_BYTES_MIN: Final = 4 * 1024
 # How long a connection that has not sent its first request may still do so at shutdown.
 FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 NEVER: Final = math.inf
+_LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +340,15 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self.loop.time() + self.options.discard_seconds
         self.transport.close()
 
-    def kill(self) -> None:
+    def reset(self) -> None:
+        """Close at once, with a reset, so that nothing unsent lingers in the kernel and the client
+        cannot take what it has for the whole."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
+
+    def kill(self) -> None:
+        self.reset()
         if self._task is not None:
             self._task.cancel()
 
@@ -348,7 +358,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._write_deadline <= now:
             unsent = self.transport.get_write_buffer_size()
             if self._unsent_before - unsent < PROGRESS_BYTES_MIN:
-                self.transport.abort()
+                self.reset()
                 return
             self._unsent_before = unsent
             self._write_deadline = now + self.options.send_idle_seconds

@@ -143,7 +143,7 @@ class Exchange:
                 self._connection.refuse(ProtocolError(500, "internal error"))
             elif self._until_close:
                 # Only the end of the connection would have ended this response: make it a reset.
-                self._connection.transport.abort()
+                self._connection.reset()
             else:
                 self._connection.close()
         self.end()
@@ -231,7 +231,6 @@ class Exchange:
         if self._framing is not None:
             head = self._response_head(self._framing, body, more)
             self._framing = None
-            self.head_sent = True
         elif not self.started:
             raise RuntimeError("the response has not started")
         if self._left < 0:  # No body: HEAD, 204, 304.
@@ -261,6 +260,7 @@ class Exchange:
             self._readable.wake()
 
     def _write(self, head: bytes, body: bytes, tail: bytes) -> None:
+        self.head_sent = True
         write = self._connection.transport.write
         if len(body) <= JOINED_WRITE_BYTES_MAX:
             data = b"".join((head, body, tail)) if head or tail else body

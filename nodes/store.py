@@ -51,6 +51,7 @@ THREADS_PER_DRIVE = 4
 FLUSH_BYTES = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024
 SPACE_SECONDS = 1.0
+DROP_SECONDS_MAX = 1.0
 QUARANTINE = "quarantine"
 QUARANTINED_TWINS_MAX = 100
 _SHARD_FILE = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,2})")
@@ -61,7 +62,7 @@ Clock = Callable[[], float]
 
 
 def translate(error: OSError) -> Exception:
-    """The protocol's exception for what the file system raised; the only such place."""
+    """The protocol's exception for what the file system raised."""
     if error.errno in _FULL:
         return DriveFull(str(error))
     if isinstance(error, FileNotFoundError):
@@ -69,6 +70,12 @@ def translate(error: OSError) -> Exception:
     if isinstance(error, FileExistsError):
         return DriveRefused("the shard exists already")
     return DriveError(str(error))
+
+
+def translate_write(error: OSError) -> Exception:
+    """`translate` for writes, where a missing directory means a broken drive, not a missing
+    shard."""
+    return DriveError(str(error)) if isinstance(error, FileNotFoundError) else translate(error)
 
 
 def check_name(profile: str, pg: int) -> None:
@@ -224,9 +231,10 @@ class LocalDrive:
             return
         self._closed = True
         await self._group.idle()
-        await self._run(self._revisions.close)
+        await self._threads.close()
         if self._own_executor:
-            self._executor.shutdown(wait=True)
+            self._executor.shutdown(wait=False)
+        self._revisions.close()
         self._filesystem.shut()
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
@@ -241,7 +249,7 @@ class LocalDrive:
         try:
             await self._group.commit(directory, file, buffers, descriptor)
         except OSError as error:
-            raise translate(error) from error
+            raise translate_write(error) from error
 
     def _delete(self, name: ShardName, pg_revision: int) -> None:
         path = shard_path(name)
@@ -274,6 +282,7 @@ class LocalDrive:
 
     def _quarantine(self, name: ShardName) -> None:
         target = f"{QUARANTINE}/{name.profile}~{name.pg}~{_file(name)}"
+        self._filesystem.make_directory(QUARANTINE)
         for twin in range(QUARANTINED_TWINS_MAX):
             try:
                 self._filesystem.move(shard_path(name), f"{target}~{twin}" if twin else target)
@@ -331,7 +340,7 @@ class LocalShardWriter:
             self._start_flush(last=True)
             await self._flushed()
         except BaseException:
-            self._drive._threads.start(self._drop)
+            await self._give_up()
             raise
         await self._drive._publish(self._directory, self._name, (), self._file)
 
@@ -340,7 +349,12 @@ class LocalShardWriter:
         if not self._ended:
             self._ended = True
             self._gathered.clear()
-            await self._drive._run(self._drop)
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Drop the file; on a disk that hangs, without waiting for it."""
+        dropping = self._drive._threads.start(self._drop)
+        await asyncio.wait((dropping,), timeout=DROP_SECONDS_MAX)
 
     def _start_flush(self, *, last: bool) -> None:
         buffers, self._gathered = self._gathered, []
@@ -353,7 +367,7 @@ class LocalShardWriter:
             await asyncio.wait((self._flushing,))
             error = self._flushing.exception()
             if isinstance(error, OSError):
-                raise translate(error) from error
+                raise translate_write(error) from error
             if error is not None:
                 raise error
 

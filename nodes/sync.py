@@ -46,20 +46,25 @@ class Directories:
 
     def open(self, path: str) -> int:
         """Open `data/<profile>/<pg>` for publishing. Raises OSError."""
-        if path not in self._known:
-            parent = path.rpartition("/")[0]
-            self._make(parent)
-            self._make(path)
-            self._known.add(path)
+        try:
+            if path in self._known:
+                return self._filesystem.open_directory(path)
+        except FileNotFoundError:  # someone emptied the drive: begin again
+            self._known.clear()
+        self._make(path.rpartition("/")[0])
+        self._make(path)
         return self._filesystem.open_directory(path)
 
     def _make(self, path: str) -> None:
+        if path in self._known:
+            return
         self._filesystem.make_directory(path)
         parent = self._filesystem.open_directory(path.rpartition("/")[0])
         try:
             self._filesystem.sync_directory(parent)
         finally:
             self._filesystem.close(parent)
+        self._known.add(path)
 
 
 @dataclass(slots=True, eq=False)

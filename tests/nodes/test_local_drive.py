@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -243,6 +244,27 @@ async def test_a_shard_written_before_a_restart_is_there_after_it(path: Path) ->
     await second.close()
     with pytest.raises(DriveError):
         await second.read(NAME, 0, 1)
+
+
+async def test_a_drive_emptied_below_us_misses_its_shards_and_takes_new_ones(
+    drive: LocalDrive, path: Path
+) -> None:
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    shutil.rmtree(path / "data" / "p")
+    with pytest.raises(ShardMissing):
+        await drive.read(NAME, 0, 1)
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    assert (await drive.verify(NAME)).whole
+    shutil.rmtree(path / "data")
+    with pytest.raises(DriveError):
+        await drive.write(NAME, make_shard(NAME, b"x"))
+
+
+async def test_a_huge_length_reads_what_is_there(drive: LocalDrive) -> None:
+    whole = b"".join(make_shard(NAME, b"x" * 3000))
+    await drive.write(NAME, [whole])
+    assert await drive.read(NAME, 10, 1 << 62) == whole[10:]
+    assert await drive.read(NAME, 1 << 40, 1 << 62) == b""
 
 
 async def test_other_files_in_a_drive_are_not_listed(drive: LocalDrive, path: Path) -> None:

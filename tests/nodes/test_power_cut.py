@@ -120,7 +120,8 @@ async def try_seed(
         return_exceptions=True,
     )
     cut = asyncio.create_task(executor.cut.wait())
-    await asyncio.wait({clients, cut}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {clients, cut}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     cut.cancel()
     promised = Promises(
         dict(promises.shards), promises.offered, set(promises.deleted), dict(promises.revisions)
