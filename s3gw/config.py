@@ -43,7 +43,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profile: str = "4+2"
     pg_count: int = 256
     stripe_bytes: int = 1024 * 1024
-    durability: Literal["fsync", "none"] = "fsync"
     reserve_percent: float = 1.0
     root_access_key: str = ""
     root_secret_key: str = ""

@@ -591,6 +591,4 @@ class InvalidPartNumber(S3Error):
 
 class InvalidRedirectLocation(S3Error):
     status = 400
-    message = (
-        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'."
-    )
+    message = "The website redirect location must have a prefix of 'http://' or 'https://' or '/'."

@@ -41,14 +41,14 @@ class Founder:
     weight: int
 
 
-async def found_store(kv: KV, now_ms: int) -> StoreRecord:
-    """The store's record; made if this is the first process to ask."""
+async def found_store(kv: KV, now_ms: int, store_id: str = "") -> StoreRecord:
+    """The store's record; made, with this id if one is given, by the first process to ask."""
     while True:
         (item,) = (await kv.get_many([keys.STORE])).items
         if item is not None:
             return decode(StoreRecord, item.value)
         record = StoreRecord(
-            store_id=os.urandom(8).hex(),
+            store_id=store_id or os.urandom(8).hex(),
             created_ms=now_ms,
             incarnation=1,
             sequence_offset=0,

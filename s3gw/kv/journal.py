@@ -149,8 +149,7 @@ class Journal:
             return behind
         if len(failed) == len(self._members):
             raise self._nothing_kept(position, list(failed.values()))
-        keep = [folder for folder in self._members if folder not in failed]
-        return self._change_set(keep, behind, database)
+        return self._change_set(self._members, behind, database, failed)
 
     def rotation_due(self, position: Position) -> bool:
         """Whether the segment is long enough for a snapshot."""
@@ -161,8 +160,7 @@ class Journal:
         start = _next_segment(position)
         failed = self._on_all(lambda folder: folder.create_segment(start))
         if failed:
-            keep = [folder for folder in self._members if folder not in failed]
-            return self._change_set(keep, position, database)
+            return self._change_set(self._members, position, database, failed)
         self._attach(self._members, start)
         return start
 
@@ -231,35 +229,35 @@ class Journal:
     # Changing the set
 
     def _change_set(
-        self, keep: Sequence[Folder], position: Position, database: Database
+        self,
+        members: Sequence[Folder],
+        position: Position,
+        database: Database,
+        failed: Iterable[Folder] = (),
     ) -> Position:
-        """Make a set of `copies` members from `keep`, which end at `position`, and spare drives,
-        which get a snapshot. Returns the start of its first segment."""
+        """Make a set of `copies` members from `members`, which end at `position`, without those
+        that `failed`, and from spare drives, which get a snapshot. Returns the start of its first
+        segment."""
         self._detach()
-        keep = list(keep)
-        refused: set[Folder] = set()
+        refused = set(failed)
+        keep = [folder for folder in members if folder not in refused]
         start = position
         while True:
             start = replace(_next_segment(start), set_number=start.set_number + 1)
-            members = [*keep, *self._recruit(keep, refused, start, database)]
-            failed = {folder for folder in keep if not _tried(folder, folder.create_segment, start)}
-            names = [folder.drive for folder in members]
-            if not failed:
+            recruits = self._recruit(keep, refused, start, database)
+            self._members = [*recruits, *keep]
+            names = [folder.drive for folder in self._members]
+            broken = {f for f in keep if not _tried(f, f.create_segment, start)}
+            if not broken:
                 record = (start.chain, start.set_number, names)
-                new_first = [*members[len(keep) :], *keep]
-                failed = {
-                    folder
-                    for folder in new_first
-                    if not _tried(folder, folder.write_record, *record)
-                }
-            if not failed:
+                broken = {f for f in self._members if not _tried(f, f.write_record, *record)}
+            if not broken:
                 break
-            refused |= failed
-            keep = [folder for folder in keep if folder not in failed]
-        self._members = members
+            refused |= broken
+            keep = [folder for folder in keep if folder not in refused]
         self._spread_record(start, names)
-        self._attach(members, start)
-        log.warning("journal set %d: %s", start.set_number, [str(m.path) for m in members])
+        self._attach(self._members, start)
+        log.warning("journal set %d: %s", start.set_number, [str(f.path) for f in self._members])
         return start
 
     def _recruit(
@@ -361,7 +359,7 @@ class Journal:
             if position is not None:
                 if all(c.end.revision < revision for c in chains.values()):
                     return None, {}
-                if revision >= oldest:
+                if revision > oldest:
                     raise JournalLost("database and metadata journal have different histories")
         best = max(chains.values(), key=lambda c: c.end.revision)
         if best.damaged:

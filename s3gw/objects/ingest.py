@@ -30,8 +30,10 @@ HASH_INLINE_BYTES_MAX = 16 * limits.KIB
 class Payload(Protocol):
     """A body as the storage layer sees it: framing removed."""
 
-    algorithms: Collection[str]
-    """Names of the digests to compute besides MD5 ("SHA256" for a signed payload)."""
+    @property
+    def algorithms(self) -> Collection[str]:
+        """Names of the digests to compute besides MD5 ("SHA256" for a signed payload)."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Buffer]: ...
 

@@ -33,7 +33,11 @@ ANONYMOUS = Principal("", "anonymous")
 class Body(Protocol):
     """The request's body, framing removed (see s3gw.objects.ingest.Payload)."""
 
-    algorithms: Collection[str]
+    @property
+    def algorithms(self) -> Collection[str]:
+        """Names of the digests to compute besides MD5 ("SHA256" for a signed payload)."""
+        ...
+
     requested: Requested
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from nodes.protocol import Buffer
@@ -58,7 +58,7 @@ async def send_reply(
 
 async def _windows(
     first: list[Buffer], rest: AsyncIterator[list[Buffer]]
-) -> AsyncIterator[list[Buffer]]:
+) -> AsyncGenerator[list[Buffer], None]:
     """The window that was read ahead, then the others; closes the reader at the end."""
     try:
         if first:

@@ -1,0 +1,120 @@
+"""The command line: `s3gw up | gateway | node | config`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from s3gw import launch
+from s3gw.config import Config, ConfigError, load
+
+EXIT_USAGE = 2
+
+# flag: (configuration key, help); of a list key the flag may be repeated or take commas.
+FLAGS: dict[str, tuple[str, str]] = {
+    "--data": ("data", "directory of metadata and drives (./data)"),
+    "--drives": ("drives", "number of drive directories in the data directory (6)"),
+    "--drive": ("drive", "a drive's directory; repeat it for each drive, instead of --drives"),
+    "--profile": ("profile", "data and parity shards, as in 4+2"),
+    "--s3": ("s3", "HOST:PORT of the S3 API (127.0.0.1:9000)"),
+    "--admin": ("admin", "HOST:PORT of the admin API (127.0.0.1:9001)"),
+    "--listen": ("listen", "HOST:PORT of the node"),
+    "--zone": ("zone", "failure domain of the node: rack, host or site"),
+    "--etcd": ("etcd", "URL[,URL…] of etcd"),
+    "--region": ("region", "region that the store answers for (us-east-1)"),
+    "--domains": ("domains", "domains for virtual-host-style addressing, comma separated"),
+    "--processes": ("processes", "worker processes (one per core)"),
+    "--log-level": ("log_level", "debug, info, warning or error"),
+}
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "up": (
+        "run everything on this machine",
+        (
+            "--data",
+            "--drives",
+            "--drive",
+            "--profile",
+            "--s3",
+            "--admin",
+            "--region",
+            "--domains",
+            "--processes",
+            "--log-level",
+        ),
+    ),
+    "gateway": (
+        "run a gateway of a cluster",
+        (
+            "--s3",
+            "--admin",
+            "--etcd",
+            "--profile",
+            "--region",
+            "--domains",
+            "--processes",
+            "--log-level",
+        ),
+    ),
+    "node": (
+        "run a storage node of a cluster",
+        ("--data", "--listen", "--zone", "--etcd", "--log-level"),
+    ),
+    "config": ("print the effective configuration", tuple(FLAGS)),
+}
+LISTS = frozenset({"--drive", "--etcd", "--domains"})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    root = argparse.ArgumentParser(prog="s3gw", description="An S3-compatible object store.")
+    commands = root.add_subparsers(dest="command", required=True)
+    for name, (summary, flags) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--config", metavar="FILE", help="TOML file of settings")
+        for flag in flags:
+            key, explanation = FLAGS[flag]
+            if flag in LISTS:
+                command.add_argument(flag, dest=key, help=explanation, action="append")
+            else:
+                command.add_argument(flag, dest=key, help=explanation)
+    return root
+
+
+def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings given as flags."""
+    values: dict[str, Any] = {}
+    for flag, (key, _) in FLAGS.items():
+        value = getattr(arguments, key, None)
+        if value is not None:
+            values[key] = [v for each in value for v in each.split(",")] if flag in LISTS else value
+    return values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        config = load(flags_given(arguments), file=arguments.config)
+    except ConfigError as error:
+        print(f"s3gw: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    if arguments.command == "config":
+        return show(config)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    return launch.run(launch.ROLES[arguments.command], config)
+
+
+def show(config: Config) -> int:
+    """Print the settings, secrets hidden."""
+    print(json.dumps(config.shown(), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Membership: nodes register under leases, gateways watch them.
+
+`Registration` is the node's side: a record `node/<id>` that dies with the lease. It is created
+only if absent, or taken over from a former process of the same drive, which the nonce in the
+drive's id file proves. `Membership` is everybody else's side: it keeps the directory of nodes, and
+the topology, in step with the engine. A watch is a hint: everything is also read again
+periodically, and whenever the watch says that it may have missed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol, cast
+
+from nodes.protocol import Drive
+from s3gw.cluster.directory import Directory, Node
+from s3gw.cluster.lease import ProcessLease
+from s3gw.cluster.topology import Topology
+from s3gw.kv.interface import (
+    KV,
+    At,
+    Conflict,
+    EngineError,
+    Event,
+    EventKind,
+    Item,
+    Put,
+)
+from s3gw.limits import SCAN_ITEMS_MAX
+from s3gw.metadata import keys
+from s3gw.metadata.records import LayoutRecord, NodeRecord, decode, encode
+
+log = logging.getLogger(__name__)
+
+RELIST_SECONDS = 5.0
+RELISTS_PER_LOAD = 12
+RETRY_SECONDS = 0.5
+
+
+class NodeIdTaken(Exception):
+    """Another drive is registered under this id."""
+
+
+class MakeDrive(Protocol):
+    """Makes the drive behind a node's record."""
+
+    def __call__(self, node_id: str, record: NodeRecord) -> Drive: ...
+
+
+class Registration:
+    """A node's records under its process's lease; one for each of its drives."""
+
+    def __init__(self, kv: KV, lease: ProcessLease, records: dict[str, NodeRecord]) -> None:
+        self._kv = kv
+        self._lease = lease
+        self._records = records
+        self._registered_under = 0
+
+    def writes_allowed(self) -> bool:
+        """Whether the lease still runs, counted from when its last renewal was sent."""
+        return self._lease.held and self._registered_under == self._lease.id
+
+    async def register(self) -> None:
+        """Write the records. Raises NodeIdTaken, EngineError."""
+        for node_id, record in self._records.items():
+            await self._register(node_id, record)
+        self._registered_under = self._lease.id
+
+    async def _register(self, node_id: str, record: NodeRecord) -> None:
+        key = keys.node(node_id)
+        while True:
+            (item,) = (await self._kv.get_many([key])).items
+            if item is not None and decode(NodeRecord, item.value).nonce != record.nonce:
+                raise NodeIdTaken(f"another drive is registered as node {node_id}")
+            guard = At(key, item.revision if item else 0)
+            try:
+                await self._kv.commit([guard], [Put(key, encode(record), self._lease.id)])
+            except Conflict:
+                continue
+            return
+
+    async def keep(self, heartbeat_seconds: float) -> None:
+        """Renew the lease for ever; register again after it was lost."""
+        while True:
+            await asyncio.sleep(heartbeat_seconds)
+            await self._lease.renew()
+            if self._lease.held and self._registered_under != self._lease.id:
+                try:
+                    await self.register()
+                except EngineError as error:
+                    log.warning("the node could not register again: %s", error)
+
+
+class Membership:
+    """Keeps a directory and a topology like the engine has them."""
+
+    def __init__(
+        self, kv: KV, directory: Directory, topology: Topology, make_drive: MakeDrive | None
+    ) -> None:
+        """`make_drive` None: the nodes are fixed (drives of this machine), only placement moves."""
+        self._kv = kv
+        self._directory = directory
+        self._topology = topology
+        self._make_drive = make_drive
+        self._records: dict[str, NodeRecord] = {}
+        self.epoch = 0
+        self.zones: dict[str, str] = {}
+
+    def layout_epoch(self) -> int:
+        return self.epoch
+
+    async def load(self) -> None:
+        """Read nodes, layout and placement. Raises EngineError."""
+        if self._make_drive is not None:
+            await self._load_nodes()
+        await self._topology.load()
+        for item in await self._scan(keys.LAYOUTS):
+            self._learn_layout(item)
+
+    async def _scan(self, prefix: bytes) -> list[Item]:
+        page = await self._kv.scan(prefix, keys.after_prefix(prefix), limit=SCAN_ITEMS_MAX)
+        return page.items
+
+    async def _load_nodes(self) -> None:
+        items = await self._scan(keys.NODES)
+        present = {item.key[len(keys.NODES) :].decode(): item for item in items}
+        for node in self._directory.all():
+            if node.id not in present:
+                node.live = False
+        for node_id, item in present.items():
+            self._learn_node(node_id, decode(NodeRecord, item.value))
+
+    def _learn_node(self, node_id: str, record: NodeRecord) -> None:
+        assert self._make_drive is not None
+        known = self._records.get(node_id)
+        node = self._directory.get(node_id)
+        if known is None or node is None or known.address != record.address:
+            node = Node(node_id, record.zone, self._make_drive(node_id, record))
+            self._directory.add(node)
+        elif not node.live:
+            node.answered()
+        node.live = True
+        self._records[node_id] = record
+
+    def _learn_layout(self, item: Item) -> None:
+        epoch = int.from_bytes(item.key[len(keys.LAYOUTS) :], "big")
+        if epoch >= self.epoch:
+            self.epoch = epoch
+            layout = decode(LayoutRecord, item.value)
+            self.zones = {node.node: node.zone for node in layout.nodes}
+
+    async def follow(self) -> None:
+        """Watch and relist for ever."""
+        prefixes: list[tuple[bytes, Callable[[Event], None]]] = [
+            (keys.PGS, self._see_group),
+            (keys.LAYOUTS, self._see_layout),
+        ]
+        if self._make_drive is not None:
+            prefixes.append((keys.NODES, self._see_node))
+        await asyncio.gather(
+            self._relist(), *(self._watch(prefix, see) for prefix, see in prefixes)
+        )
+
+    async def _relist(self) -> None:
+        while True:
+            for _ in range(RELISTS_PER_LOAD):
+                await asyncio.sleep(RELIST_SECONDS)
+                if self._make_drive is not None:
+                    await self._quietly(self._load_nodes())
+            await self._quietly(self.load())
+
+    async def _quietly(self, load: Coroutine[Any, Any, None]) -> None:
+        try:
+            await load
+        except EngineError as error:
+            log.info("membership could not be read: %s", error)
+
+    async def _watch(self, prefix: bytes, see: Callable[[Event], None]) -> None:
+        while True:
+            try:
+                events = cast(
+                    AsyncGenerator[Event, None],
+                    self._kv.watch(prefix, after_revision=self._topology.revision),
+                )
+                async with aclosing(events):
+                    async for event in events:
+                        if event.kind is EventKind.RELIST:
+                            await self._quietly(self.load())
+                        else:
+                            see(event)
+            except EngineError as error:
+                log.info("watching %r ended: %s", prefix, error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _see_node(self, event: Event) -> None:
+        node_id = event.key[len(keys.NODES) :].decode()
+        if event.kind is EventKind.PUT:
+            self._learn_node(node_id, decode(NodeRecord, event.value))
+            return
+        node = self._directory.get(node_id)
+        if node is not None:
+            node.live = False
+
+    def _see_group(self, event: Event) -> None:
+        if event.kind is EventKind.PUT:
+            self._topology.learn_group(Item(event.key, event.value, event.revision))
+
+    def _see_layout(self, event: Event) -> None:
+        if event.kind is EventKind.PUT:
+            self._learn_layout(Item(event.key, event.value, event.revision))

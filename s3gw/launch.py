@@ -1,0 +1,280 @@
+"""Starting a role: what happens once, before its worker processes exist.
+
+Sockets are bound first, so that a busy port ends the start before anything is touched; then the
+drives are checked and locked, then the store is found or made, then the supervisor runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from nodes.http_guard import BindError, bind
+from s3gw import app
+from s3gw.cluster.founding import found_store
+from s3gw.config import Config, ConfigError, host_and_port
+from s3gw.drives import (
+    DriveSet,
+    StartError,
+    holds_shards,
+    metadata_directory,
+    open_drives,
+    release,
+)
+from s3gw.kv.interface import EngineError
+from s3gw.kv.journal import JournalError
+from s3gw.supervisor import Supervisor
+
+CREDENTIALS_FILE = "credentials.json"
+EXIT_START = 2
+ETCD_PATIENCE_SECONDS = 60.0
+ETCD_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Root's keys as kept in the data directory."""
+
+    access_key: str
+    secret_key: str
+
+
+def up(config: Config) -> int:
+    """`s3gw up`: everything on one machine. Returns the exit code."""
+    _require_drives(config)
+    sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
+    found = open_drives(config)
+    try:
+        if not found.new and not _metadata_there(config, found):
+            raise StartError(
+                f"the drives hold shards, but there is no metadata in {metadata_directory(config)} "
+                "and no journal on the drives: run `s3gw rescue`, nothing was changed"
+            )
+        for path in found.absent:
+            _say(f"warning: drive {path} is absent, the store runs with reduced redundancy")
+        drives = _places(found)
+        config = _with_credentials(config)
+        asyncio.run(_prepare_store(config, found, drives))
+        task = app.Task(config, found.store_id, drives)
+        supervisor = Supervisor(
+            main=app.up_worker,
+            payload=task,
+            processes=_processes(config),
+            sockets=sockets,
+            fds=found.locks,
+            announce=lambda: _announce_up(config),
+        )
+        return supervisor.run()
+    finally:
+        release(found)
+
+
+def gateway(config: Config) -> int:
+    """`s3gw gateway`: a stateless gateway on etcd."""
+    _require_etcd(config)
+    if not config.root_access_key:
+        raise ConfigError(
+            "a gateway needs root credentials: set S3GW_ROOT_ACCESS_KEY and S3GW_ROOT_SECRET_KEY"
+        )
+    sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
+    supervisor = Supervisor(
+        main=app.gateway_worker,
+        payload=app.Task(config, ""),
+        processes=_processes(config),
+        sockets=sockets,
+        announce=lambda: _say(f"gateway: S3 on http://{config.s3}, admin on http://{config.admin}"),
+    )
+    return supervisor.run()
+
+
+def node(config: Config) -> int:
+    """`s3gw node`: a storage node of a cluster, with one drive in its data directory."""
+    _require_etcd(config)
+    sockets = [bind(*host_and_port(config.listen))]
+    config = msgspec.structs.replace(config, drive=config.drive or (config.data,))
+    found = open_drives(config)
+    try:
+        store_id = asyncio.run(_store_of_cluster(config))
+        for drive in found.drives:
+            if not found.new and drive.identity.store_id != store_id:
+                raise StartError(
+                    f"{drive.path} is a drive of store {drive.identity.store_id}, "
+                    f"but etcd holds store {store_id}"
+                )
+        drives = _places(found)
+        supervisor = Supervisor(
+            main=app.node_worker,
+            payload=app.Task(config, found.store_id, drives),
+            processes=1,
+            sockets=sockets,
+            fds=found.locks,
+            announce=lambda: _say(
+                f"node: {drives[0].drive_id} in {config.zone}, on {config.listen}"
+            ),
+        )
+        return supervisor.run()
+    finally:
+        release(found)
+
+
+def run(role: Callable[[Config], int], config: Config) -> int:
+    """Run a role; what cannot start says why in one line."""
+    try:
+        return role(config)
+    except (BindError, ConfigError, StartError, JournalError, EngineError) as error:
+        _say(f"s3gw: {error}")
+        return EXIT_START
+
+
+async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.DriveAt, ...]) -> None:
+    """Recover the metadata from the journal if need be, and make the store if it is new."""
+    kv = await app.open_sqlite(config, found.paths, metadata_directory(config))
+    try:
+        record = await app.found_on_drives(kv, config, drives, found.store_id)
+        if record.store_id != found.store_id:
+            raise StartError(
+                f"{metadata_directory(config)} belongs to store {record.store_id}, "
+                f"the drives to store {found.store_id}"
+            )
+        expected = await app.layout_nodes(kv)
+        strangers = [drive.path for drive in drives if drive.drive_id not in expected]
+        for path in strangers:
+            _say(f"warning: drive {path} is not part of the layout and is not used")
+        missing = len(expected) - len(drives) + len(strangers) - len(found.absent)
+        if missing > 0:
+            _say(f"warning: {missing} more drives of this store are not given")
+    finally:
+        await kv.close()
+
+
+async def _store_of_cluster(config: Config) -> str:
+    """The id of the cluster's store; waits a little for etcd. Raises EngineError."""
+    kv = await app.open_etcd(config)
+    started = time.monotonic()
+    try:
+        while True:
+            try:
+                return (await found_store(kv, time.time_ns() // 1_000_000)).store_id
+            except EngineError:
+                if time.monotonic() - started > ETCD_PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(ETCD_RETRY_SECONDS)
+    finally:
+        await kv.close()
+
+
+def _metadata_there(config: Config, found: DriveSet) -> bool:
+    """Whether there is anything to open or recover the metadata from."""
+    metadata = metadata_directory(config)
+    if metadata.exists() and any(metadata.iterdir()):
+        return True
+    if any((drive.path / "journal").exists() for drive in found.drives):
+        return True
+    return not holds_shards(found.drives)
+
+
+def _require_drives(config: Config) -> None:
+    scheme = app.scheme_of(config)
+    count = len(config.drive) or config.drives
+    if count < scheme.width:
+        raise ConfigError(
+            f"profile {config.profile} needs {scheme.width} drives, {count} are given"
+        )
+
+
+def _require_etcd(config: Config) -> None:
+    if not config.etcd:
+        raise ConfigError("name the etcd endpoints with --etcd URL[,URL…]")
+
+
+def _places(found: DriveSet) -> tuple[app.DriveAt, ...]:
+    return tuple(
+        app.DriveAt(str(drive.path), drive.identity.drive_id, drive.identity.nonce)
+        for drive in found.drives
+    )
+
+
+def _processes(config: Config) -> int:
+    return config.processes or len(os.sched_getaffinity(0))
+
+
+def _with_credentials(config: Config) -> Config:
+    """Root's keys: from the configuration, else kept in the data directory, made on first start."""
+    if config.root_access_key:
+        return config
+    path = Path(config.data).absolute() / CREDENTIALS_FILE
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=Credentials)
+    except FileNotFoundError:
+        kept = Credentials("S3GW" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(kept))
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StartError(f"{path} cannot be read: {error}") from error
+    return msgspec.structs.replace(
+        config, root_access_key=kept.access_key, root_secret_key=kept.secret_key
+    )
+
+
+ANNOUNCEMENT = """
+s3gw is up.
+
+  S3 endpoint   {endpoint}   (region {region})
+  admin         http://{admin}
+  access key    {access_key}
+  secret key    {secret_key}
+
+aws cli:
+
+  export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key}
+  export AWS_DEFAULT_REGION={region} AWS_ENDPOINT_URL={endpoint}
+  aws s3 mb s3://my-bucket
+  aws s3 cp README.md s3://my-bucket/
+
+boto3 (with the variables above):
+
+  python3 -c "import boto3; print(boto3.client('s3').list_buckets()['Buckets'])"
+
+rclone:
+
+  export RCLONE_CONFIG_S3GW_TYPE=s3 RCLONE_CONFIG_S3GW_PROVIDER=Minio
+  export RCLONE_CONFIG_S3GW_ENDPOINT={endpoint}
+  export RCLONE_CONFIG_S3GW_ACCESS_KEY_ID={access_key}
+  export RCLONE_CONFIG_S3GW_SECRET_ACCESS_KEY={secret_key}
+  rclone copy docs s3gw:my-bucket/docs
+
+Ctrl-C stops it; the next start finds its data in {data}.
+"""
+
+
+def _announce_up(config: Config) -> None:
+    """Endpoint, keys and lines to paste, when the store serves."""
+    _say(
+        ANNOUNCEMENT.format(
+            endpoint=f"http://{config.s3}",
+            region=config.region,
+            admin=config.admin,
+            access_key=shlex.quote(config.root_access_key),
+            secret_key=shlex.quote(config.root_secret_key),
+            data=Path(config.data).absolute(),
+        )
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr if text.startswith("s3gw:") else sys.stdout, flush=True)
+
+
+ROLES: dict[str, Callable[[Config], int]] = {"up": up, "gateway": gateway, "node": node}
