@@ -158,7 +158,8 @@ def parse_footer(name: ShardName, data: Buffer) -> Footer:
         raise ShardCorrupt("footer is cut")
     _, payload_bytes = _FOOTER_SIZES.unpack(view[length : length + 16])
     (checksum,) = _CHECKSUM.unpack(view[length + 16 : length + 24])
-    if checksum != _footer_crc(name, view[:length], payload_bytes):
+    zeros = view[length + 12 : length + 16]  # covered by the checksum as zeros
+    if any(zeros) or checksum != _footer_crc(name, view[:length], payload_bytes):
         raise ShardCorrupt("footer is damaged")
     return Footer(bytes(view[:length]), payload_bytes)
 

@@ -50,6 +50,7 @@ def test_whole_shards_are_accepted_in_pieces_of_any_size(
     assert stream_accepts(NAME, data, cuts)
 
 
+@example(0, 1, 86, 1, [])
 @given(sizes, blocks, st.integers(0, 100_000), st.integers(1, 255), st.lists(st.integers(0, 3000)))
 def test_a_changed_byte_is_always_noticed(
     size: int, block_bytes: int, at: int, flip: int, cuts: list[int]
@@ -111,6 +112,14 @@ def test_another_shard_in_its_place_is_noticed(other: ShardName) -> None:
     disguised = build_header(NAME, 100) + data[64:]
     assert not check_bytes(NAME, disguised).whole
     assert not stream_accepts(NAME, disguised, [])
+
+
+def test_every_byte_of_a_shard_is_covered_by_a_checksum() -> None:
+    data = shard(30, 10)
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+        assert not check_bytes(NAME, changed).whole, at
+        assert not stream_accepts(NAME, changed, [at]), at
 
 
 def test_swapped_blocks_are_noticed_and_named() -> None:
