@@ -31,6 +31,7 @@ from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership, Registration
 from s3gw.cluster.topology import Topology
 from s3gw.config import Config, host_and_port
+from s3gw.drives import metadata_directory
 from s3gw.identities.root import Root
 from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
@@ -211,7 +212,7 @@ async def up_worker(context: WorkerContext) -> None:
     """A process of `s3gw up`: a gateway with the drives in it."""
     task: Task = context.payload
     async with AsyncExitStack() as stack:
-        metadata = Path(task.config.data).absolute() / "metadata"
+        metadata = metadata_directory(task.config)
         kv = await open_sqlite(task.config, task.paths, metadata)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, 0)
