@@ -343,6 +343,8 @@ class Connection(asyncio.BufferedProtocol):
     def reset(self) -> None:
         """Close at once, with a reset, so that nothing unsent lingers in the kernel and the client
         cannot take what it has for the whole."""
+        if self.phase is _CLOSED:
+            return
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
@@ -378,10 +380,10 @@ class Connection(asyncio.BufferedProtocol):
                 self.close()
         elif self.exchange is not None and self.exchange.started:
             self._discarded_enough()
-        elif self.phase is _BODY:
+        elif self.phase is _BODY and self.exchange is not None:
             moved = self._received - self._received_before
             self._received_before = self._received
-            if moved < PROGRESS_BYTES_MIN and self.transport.is_reading():
+            if moved < PROGRESS_BYTES_MIN and self.exchange.awaits_body:
                 self.refuse(ProtocolError(408, "the request body stalled"))
             else:
                 self.deadline = now + self.options.body_idle_seconds

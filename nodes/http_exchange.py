@@ -56,6 +56,10 @@ class Signal:
         finally:
             self._future = None
 
+    @property
+    def awaited(self) -> bool:
+        return self._future is not None
+
     def wake(self) -> None:
         future = self._future
         if future is not None and not future.done():
@@ -169,6 +173,11 @@ class Exchange:
         """Nothing can be received or sent any more."""
         self._over = True
         self.disconnect()
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the application waits for more of the request's body."""
+        return self._readable.awaited
 
     async def receive(self) -> Message:
         while True:

@@ -339,7 +339,10 @@ class LocalShardWriter:
             await self._flushed()
             self._start_flush(last=True)
             await self._flushed()
-        except BaseException:
+        except asyncio.CancelledError:
+            self._drive._threads.start(self._drop)
+            raise
+        except Exception:
             await self._give_up()
             raise
         await self._drive._publish(self._directory, self._name, (), self._file)
