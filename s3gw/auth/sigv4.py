@@ -303,6 +303,7 @@ def _from_header(request: Request, authorization: bytes, regions: Collection[str
             MissingHeaderName="x-amz-content-sha256",
         )
     payload = parse_payload(line)
+    components = _components(rest)
     timestamp, when = _header_time(headers)
     if abs(request.now - when) > CLOCK_SKEW_SECONDS_MAX:
         raise RequestTimeTooSkewed(
@@ -310,7 +311,6 @@ def _from_header(request: Request, authorization: bytes, regions: Collection[str
             ServerTime=iso8601_seconds(request.now),
             MaxAllowedSkewMilliseconds=str(CLOCK_SKEW_SECONDS_MAX * 1000),
         )
-    components = _components(rest)
     access_key, scope = _scope(
         components[b"Credential"],
         timestamp,

@@ -7,16 +7,15 @@ from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.publish import Target
 from s3gw.operations.call import Call
-from s3gw.operations.present import current_of
+from s3gw.operations.present import check_version, current_of
 from s3gw.wire.conditions import COPY_SOURCE_PREFIX, ReadConditions
 from s3gw.wire.copy_source import parse_copy_source
 
 
 async def load_source(call: Call) -> Target:
-    """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, NoSuchVersion."""
+    """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, InvalidArgument."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
-    if named.version_id not in (None, "null"):
-        raise errors.NoSuchVersion(Key=named.key, VersionId=str(named.version_id))
+    check_version(named.version_id)
     source = await publish.read_target(call.storage, named.bucket, named.key)
     if source.visible is None:
         raise errors.NoSuchKey(Key=named.key)

@@ -9,8 +9,7 @@ from s3gw import errors, limits
 from s3gw.objects import publish
 from s3gw.objects.delete import delete_object as remove_object
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.delete_object import check_version
-from s3gw.operations.present import current_of
+from s3gw.operations.present import check_version, current_of
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.wire import xml
 from s3gw.wire.conditions import WriteConditions

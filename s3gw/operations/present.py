@@ -38,14 +38,21 @@ def current_of(record: ObjectRecord | None) -> Current | None:
 def visible(call: Call) -> ObjectRecord:
     """The key's visible version, or the `versionId=null` one. Raises NoSuchKey, NoSuchVersion."""
     version_id = call.query.get("versionId")
+    check_version(version_id)
     record = call.target.visible
-    if version_id is not None and version_id != "null":
-        raise errors.NoSuchVersion(Key=call.key, VersionId=version_id)
     if record is None:
         if version_id is not None:
             raise errors.NoSuchVersion(Key=call.key, VersionId=version_id)
         raise errors.NoSuchKey(Key=call.key)
     return record
+
+
+def check_version(version_id: str | None) -> None:
+    """Without versioning a key has one version, `null`. Raises InvalidArgument."""
+    if version_id not in (None, "null"):
+        raise errors.InvalidArgument(
+            "Invalid version id specified", ArgumentName="versionId", ArgumentValue=str(version_id)
+        )
 
 
 def checksum_headers(checksums: Checksums) -> list[tuple[str, str]]:

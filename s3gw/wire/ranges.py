@@ -74,7 +74,11 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
         first, last = start, min(end, size - 1)
         satisfiable = first < size
     if not satisfiable:
-        raise InvalidRange(RangeRequested=header, ActualObjectSize=str(size))
+        raise InvalidRange(
+            headers={"Content-Range": f"bytes */{size}"},
+            RangeRequested=header,
+            ActualObjectSize=str(size),
+        )
     return ByteRange(first, last, size)
 
 

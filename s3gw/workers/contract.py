@@ -1,0 +1,58 @@
+"""What a background worker is, and how its commits are tied to its lock.
+
+A worker does bounded units of work. Safety never rests on its lock: every commit is guarded by
+the records it was decided on, and deletions carry the placement group's revision. The lock keeps
+two processes from doing the same work twice; the commits of a worker that has lost it fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from s3gw.kv.interface import At, Conflict
+from s3gw.metadata.store import Store, Transaction
+
+
+class ClaimLost(Exception):
+    """Another process holds the worker's lock by now, or nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The lock of a worker as this process took it; without a key, no lock at all."""
+
+    key: bytes = b""
+    revision: int = 0
+
+
+UNCLAIMED = Claim()
+
+
+async def commit(store: Store, claim: Claim, tx: Transaction) -> int:
+    """Commit a worker's transaction under its lock. Raises ClaimLost, and what `apply` raises."""
+    if claim.key:
+        tx.guards.insert(0, At(claim.key, claim.revision))
+    try:
+        return await store.apply(tx)
+    except Conflict as conflict:
+        if claim.key and isinstance(conflict.guard, At) and conflict.guard.key == claim.key:
+            raise ClaimLost(claim.key.decode()) from conflict
+        raise
+
+
+class Worker(Protocol):
+    """Background work of one kind. `name` names its lock, and `exclusive` says that only one
+    process at a time does it; others keep something of their own process in step."""
+
+    name: str
+    exclusive: bool
+
+    async def work(self, claim: Claim) -> bool:
+        """Do one bounded unit; say whether there may be more at once. Whoever stops the worker
+        waits for it. May raise anything: the runner logs it and tries again later."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when it is time to look again. Cancelled at will."""
+        ...

@@ -1,0 +1,140 @@
+"""Runs the workers of one process: each exclusive one only while its lock is held.
+
+A lock is a key under the process's own lease, so it is free again when the process dies. The
+lock's value names this runner: a lock whose taking had an unknown outcome is found again by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from s3gw.kv.interface import Conflict, EngineError, LeaseLost, Put
+from s3gw.metadata import keys
+from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
+from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, Worker
+
+log = logging.getLogger(__name__)
+
+LOCK_RETRY_SECONDS = 5.0
+BACKOFF_SECONDS_MIN = 1.0
+BACKOFF_SECONDS_MAX = 300.0
+STOP_SECONDS_MAX = 30.0
+
+Sleep = Callable[[float], Awaitable[object]]
+
+
+class Runner:
+    """The workers of one process. `lease` is its lease, 0 while it has none."""
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Callable[[], int],
+        workers: Sequence[Worker],
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._workers = workers
+        self._sleep = sleep
+        self._identity = os.urandom(16)
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start all workers; returns at once."""
+        self._tasks = [
+            asyncio.create_task(self._tend(worker), name=f"worker {worker.name}")
+            for worker in self._workers
+        ]
+
+    async def stop(self) -> None:
+        """Let the units in progress end, give the locks back. Units that take longer than
+        STOP_SECONDS_MAX are cancelled, which is safe as a crash is."""
+        self._stopping.set()
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS_MAX)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _tend(self, worker: Worker) -> None:
+        claim: Claim | None = None if worker.exclusive else UNCLAIMED
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    claim = await self._hold(worker, claim)
+                    if claim is None:
+                        await self._pause(LOCK_RETRY_SECONDS)
+                        continue
+                    more = await worker.work(claim)
+                    failures = 0
+                except ClaimLost:
+                    log.info("worker %s: its lock was lost", worker.name)
+                    claim = None
+                except Exception:
+                    log.exception("worker %s failed", worker.name)
+                    await self._pause(min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2**failures))
+                    failures = min(failures + 1, 16)
+                else:
+                    if not more:
+                        await self._unless_stopping(_awaited(worker.wait()))
+        finally:
+            if claim is not None and claim.key:
+                await self._release(claim)
+
+    async def _hold(self, worker: Worker, claim: Claim | None) -> Claim | None:
+        """The worker's lock, held before or taken now; None while another has it."""
+        if not worker.exclusive:
+            return UNCLAIMED
+        key = keys.lock(worker.name)
+        (item,) = (await self._store.kv.get_many([key])).items
+        if item is not None:
+            if claim is not None and item.revision == claim.revision:
+                return claim
+            return Claim(key, item.revision) if item.value == self._identity else None
+        lease = self._lease()
+        if not lease:
+            return None
+        tx = Transaction()
+        tx.expect(key, 0)
+        tx.writes[key] = Put(key, self._identity, lease)
+        tx.witness = key
+        try:
+            return Claim(key, await self._store.apply(tx))
+        except (Conflict, LeaseLost, OutcomeUnknown):
+            return None  # another was faster; or ours is found by its value next time
+
+    async def _release(self, claim: Claim) -> None:
+        tx = Transaction()
+        tx.expect(claim.key, claim.revision)
+        tx.delete(claim.key)
+        try:
+            await self._store.apply(tx)
+        except (EngineError, OutcomeUnknown) as error:
+            log.info("lock %r was not given back: %s", claim.key, error)
+
+    async def _pause(self, seconds: float) -> None:
+        await self._unless_stopping(_awaited(self._sleep(seconds)))
+
+    async def _unless_stopping(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait, but not beyond the start of a stop."""
+        waiter = asyncio.ensure_future(waiting)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([waiter, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            waiter.cancel()
+            await asyncio.gather(stop, waiter, return_exceptions=True)
+
+
+async def _awaited(work: Awaitable[object]) -> None:
+    await work
