@@ -9,6 +9,7 @@ node processes, two gateways).
 import os
 import secrets
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -28,7 +29,6 @@ BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
 REGION = "us-east-1"
 DOMAIN = os.environ.get("S3_DOMAIN", "s3.test")
 """The name below which buckets are host names (virtual-host-style addressing)."""
-DELETE_PAGE_KEYS = 1000
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,24 @@ def http(server: Server) -> S3Http:
     return server.http()
 
 
+def _fits_xml(key: str) -> bool:
+    """Whether XML 1.0, and so a DeleteObjects request, can hold the key."""
+    return all(char >= " " and char not in "\ufffe\uffff" for char in key)
+
+
 def empty_bucket(s3: Any, name: str) -> None:
-    while True:
-        page = s3.list_objects_v2(Bucket=name, MaxKeys=DELETE_PAGE_KEYS)
-        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
-        if not keys:
-            break
-        reply = s3.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
-        assert not reply.get("Errors"), reply["Errors"]
-    for upload in s3.list_multipart_uploads(Bucket=name).get("Uploads", []):
-        s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
+    while found := s3.list_objects_v2(Bucket=name).get("Contents", []):
+        keys = [entry["Key"] for entry in found]
+        for key in (key for key in keys if not _fits_xml(key)):
+            s3.delete_object(Bucket=name, Key=key)
+        objects = [{"Key": key} for key in keys if _fits_xml(key)]
+        if objects:
+            reply = s3.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
+            assert not reply.get("Errors"), reply["Errors"]
+    uploads = s3.list_multipart_uploads(Bucket=name, EncodingType="url").get("Uploads", [])
+    for upload in uploads:
+        key = urllib.parse.unquote_plus(upload["Key"])
+        s3.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload["UploadId"])
 
 
 MakeBucket = Callable[[], str]
@@ -168,6 +176,8 @@ def upload_parts(s3: Any) -> Callable[..., Any]:
     def upload(bucket: str, key: str, bodies: list[bytes], **create: Any) -> Any:
         created = s3.create_multipart_upload(Bucket=bucket, Key=key, **create)
         target = {"Bucket": bucket, "Key": key, "UploadId": created["UploadId"]}
+        if "ChecksumAlgorithm" in create:
+            target["ChecksumAlgorithm"] = create["ChecksumAlgorithm"]
         parts = []
         for number, body in enumerate(bodies, 1):
             reply = s3.upload_part(**target, PartNumber=number, Body=body)

@@ -51,6 +51,10 @@ def test_the_scope_of_another_region_is_refused_with_the_right_one(server, key):
     assert b"<Region>us-east-1</Region>" in reply.body
 
 
+def _signed(http, key, **headers):
+    return http.signed_headers("GET", key, "", headers, hashlib.sha256(b"").hexdigest())[0]
+
+
 @pytest.mark.parametrize(
     "authorization",
     [
@@ -60,7 +64,7 @@ def test_the_scope_of_another_region_is_refused_with_the_right_one(server, key):
     ],
 )
 def test_a_malformed_authorization_is_refused(http, key, authorization):
-    headers = {"authorization": authorization, "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    headers = {**_signed(http, key), "authorization": authorization}
     reply = http.send("GET", key, headers=headers)
     assert (reply.status, reply.code) == (400, "AuthorizationHeaderMalformed")
 
@@ -69,10 +73,6 @@ def test_a_malformed_authorization_is_refused(http, key, authorization):
 def test_another_scheme_is_refused(http, key, authorization):
     reply = http.send("GET", key, headers={"authorization": authorization})
     assert (reply.status, reply.code) == (400, "InvalidArgument")
-
-
-def _signed(http, key, **headers):
-    return http.signed_headers("GET", key, "", headers, hashlib.sha256(b"").hexdigest())[0]
 
 
 def test_a_changed_header_path_or_query_is_refused(http, key):
