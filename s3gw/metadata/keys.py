@@ -18,7 +18,7 @@
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
-    lock/<name>, process/<lease:8>
+    lock/<name>, cursor/<worker>, process/<lease:8>
 
 Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
 newest version of a key comes first.
@@ -27,7 +27,7 @@ newest version of a key comes first.
 0x00 0x01. "a" (61 00 01) then sorts before "a\\x00" (61 00 ff 00 01) and before "ab" (61 62 00 01).
 
 A holder is what refers to a blob: `o<bucket>/<key*><sequence:8>`, `p<upload:16><number:2>` for a
-part and `m<upload:16>` for the blob of a manifest.
+part, `m<upload:16>` for the blob of a manifest, and `j<blob:16>` for the re-encoding of a blob.
 """
 
 from __future__ import annotations
@@ -169,6 +169,17 @@ def manifest_blob_holder(upload_id: bytes) -> bytes:
     return b"m" + upload_id
 
 
+def job_holder(old_blob: bytes) -> bytes:
+    return b"j" + old_blob
+
+
+def split_object_holder(holder: bytes) -> tuple[str, str, int]:
+    """Bucket, key and sequence of an object version's holder."""
+    bucket_name, rest = holder[1:].split(b"/", 1)
+    key, sequence = unended(rest)
+    return bucket_name.decode(), key, int.from_bytes(sequence, "big")
+
+
 def pg_blobs(profile: str, pg: int) -> bytes:
     return b"blob/" + profile.encode() + b"/" + pg.to_bytes(2, "big")
 
@@ -249,6 +260,12 @@ def garbage_due(due_ms: int) -> bytes:
     return GARBAGE + (due_ms + 1).to_bytes(8, "big")
 
 
+def garbage_parts(key: bytes) -> tuple[int, bytes, bytes]:
+    """Due time, blob or manifest, and holder of a queue entry."""
+    rest = key[len(GARBAGE) :]
+    return int.from_bytes(rest[:8], "big"), rest[8:24], rest[24:]
+
+
 def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> bytes:
     return (
         REPAIRS
@@ -262,6 +279,15 @@ def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> b
 
 def lock(name: str) -> bytes:
     return b"lock/" + name.encode()
+
+
+def cursor(worker: str) -> bytes:
+    """How far a worker has come that walks over everything."""
+    return b"cursor/" + worker.encode()
+
+
+def counts(profile: str, pg: int) -> bytes:
+    return COUNTS + profile.encode() + b"/" + pg.to_bytes(2, "big")
 
 
 def process(lease: int) -> bytes:

@@ -190,13 +190,24 @@ class Garbage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Repair(msgspec.Struct, array_like=True, frozen=True):
-    """A queue entry of the repair worker: what is known to be wrong with a blob."""
+    """A queue entry of the repair worker: what is known to be wrong with a blob. It is not looked
+    at before `not_before_ms`. `copy` is the blob that is to replace it, once that is written."""
 
     profile: str
     pg: int
     blob: bytes
     reason: str
     queued_ms: int
+    not_before_ms: int = 0
+    attempts: int = 0
+    copy: BlobRef | None = None
+
+
+class Cursor(msgspec.Struct, array_like=True, frozen=True):
+    """The placement group that a walking worker comes to next."""
+
+    profile: str
+    pg: int
 
 
 class Usage(msgspec.Struct, array_like=True, frozen=True):

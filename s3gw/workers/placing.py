@@ -91,15 +91,15 @@ async def unlink(
     return False
 
 
-
 async def delete_shard(
     storage: Storage, node_id: str, name: ShardName, pg_revision: int, members: frozenset[str]
 ) -> Deletion:
     """Delete a shard from one node."""
     directory = storage.blobs.directory
     node = directory.get(node_id)
+    unanswered = Deletion.UNKNOWN if node_id in members else Deletion.CONFIRMED
     if node is None or not node.usable(directory.clock()):
-        return Deletion.UNKNOWN if node_id in members else Deletion.CONFIRMED
+        return unanswered
     try:
         async with asyncio.timeout(DELETE_SECONDS_MAX):
             await node.drive.delete(name, pg_revision)
@@ -107,6 +107,6 @@ async def delete_shard(
         return Deletion.STALE
     except (DriveError, DriveRefused, TimeoutError):
         node.failed(directory.clock())
-        return Deletion.UNKNOWN
+        return unanswered
     node.answered()
     return Deletion.CONFIRMED

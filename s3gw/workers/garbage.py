@@ -1,0 +1,297 @@
+"""The collector: takes away what nothing refers to any more.
+
+The queue is ordered by due time and read in slices of time. An entry names a dropped reference,
+or a manifest whose parts are to be looked at (`s3gw.workers.manifests`).
+
+**A dropped reference.** Everything under the blob's prefix is read at one revision:
+
+* another reference is there, live or dropped: this one and its entry are removed. The commit is
+  guarded by the other one too, so that of two dropped references that see each other only one
+  goes: the last one always finds itself alone.
+* a long read is registered: the entry waits.
+* nothing else: no live reference can appear any more (one is only ever made from a live one), so
+  the shards are unlinked on every node that may hold one. Only when all of these have confirmed,
+  or have left the layout, reference and entry go. A node that is down makes the entry wait; the
+  entries behind it do not.
+
+A crash anywhere leaves the entry, and everything here may be done twice. The count of a group
+falls with the entry that raised it, so that it is exact whoever dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from s3gw.kv.interface import Conflict, Item
+from s3gw.metadata import keys
+from s3gw.metadata.records import Garbage, Reference, decode
+from s3gw.metadata.store import OutcomeUnknown, Transaction
+from s3gw.objects.storage import Storage
+from s3gw.workers import manifests, placing
+from s3gw.workers.contract import UNCLAIMED, Claim, commit
+
+log = logging.getLogger(__name__)
+
+SLICE_MS = 10_000
+BATCH_ENTRIES = 100
+ENTRIES_PER_COMMIT = 24
+RETRY_MS = 10 * 60 * 1000
+INTERVAL_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class GarbageReport:
+    """What a run did: queue entries removed, blobs unlinked, manifests freed; entries that wait
+    for a node or a reader; entries left because others changed them."""
+
+    entries: int = 0
+    blobs: int = 0
+    manifests: int = 0
+    waiting: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """A queue entry as read."""
+
+    key: bytes
+    revision: int
+    garbage: Garbage
+
+    @property
+    def due_ms(self) -> int:
+        return keys.garbage_parts(self.key)[0]
+
+    @property
+    def identity(self) -> bytes:
+        """The blob or manifest."""
+        return keys.garbage_parts(self.key)[1]
+
+    @property
+    def holder(self) -> bytes:
+        return keys.garbage_parts(self.key)[2]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is to be committed for an entry. `seen` are keys that must still be as read."""
+
+    entry: Entry
+    seen: dict[bytes, int] = field(default_factory=dict)
+    deletes: list[bytes] = field(default_factory=list)
+    puts: dict[bytes, msgspec.Struct] = field(default_factory=dict)
+    count: tuple[bytes, int] | None = None
+    unlinked: bool = False
+    waits: bool = False
+
+    def add_to(self, tx: Transaction) -> None:
+        for key, revision in self.seen.items():
+            tx.expect(key, revision)
+        for key in self.deletes:
+            tx.delete(key)
+        for key, record in self.puts.items():
+            tx.put(key, record)
+        if self.count is not None:
+            key, size = self.count
+            tx.count(key, -1, -size)
+
+
+class GarbageCollector:
+    """The worker. One unit is one batch of due entries."""
+
+    name = "garbage"
+    exclusive = True
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        retry_ms: int = RETRY_MS,
+        interval_seconds: float = INTERVAL_SECONDS,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._storage = storage
+        self._retry_ms = retry_ms
+        self._interval_seconds = interval_seconds
+        self._sleep = sleep
+        self._position = keys.GARBAGE
+        self._slice_end = keys.GARBAGE
+
+    async def wait(self) -> None:
+        await self._sleep(self._interval_seconds)
+
+    async def work(self, claim: Claim) -> bool:
+        return await self._batch(claim, GarbageReport())
+
+    async def run_once(self, claim: Claim = UNCLAIMED) -> GarbageReport:
+        """Collect all that is due, and what that makes due."""
+        report = GarbageReport()
+        self._position = self._slice_end = keys.GARBAGE
+        while True:
+            before = report.entries + report.waiting
+            while await self._batch(claim, report):
+                pass
+            if report.entries + report.waiting == before:
+                return report
+
+    async def _batch(self, claim: Claim, report: GarbageReport) -> bool:
+        """Work on the next due entries; False at the end of what is due."""
+        items = await self._next_items()
+        if not items:
+            return False
+        entries = [Entry(item.key, item.revision, decode(Garbage, item.value)) for item in items]
+        for wave in one_per_blob(entry for entry in entries if entry.garbage.reference):
+            await self._collect(claim, wave, report)
+        for entry in entries:
+            if not entry.garbage.reference:
+                await self._free_manifest(claim, entry, report)
+        return True
+
+    async def _next_items(self) -> list[Item]:
+        kv = self._storage.store.kv
+        end = keys.garbage_due(self._storage.clock_ms())
+        while self._position < end:
+            if self._position < self._slice_end:
+                page = await kv.scan(self._position, self._slice_end, limit=BATCH_ENTRIES)
+                self._position = page.items[-1].key + b"\x00" if page.items else self._slice_end
+                if page.items:
+                    return page.items
+            else:
+                page = await kv.scan(self._position, end, limit=1, keys_only=True)
+                if not page.items:
+                    break
+                self._position = page.items[0].key
+                due_ms = keys.garbage_parts(self._position)[0]
+                self._slice_end = min(end, keys.garbage_due(due_ms + SLICE_MS))
+        self._position = self._slice_end = keys.GARBAGE
+        return []
+
+    async def _collect(self, claim: Claim, entries: Sequence[Entry], report: GarbageReport) -> None:
+        """Decide on entries of different blobs side by side, and commit the verdicts."""
+        storage = self._storage
+        reading = await storage.store.kv.get_many([entry.garbage.reference for entry in entries])
+        members = await placing.layout_nodes(storage)
+        topology = storage.blobs.topology
+        names = [keys.split_reference(entry.garbage.reference) for entry in entries]
+        await placing.refresh_groups(
+            storage, [topology.group_of(profile, blob) for profile, _, blob, _ in names]
+        )
+        verdicts = await asyncio.gather(
+            *(
+                self._decide(entry, item, members)
+                for entry, item in zip(entries, reading.items, strict=True)
+            )
+        )
+        for first in range(0, len(verdicts), ENTRIES_PER_COMMIT):
+            await self._settle(claim, verdicts[first : first + ENTRIES_PER_COMMIT], report)
+
+    async def _decide(self, entry: Entry, item: Item | None, members: frozenset[str]) -> Verdict:
+        verdict = Verdict(entry, {entry.key: entry.revision}, [entry.key])
+        if item is None:
+            return verdict
+        reference = decode(Reference, item.value)
+        profile, pg, blob, _ = keys.split_reference(item.key)
+        verdict.count = keys.count(profile, pg, reference.bucket), reference.size
+        verdict.seen[item.key] = item.revision
+        if reference.dropped_due_ms != entry.due_ms:
+            # The same holder took the blob again (a copy onto a key that was free at the same
+            # revision): two raises of the count, one reference. Only this entry's raise goes.
+            return verdict
+        kv = self._storage.store.kv
+        prefix = keys.blob(profile, pg, blob)
+        page = await kv.scan(prefix, keys.after_prefix(prefix), limit=2)
+        others = [other for other in page.items if other.key != item.key]
+        if others:
+            verdict.seen[others[0].key] = others[0].revision
+            verdict.deletes.append(item.key)
+            return verdict
+        if await self._is_read(blob, page.revision) or not await placing.unlink(
+            self._storage, profile, blob, reference.nodes, members
+        ):
+            return self._postponed(entry, item, reference)
+        verdict.deletes.append(item.key)
+        verdict.unlinked = True
+        return verdict
+
+    async def _is_read(self, identity: bytes, revision: int) -> bool:
+        """Whether a long read of a blob or manifest was registered at a revision."""
+        prefix = keys.readings(identity)
+        page = await self._storage.store.kv.scan(
+            prefix, keys.after_prefix(prefix), limit=1, revision=revision
+        )
+        return bool(page.items)
+
+    def _postponed(self, entry: Entry, item: Item, reference: Reference) -> Verdict:
+        due_ms = self._storage.clock_ms() + self._retry_ms
+        later = keys.garbage(due_ms, entry.identity, entry.holder)
+        return Verdict(
+            entry,
+            {entry.key: entry.revision, item.key: item.revision},
+            [entry.key],
+            {
+                later: entry.garbage,
+                item.key: msgspec.structs.replace(reference, dropped_due_ms=due_ms),
+            },
+            waits=True,
+        )
+
+    async def _settle(
+        self, claim: Claim, verdicts: Sequence[Verdict], report: GarbageReport
+    ) -> None:
+        """Commit verdicts together; when somebody else changed one, each on its own."""
+        tx = Transaction()
+        for verdict in verdicts:
+            verdict.add_to(tx)
+        try:
+            await commit(self._storage.store, claim, tx)
+        except (Conflict, OutcomeUnknown):
+            if len(verdicts) == 1:
+                report.lost += 1
+                return
+            for verdict in verdicts:
+                await self._settle(claim, [verdict], report)
+            return
+        for verdict in verdicts:
+            report.waiting += verdict.waits
+            report.entries += not verdict.waits
+            report.blobs += verdict.unlinked
+
+    async def _free_manifest(self, claim: Claim, entry: Entry, report: GarbageReport) -> None:
+        """Free what an entry about a manifest allows."""
+        storage = self._storage
+        freeing = manifests.Freeing(storage, claim, entry.garbage, entry.identity, entry.holder)
+        try:
+            state = await freeing.free()
+            verdict = Verdict(entry, {entry.key: entry.revision}, [entry.key])
+            verdict.seen |= freeing.seen
+            verdict.deletes += freeing.deletes
+            if state is manifests.State.READ:
+                due_ms = storage.clock_ms() + self._retry_ms
+                later = keys.garbage(due_ms, entry.identity, entry.holder)
+                verdict = Verdict(entry, {entry.key: entry.revision}, [entry.key], waits=True)
+                verdict.puts[later] = entry.garbage
+        except (Conflict, OutcomeUnknown):
+            report.lost += 1
+            return
+        await self._settle(claim, [verdict], report)
+        report.manifests += state is manifests.State.FREED
+
+
+def one_per_blob(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """The entries in rounds, so that no blob is twice in a round: references of one blob that are
+    due together must see each other go."""
+    waves: list[dict[bytes, Entry]] = []
+    for entry in entries:
+        for wave in waves:
+            if entry.identity not in wave:
+                wave[entry.identity] = entry
+                break
+        else:
+            waves.append({entry.identity: entry})
+    return [list(wave.values()) for wave in waves]

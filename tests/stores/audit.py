@@ -1,0 +1,141 @@
+"""The truth of a store, recomputed from its records and drives, against what it says itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from nodes.check import check_bytes
+from nodes.protocol import ShardName
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    Count,
+    ManifestPage,
+    ManifestRef,
+    ObjectRecord,
+    PartRecord,
+    Reference,
+    Usage,
+    decode,
+)
+from tests.stores.memory_store import MemoryCluster, Process
+
+
+class Audit:
+    """One look at everything."""
+
+    def __init__(self, cluster: MemoryCluster, process: Process) -> None:
+        self.cluster = cluster
+        self.process = process
+        self.items = dict(cluster.engine.items)
+
+    def under(self, prefix: bytes) -> dict[bytes, bytes]:
+        return {key: item.value for key, item in self.items.items() if key.startswith(prefix)}
+
+    def references(self) -> dict[bytes, Reference]:
+        return {key: decode(Reference, value) for key, value in self.under(keys.BLOBS).items()}
+
+    def held(self) -> dict[bytes, BlobRef]:
+        """What objects, parts and manifests say they hold: reference key to blob."""
+        topology = self.process.topology
+        found: dict[bytes, BlobRef] = {}
+
+        def note(ref: BlobRef, holder: bytes) -> None:
+            number = topology.group_of(ref.profile, ref.blob).number
+            found[keys.reference(ref.profile, number, ref.blob, holder)] = ref
+
+        for key, value in self.under(keys.OBJECTS).items():
+            record = decode(ObjectRecord, value)
+            bucket, name = key[len(keys.OBJECTS) :].split(b"/", 1)
+            if isinstance(record.data, BlobRef):
+                holder = keys.object_holder(bucket.decode(), name.decode(), record.sequence)
+                note(record.data, holder)
+            elif isinstance(record.data, ManifestRef):
+                manifest = record.data.manifest
+                note(record.data.blob, keys.manifest_blob_holder(manifest))
+                for page in range(len(record.data.page_offsets)):
+                    stored = self.items[keys.manifest_page(manifest, page)].value
+                    for part in decode(ManifestPage, stored).parts:
+                        note(part.blob, keys.part_holder(manifest, part.number))
+        for upload in self.uploads():
+            for value in self.under(keys.parts(upload)).values():
+                part = decode(PartRecord, value)
+                note(part.blob, keys.part_holder(upload, part.number))
+        return found
+
+    def uploads(self) -> list[bytes]:
+        return [key[-16:] for key in self.under(keys.UPLOADS)]
+
+    def usage(self) -> Usage:
+        usage = Usage()
+        for value in self.under(keys.OBJECTS).values():
+            usage += Usage(objects=1, bytes=decode(ObjectRecord, value).size)
+        for upload in self.uploads():
+            usage += Usage(uploads=1)
+            for value in self.under(keys.parts(upload)).values():
+                usage += Usage(pending_bytes=decode(PartRecord, value).size)
+        return usage
+
+    def check_held(self) -> None:
+        """Nothing that is held lacks a live reference or can no longer be read."""
+        references = self.references()
+        for key, ref in self.held().items():
+            assert key in references, f"no reference {key!r}"
+            assert references[key].dropped_due_ms == 0, f"dropped, but held: {key!r}"
+            self.check_readable(ref)
+
+    def check_readable(self, ref: BlobRef) -> None:
+        scheme, nodes, group = self.process.topology.location(ref)
+        good = []
+        for index, node in enumerate(nodes):
+            name = ShardName(ref.profile, group.number, ref.blob, index)
+            data = self.cluster.drives[node].shards.get(name) if node else None
+            if data is not None and check_bytes(name, data).whole:
+                good.append(index)
+        assert scheme.decodable(good), f"blob {ref.blob.hex()} has only shards {good}"
+
+    def check_usage(self) -> None:
+        """The usage slots say what the records say."""
+        told = Usage()
+        for value in self.under(b"usage/").values():
+            told += decode(Usage, value)
+        assert told == self.usage()
+
+    def check_counts(self) -> None:
+        """`count/` says how many references there are, live and dropped."""
+        truth: Counter[bytes] = Counter()
+        size: Counter[bytes] = Counter()
+        for key, reference in self.references().items():
+            profile, pg, _, _ = keys.split_reference(key)
+            count = keys.count(profile, pg, reference.bucket)
+            truth[count] += 1
+            size[count] += reference.size
+        told = {key: decode(Count, value) for key, value in self.under(keys.COUNTS).items()}
+        for key, count_record in told.items():
+            assert count_record == Count(truth[key], size[key]), key
+        assert set(truth) <= set(told)
+
+    def check_at_rest(self) -> None:
+        """No garbage, nothing dropped, no orphan, no leftover; counters are the truth."""
+        self.check_held()
+        self.check_usage()
+        self.check_counts()
+        held = self.held()
+        assert set(self.references()) == set(held)
+        assert not self.under(keys.GARBAGE)
+        live = set(self.uploads())
+        for prefix, length in ((b"part/", 16), (b"holder/", 16)):
+            names = {key[len(prefix) : len(prefix) + length] for key in self.under(prefix)}
+            manifests = {
+                record.data.manifest
+                for record in self.objects()
+                if isinstance(record.data, ManifestRef)
+            }
+            assert names <= (live if prefix == b"part/" else manifests), prefix
+        blobs = {ref.blob for ref in held.values()}
+        for name, drive in self.cluster.drives.items():
+            orphans = {shard for shard in drive.shards if shard.blob not in blobs}
+            assert not orphans, f"{name} holds orphans {orphans}"
+
+    def objects(self) -> list[ObjectRecord]:
+        return [decode(ObjectRecord, value) for value in self.under(keys.OBJECTS).values()]

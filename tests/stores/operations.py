@@ -1,0 +1,90 @@
+"""S3 operations on a process, as short as tests want them."""
+
+from __future__ import annotations
+
+from s3gw.metadata.records import BlobRef, Description, ObjectRecord
+from s3gw.objects import publish
+from s3gw.objects.complete import Completed, Completion, PartChoice, complete_upload
+from s3gw.objects.copy import Copying, copy_object
+from s3gw.objects.delete import delete_object
+from s3gw.objects.multipart import abort_upload, create_upload, find_upload, list_parts, upload_part
+from s3gw.objects.publish import no_check
+from s3gw.objects.read import read_data
+from s3gw.objects.write import put_object
+from tests.stores.memory_store import BUCKET, Bytes, Process
+
+
+async def put(process: Process, key: str, data: bytes) -> ObjectRecord:
+    target = await publish.read_target(process.storage, BUCKET, key)
+    return await put_object(process.storage, target, "owner", Description(), Bytes(data), no_check)
+
+
+async def record(process: Process, key: str) -> ObjectRecord | None:
+    return (await publish.read_target(process.storage, BUCKET, key)).visible
+
+
+async def get(process: Process, key: str, first: int = 0, stop: int | None = None) -> bytes:
+    found = await record(process, key)
+    assert found is not None, f"{key} is not there"
+    end = found.size if stop is None else stop
+    pieces = [
+        bytes(buffer)
+        async for buffers in read_data(process.storage, found.data, first, end)
+        for buffer in buffers
+    ]
+    return b"".join(pieces)
+
+
+async def delete(process: Process, key: str) -> None:
+    target = await publish.read_target(process.storage, BUCKET, key)
+    await delete_object(process.storage, target, no_check)
+
+
+async def copy(process: Process, source: str, key: str) -> ObjectRecord:
+    return await copy_object(
+        process.storage,
+        await publish.read_target(process.storage, BUCKET, source),
+        await publish.read_target(process.storage, BUCKET, key),
+        Copying("owner", Description(), "", no_check, lambda found: None),
+    )
+
+
+async def start(process: Process, key: str) -> bytes:
+    return await create_upload(
+        process.storage,
+        BUCKET,
+        key,
+        "owner",
+        Description(),
+        checksum_algorithm="",
+        checksum_type="",
+    )
+
+
+async def part(process: Process, key: str, upload_id: bytes, number: int, data: bytes) -> None:
+    upload = await find_upload(process.storage, BUCKET, key, upload_id, number)
+    await upload_part(process.storage, upload, number, Bytes(data))
+
+
+async def complete(
+    process: Process, key: str, upload_id: bytes, *, leave_out: tuple[int, ...] = ()
+) -> Completed:
+    parts, _ = await list_parts(process.storage, upload_id)
+    choices = [
+        PartChoice(part.number, part.etag, {})
+        for part in parts.records
+        if part.number not in leave_out
+    ]
+    completion = Completion(choices, no_check, {}, "", -1)
+    return await complete_upload(process.storage, BUCKET, key, upload_id, completion)
+
+
+async def abort(process: Process, key: str, upload_id: bytes) -> None:
+    await abort_upload(process.storage, await find_upload(process.storage, BUCKET, key, upload_id))
+
+
+async def blob_of(process: Process, key: str) -> BlobRef:
+    found = await record(process, key)
+    assert found is not None
+    assert isinstance(found.data, BlobRef)
+    return found.data
