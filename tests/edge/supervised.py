@@ -57,6 +57,8 @@ async def fail_to_start(worker: WorkerContext) -> None:
 
 async def ignore_shutdown(worker: WorkerContext) -> None:
     worker.ready()
+    await worker.shutdown.wait()
+    print("asked to stop", flush=True)
     await asyncio.Event().wait()
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from raw_http import HOST, LIMIT, Serving, echo, forbid, serving
 
 from nodes import http_guard
+from nodes.http_connection import BODY_RECEIVE_BYTES
 from nodes.http_exchange import READ_AHEAD_BYTES
 
 MIB = 1 << 20
@@ -131,7 +132,7 @@ async def test_what_the_application_does_not_read_stays_with_the_client() -> Non
         held = connections[0]._queued
         for _ in range(100):
             await asyncio.sleep(0)
-        assert connections[0]._queued == held <= READ_AHEAD_BYTES + http_guard.RECEIVE_BYTES
+        assert connections[0]._queued == held <= READ_AHEAD_BYTES + BODY_RECEIVE_BYTES
         go_on.set()
         assert (await raw.head())[0] == 200
 
