@@ -268,7 +268,7 @@ class Journal:
         for folder in self._folders:
             if len(keep) + len(recruits) == self._copies:
                 break
-            if folder in keep or folder in refused:
+            if folder in keep or folder in refused or _is_foreign(folder, start):
                 continue
             if _tried(folder, _seed, folder, start, database):
                 recruits.append(folder)
@@ -287,7 +287,7 @@ class Journal:
                 position.set_number,
                 list(names),
             )
-            if not told and folder.path.parent.is_dir():
+            if not told and not _is_foreign(folder, position) and folder.path.parent.is_dir():
                 _tried(folder, folder.write_record, position.chain, position.set_number, names)
 
     # Settling
@@ -372,6 +372,11 @@ class Journal:
 
 def _next_segment(position: Position) -> Position:
     return replace(position, segment=position.segment + 1, offset=HEADER_BYTES)
+
+
+def _is_foreign(folder: Folder, position: Position) -> bool:
+    """Whether the drive belongs to the journal of another store, which is left alone."""
+    return folder.record is not None and folder.record.chain != position.chain.hex()
 
 
 def _tried(folder: Folder, work: Callable[..., None], *arguments: object) -> bool:

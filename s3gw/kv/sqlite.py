@@ -21,7 +21,7 @@ from s3gw.kv.interface import Event, Guard, Key, Page, Reading, Space, Unavailab
 from s3gw.kv.journal import Journal
 from s3gw.kv.sqlite_reader import GetRequest, PointReader, ScanReader, ScanRequest
 from s3gw.kv.sqlite_thread import Worker
-from s3gw.kv.sqlite_watch import LAST_KEY, Place, Watcher, WatchRequest
+from s3gw.kv.sqlite_watch import Watcher, WatchRequest, behind
 from s3gw.kv.sqlite_writer import (
     CommitRequest,
     CompactRequest,
@@ -123,7 +123,7 @@ class SqliteKV:
         return revision
 
     async def watch(self, prefix: Key, *, after_revision: int) -> AsyncIterator[Event]:
-        place = Place(after_revision, LAST_KEY)
+        place = behind(after_revision)
         while True:
             request = WatchRequest(self._loop, prefix, place)
             events, place = await self._watcher.submit(request)
@@ -155,4 +155,6 @@ class SqliteKV:
 
     async def close(self) -> None:
         for worker in self._workers():
-            await asyncio.to_thread(worker.close)
+            worker.stop()
+        for worker in self._workers():
+            await asyncio.to_thread(worker.join)

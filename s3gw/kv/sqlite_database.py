@@ -65,6 +65,11 @@ class Database:
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
 
+    @property
+    def rows_written(self) -> int:
+        """Grows with every row that is inserted, changed or removed."""
+        return self._connection.total_changes
+
     def savepoint(self) -> None:
         self._execute("SAVEPOINT request")
 

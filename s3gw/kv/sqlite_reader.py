@@ -91,8 +91,7 @@ class PointReader(Worker[GetRequest]):
         try:
             revision, items = self._read(keys)
         except sqlite3.Error as error:
-            unavailable = sqlite_schema.unavailable(self._connection, error)
-            return [(request, unavailable) for request in batch]
+            return sqlite_schema.unavailable(self._connection, error, batch)
         rest = iter(items)
         return [
             (request, Reading(list(islice(rest, len(request.keys))), revision)) for request in batch
@@ -139,8 +138,7 @@ class ScanReader(Worker[ScanRequest]):
             answers = [(request, self._page(request)) for request in batch]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            unavailable = sqlite_schema.unavailable(self._connection, error)
-            return [(request, unavailable) for request in batch]
+            return sqlite_schema.unavailable(self._connection, error, batch)
         return answers
 
     def _page(self, request: ScanRequest) -> Page | Compacted:

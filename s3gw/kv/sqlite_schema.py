@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from s3gw.kv.interface import EngineError, NoSpace, Unavailable
+from s3gw.kv.sqlite_thread import Answer, Request
 
 FORMAT = 1
 FILE = "s3gw.sqlite"
 BUSY_SECONDS_MAX = 30
 CACHE_KIB = 16 * 1024
 CHECKPOINT_PAGES = 2_000
+WAL_BYTES_KEPT = 64 * 1024 * 1024
 CACHED_STATEMENTS = 256
 
 SCHEMA = """
@@ -88,6 +91,7 @@ def connect(directory: Path, *, read_only: bool) -> sqlite3.Connection:
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
     return connection
@@ -116,8 +120,10 @@ def translate(error: sqlite3.Error | OSError) -> EngineError:
     return Unavailable(str(error))
 
 
-def unavailable(connection: sqlite3.Connection, error: sqlite3.Error) -> Unavailable:
-    """The engine's error for a failed read; ends the transaction if one is open."""
+def unavailable(
+    connection: sqlite3.Connection, error: sqlite3.Error, requests: Sequence[Request]
+) -> list[Answer]:
+    """The answers to a batch of reads that failed; ends the transaction if one is open."""
     if connection.in_transaction:
         connection.rollback()
-    return Unavailable(str(error))
+    return [(request, Unavailable(str(error))) for request in requests]

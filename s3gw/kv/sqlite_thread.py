@@ -37,8 +37,7 @@ Answer = tuple[Request, Any]
 
 
 class Worker(Generic[R]):
-    """One thread. Subclasses serve batches in `serve`; all their methods but `submit`, `wake` and
-    `close` run in the thread."""
+    """One thread. Subclasses serve batches in `serve`, which runs in the thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
@@ -60,10 +59,14 @@ class Worker(Generic[R]):
         """Make the thread look around, from any thread."""
         self._queue.put(None)
 
-    def close(self) -> None:
-        """Serve what is queued, then end the thread; blocks until it has ended."""
+    def stop(self) -> None:
+        """Take no more requests, serve what is queued, then end the thread. From the event loop,
+        as `submit` is, so that nothing is queued behind the end."""
         self._closing = True
         self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait, blocking, until the thread has ended after `stop`."""
         if self._thread.is_alive():
             self._thread.join()
 

@@ -26,7 +26,7 @@ EVENTS_MAX = 1_000
 # By revision; NOT INDEXED keeps the index by key out.
 _CHANGES = """
 SELECT revision, key FROM history NOT INDEXED
-WHERE (revision, key) > (?1, ?2) AND key >= ?3 AND (?4 IS NULL OR key < ?4)
+WHERE (revision, key) >= (?1, ?2) AND key >= ?3 AND (?4 IS NULL OR key < ?4)
 ORDER BY revision, key LIMIT ?5
 """
 _NEXT_CHANGE = """
@@ -37,18 +37,19 @@ _PRESENT = "SELECT revision, value FROM kv WHERE key = ?"
 
 
 class Place(NamedTuple):
-    """Behind the change of `key` at `revision`; behind the whole revision with LAST_KEY."""
+    """Before the change of `key` at `revision`, or of the first key after it."""
 
     revision: int
     key: Key
 
 
-LAST_KEY = b"\xff" * 4096
-"""Above every key that a commit may hold in practice: keys are at most some KiB of text."""
+def behind(revision: int) -> Place:
+    """The place behind all changes of a revision."""
+    return Place(revision + 1, b"")
 
 
 class WatchRequest(Request):
-    """The next events under `prefix` behind `place`. The answer: events and the next place."""
+    """The next events under `prefix` from `place` on. The answer: events and the next place."""
 
     __slots__ = ("end", "place", "prefix")
 
@@ -88,8 +89,7 @@ class Watcher(Worker[WatchRequest]):
                 self._data_version = version
                 answers = self._examine()
         except sqlite3.Error as error:
-            unavailable = sqlite_schema.unavailable(self._connection, error)
-            answers = [(request, unavailable) for request in self._waiting]
+            answers = sqlite_schema.unavailable(self._connection, error, self._waiting)
         answered = {request for request, _ in answers}
         self._waiting = [request for request in self._waiting if request not in answered]
         self._prefixes = tuple({request.prefix for request in self._waiting})
@@ -101,16 +101,16 @@ class Watcher(Worker[WatchRequest]):
         revision, compacted = execute("SELECT revision, compacted FROM state").fetchone()
         answers: list[Answer] = []
         for request in self._waiting:
-            if request.place.revision < compacted:
+            if request.place.revision <= compacted:
                 relist = Event(EventKind.RELIST, b"", b"", revision)
-                answers.append((request, ([relist], Place(revision, LAST_KEY))))
+                answers.append((request, ([relist], behind(revision))))
             elif events := self._events(request):
                 last = events[-1]
                 whole = len(events) < EVENTS_MAX
-                place = Place(revision, LAST_KEY) if whole else Place(last.revision, last.key)
+                place = behind(revision) if whole else Place(last.revision, last.key + b"\x00")
                 answers.append((request, (events, place)))
             else:
-                request.place = Place(max(revision, request.place.revision), LAST_KEY)
+                request.place = max(request.place, behind(revision))
         execute("COMMIT")
         return answers
 

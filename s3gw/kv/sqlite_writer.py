@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from s3gw.kv import sqlite_schema
@@ -41,6 +42,7 @@ from s3gw.kv.interface import (
     Write,
 )
 from s3gw.kv.journal import Journal, JournalError, JournalFull, JournalLost, JournalShort
+from s3gw.kv.journal_folder import sync_directory
 from s3gw.kv.journal_format import Change, Commit, Position, Row
 from s3gw.kv.sqlite_database import Database, State
 from s3gw.kv.sqlite_thread import Answer, Request, Worker
@@ -183,6 +185,7 @@ class Writer(Worker[WriteRequest]):
         self._history_seconds = history_seconds
         self.committed: Callable[[Sequence[Commit]], None] = _nobody_watches
         self._may_be_applied = False
+        self._recovered = True
         self._snapshots: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._lock_fd = self._snapshot_lock_fd = -1
@@ -190,7 +193,9 @@ class Writer(Worker[WriteRequest]):
     def open(self) -> None:
         """Make or recover the database, before the thread is started. Raises EngineError, and
         JournalLost when the drives do not hold what was acknowledged."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if not self._directory.is_dir():
+            self._directory.mkdir(parents=True)
+            sync_directory(self._directory.parent)
         self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         self._snapshot_lock_fd = os.open(
             self._directory / "snapshot.lock", os.O_RDWR | os.O_CREAT, 0o600
@@ -199,16 +204,26 @@ class Writer(Worker[WriteRequest]):
             self._connection = sqlite_schema.connect(self._directory, read_only=False)
             sqlite_schema.create(self._connection)
             self._database = Database(self._connection)
+            self._settle()
             try:
-                self._transact([], opening=True)
-            except JournalShort as short:
-                self._open_for_reading(short)
+                self._transact([])
+            except (sqlite3.Error, OSError, JournalError) as error:
+                # Reads are right already; leases are ended by the next group that succeeds.
+                log.warning("the metadata can be read, but not written now: %s", error)
 
-    def _open_for_reading(self, short: JournalShort) -> None:
-        """Too few drives to write. Reads are right when the database has all of the journal."""
-        if short.settled is None:
-            raise Unavailable(str(short)) from short
-        log.warning("%s: reading only", short)
+    def _settle(self) -> None:
+        """Recover the database from the journal. With too few drives to write it is still right
+        to read when it has all of the journal."""
+        database = self._database
+        database.begin()
+        try:
+            self._settled_state()
+        except JournalShort as short:
+            if short.settled is None:
+                raise Unavailable(str(short)) from short
+            self._keep_settled(short.settled)
+        finally:
+            database.rollback()
 
     # The thread
 
@@ -224,10 +239,9 @@ class Writer(Worker[WriteRequest]):
             try:
                 with self._locked():
                     answers += self._transact(group)
-            except (sqlite3.Error, OSError, JournalError, EngineError) as error:
-                answer = self._translate(error)
+            except (sqlite3.Error, OSError, JournalError) as error:
                 log.warning("a group of %d requests failed: %s", len(group), error)
-                answers += [(request, answer) for request in group]
+                answers += [(request, self._translate(error)) for request in group]
         return answers
 
     def ended(self) -> Sequence[Answer]:
@@ -271,64 +285,65 @@ class Writer(Worker[WriteRequest]):
             return NoSpace(str(error))
         if isinstance(error, sqlite3.Error | OSError):
             return sqlite_schema.translate(error)
-        return error if isinstance(error, EngineError) else Unavailable(str(error))
+        return Unavailable(str(error))
 
     # A group
 
-    def _transact(self, requests: Sequence[WriteRequest], *, opening: bool = False) -> list[Answer]:
+    def _transact(self, requests: Sequence[WriteRequest]) -> list[Answer]:
         database = self._database
         rotated = None
         database.begin()
         try:
-            state = self._settled_state(opening)
+            state = self._settled_state()
+            written = database.rows_written
+            before = replace(state)
             group = Group(database, state, self._clock(), self._boot)
-            self._expire(group, opening)
+            self._expire(group)
             answers = [self._served(request, group) for request in requests]
             self._keep_history(group, idle=not requests)
             if self._journal is not None and group.commits:
                 rotated = self._append(self._journal, group)
-            database.save(state)
-            database.commit()
+            if state != before or database.rows_written != written:
+                database.save(state)
+                database.commit()
         except BaseException:
-            database.rollback()
             self._unlock_snapshots()
             raise
+        finally:
+            database.rollback()
+        self._recovered = False
         if rotated is not None:
             self._start_snapshot(rotated)
         self.committed(group.commits)
         return answers
 
-    def _settled_state(self, opening: bool) -> State:
-        """The state after journal and database agree."""
-        database = self._database
-        state = database.state()
+    def _settled_state(self) -> State:
+        """The state after journal and database agree, which is committed before anything else:
+        else a database that cannot grow would let the journal run ahead of it with each group."""
+        state = self._database.state()
         if self._journal is None:
             if state.position is not None:
                 raise JournalLost("this metadata database has a journal: name its drives")
             return state
-        try:
-            position = self._journal.begin(state.position, state.revision, database)
-        except JournalShort as short:
-            if opening and short.settled is not None:
-                self._save_settled(short.settled)
-            raise
+        position = self._journal.begin(state.position, state.revision, self._database)
         if position != state.position:
-            state = database.state()
-            state.position = position
-            state.revision = position.revision
+            self._recovered = True
+            state = self._keep_settled(position)
+            self._database.begin()
         return state
 
-    def _save_settled(self, position: Position) -> None:
+    def _keep_settled(self, position: Position) -> State:
         state = self._database.state()
         state.position = position
         state.revision = position.revision
         self._database.save(state)
         self._database.commit()
+        return state
 
-    def _expire(self, group: Group, opening: bool) -> None:
+    def _expire(self, group: Group) -> None:
         for lease in group.database.due_leases(group.now, group.boot):
             group.end_lease(lease)
-        orphans = group.database.orphans() if opening else []
+        orphans = group.database.orphans() if self._recovered else []
         if orphans:
             group.commit([(key, None, 0) for key in orphans])
 

@@ -95,7 +95,6 @@ class EtcdUnderTest:
 
     async def open(self) -> KV:
         from s3gw.kv.etcd import EtcdKV
-
         from tests.kv.etcd_server import EtcdServer
 
         if EtcdUnderTest.server is None:
