@@ -8,17 +8,19 @@ from its configuration, serves until the shutdown event, and takes it down in re
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from erasure.scheme import Scheme
 from nodes.client import RemoteDrive, open_session
 from nodes.http_guard import GuardOptions, serve
-from nodes.identity import adopt
+from nodes.identity import DriveIdentity, IdentityError, adopt
 from nodes.protocol import Drive
 from nodes.server import build_app as build_node_app
 from nodes.store import LocalDrive
@@ -37,6 +39,7 @@ from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
 from s3gw.kv.journal import Journal
 from s3gw.kv.sqlite import SqliteKV
+from s3gw.logs import configure
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import BlobRef, LayoutRecord, NodeRecord, StoreRecord, decode
@@ -48,7 +51,10 @@ from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.resolve import Domains
 from s3gw.supervisor import WorkerContext
 
+log = logging.getLogger(__name__)
+
 THREADS_PER_PROCESS = 8
+NOTE_SECONDS = 60.0
 VERSION = "0.1.0"
 FOUNDING_LOCK = "founding"
 FOUNDING_POLL_SECONDS = 0.25
@@ -119,6 +125,20 @@ async def layout_nodes(kv: KV) -> dict[str, str]:
     return {node.node: node.zone for node in decode(LayoutRecord, item.value).nodes}
 
 
+async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) -> None:
+    """Note on the drives, for ever, how far the metadata has come; a start with older metadata is
+    refused then."""
+    while True:
+        await asyncio.sleep(NOTE_SECONDS)
+        try:
+            revision = (await kv.get_many([])).revision
+            for drive in drives:
+                identity = await asyncio.to_thread(DriveIdentity.open, drive.path)
+                await asyncio.to_thread(identity.raise_seen, incarnation, revision)
+        except (EngineError, IdentityError) as error:
+            log.warning("the metadata's revision could not be noted on the drives: %s", error)
+
+
 class Gateway:
     """One gateway process: storage, S3 port, admin port, background tasks."""
 
@@ -175,13 +195,19 @@ class Gateway:
             )
         )
 
-    async def run(self, context: WorkerContext, membership: Membership) -> None:
-        """Serve both ports until shutdown."""
+    async def run(
+        self,
+        context: WorkerContext,
+        membership: Membership,
+        tasks: Sequence[Coroutine[Any, Any, None]] = (),
+    ) -> None:
+        """Serve both ports until shutdown, with `tasks` in the background."""
         storage = await self.start(membership)
         s3, admin = context.sockets
         background = [
             asyncio.create_task(self.lease.keep()),
             asyncio.create_task(membership.follow()),
+            *(asyncio.create_task(task) for task in tasks),
         ]
         servers = asyncio.gather(
             serve(self.s3_app(storage), [s3], GuardOptions(), context.shutdown),
@@ -211,6 +237,7 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def up_worker(context: WorkerContext) -> None:
     """A process of `s3gw up`: a gateway with the drives in it."""
     task: Task = context.payload
+    configure(task.config.log_level)
     async with AsyncExitStack() as stack:
         metadata = metadata_directory(task.config)
         kv = await open_sqlite(task.config, task.paths, metadata)
@@ -222,7 +249,11 @@ async def up_worker(context: WorkerContext) -> None:
             stack.push_async_callback(drive.close)
             zone = zones.get(place.drive_id, place.drive_id)
             gateway.directory.add(Node(place.drive_id, zone, drive))
-        await gateway.run(context, Membership(kv, gateway.directory, gateway.topology, None))
+        membership = Membership(kv, gateway.directory, gateway.topology, None)
+        tasks = []
+        if context.index == 0:
+            tasks.append(note_revisions(kv, identity.incarnation, task.drives))
+        await gateway.run(context, membership, tasks)
 
 
 def open_local_drives(task: Task, context: WorkerContext) -> list[LocalDrive]:
@@ -237,6 +268,7 @@ def open_local_drives(task: Task, context: WorkerContext) -> list[LocalDrive]:
 async def gateway_worker(context: WorkerContext) -> None:
     """A process of `s3gw gateway`: stateless, on etcd and remote nodes."""
     task: Task = context.payload
+    configure(task.config.log_level)
     async with AsyncExitStack() as stack:
         kv = await open_etcd(task.config)
         stack.push_async_callback(kv.close)
@@ -299,6 +331,7 @@ async def _lock(kv: KV, lease: int) -> bool:
 async def node_worker(context: WorkerContext) -> None:
     """The process of `s3gw node`: its drives over HTTP, registered under a lease."""
     task: Task = context.payload
+    configure(task.config.log_level)
     config = task.config
     async with AsyncExitStack() as stack:
         kv = await open_etcd(config)

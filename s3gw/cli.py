@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from s3gw import launch
 from s3gw.config import Config, ConfigError, load
+from s3gw.logs import configure
 
 EXIT_USAGE = 2
 
@@ -104,9 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     if arguments.command == "config":
         return show(config)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    configure(config.log_level)
     return launch.run(launch.ROLES[arguments.command], config)
 
 

@@ -145,6 +145,7 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
                 f"{metadata_directory(config)} belongs to store {record.store_id}, "
                 f"the drives to store {found.store_id}"
             )
+        _require_newest(found, record.incarnation, (await kv.get_many([])).revision)
         expected = await app.layout_nodes(kv)
         strangers = [drive.path for drive in drives if drive.drive_id not in expected]
         for path in strangers:
@@ -154,6 +155,19 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
             _say(f"warning: {missing} more drives of this store are not given")
     finally:
         await kv.close()
+
+
+def _require_newest(found: DriveSet, incarnation: int, revision: int) -> None:
+    """Refuse metadata older than what the drives have seen: blobs written since would look like
+    orphans. Raises StartError."""
+    for drive in found.drives:
+        seen = (drive.identity.incarnation, drive.identity.revision)
+        if seen > (incarnation, revision):
+            raise StartError(
+                f"the metadata (revision {revision}) is older than what drive {drive.path} has "
+                f"seen (revision {seen[1]}): restore a newer copy, or run `s3gw rescue`; "
+                "nothing was changed"
+            )
 
 
 async def _store_of_cluster(config: Config) -> str:

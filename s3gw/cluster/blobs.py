@@ -59,7 +59,7 @@ class BlobStore:
 
     def open_writer(self, blob: bytes, group: Group) -> BlobWriter:
         """A writer onto the best nodes of the moment. Raises TooFewNodes."""
-        usable = {node.id: node.zone for node in self.directory.usable_nodes()}
+        usable = {node.id: node.zone for node in self.directory.writable_nodes()}
         targets = choose(group.profile.scheme, group.nodes, usable)
         return BlobWriter(group, blob, targets, self.directory, self._executor)
 
@@ -81,7 +81,7 @@ class BlobStore:
     async def _rebuild_missing(self, written: Written) -> Written:
         nodes = list(written.nodes)
         for index in written.missing:
-            for node in self.directory.usable_nodes():
+            for node in self.directory.writable_nodes():
                 if node.id in nodes:
                     continue
                 ref = _explicit(written, nodes)

@@ -16,6 +16,7 @@ from nodes.protocol import Drive
 
 SUSPECT_SECONDS_MIN = 1.0
 SUSPECT_SECONDS_MAX = 15.0
+FULL_SECONDS = 5.0
 LATENCY_SAMPLES = 64
 LATENCY_SECONDS_START = 0.05
 P95 = 0.95
@@ -45,7 +46,16 @@ class Latency:
 class Node:
     """One node: its drive, where it is, and how it has behaved."""
 
-    __slots__ = ("_failures", "_suspect_until", "drive", "id", "latency", "live", "zone")
+    __slots__ = (
+        "_failures",
+        "_full_until",
+        "_suspect_until",
+        "drive",
+        "id",
+        "latency",
+        "live",
+        "zone",
+    )
 
     def __init__(self, node_id: str, zone: str, drive: Drive) -> None:
         self.id = node_id
@@ -55,10 +65,19 @@ class Node:
         self.latency = Latency()
         self._failures = 0
         self._suspect_until = 0.0
+        self._full_until = 0.0
 
     def usable(self, now: float) -> bool:
         """Whether to send it new work: up, and not suspect at the moment."""
         return self.live and now >= self._suspect_until
+
+    def writable(self, now: float) -> bool:
+        """Whether to send it new shards."""
+        return self.usable(now) and now >= self._full_until
+
+    def full(self, now: float) -> None:
+        """It refused a shard for want of space; it still serves what it has."""
+        self._full_until = now + FULL_SECONDS
 
     def failed(self, now: float) -> None:
         """A call failed in a way that the node is to blame for."""
@@ -97,3 +116,12 @@ class Directory:
     def usable_nodes(self) -> list[Node]:
         now = self.clock()
         return [node for node in self._nodes.values() if node.usable(now)]
+
+    def writable_nodes(self) -> list[Node]:
+        now = self.clock()
+        return [node for node in self._nodes.values() if node.writable(now)]
+
+    def any_full(self) -> bool:
+        """Whether a live node takes no shards for want of space."""
+        now = self.clock()
+        return any(node.usable(now) and not node.writable(now) for node in self._nodes.values())

@@ -19,7 +19,7 @@ from awscrt import checksums
 from erasure.codec import codec_of
 from erasure.scheme import Scheme
 from nodes import format as shard_format
-from nodes.protocol import Buffer, DriveError, DriveRefused, ShardName, ShardWriter
+from nodes.protocol import Buffer, DriveError, DriveFull, DriveRefused, ShardName, ShardWriter
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.targets import Targets
 from s3gw.cluster.topology import Group
@@ -185,7 +185,7 @@ class BlobWriter:
 
     async def _write_elsewhere(self, index: int, nodes: list[str], shard: Sequence[Buffer]) -> str:
         """Put a shard that failed on a node without one; "" when none takes it."""
-        for node in self._directory.usable_nodes():
+        for node in self._directory.writable_nodes():
             if node.id in nodes or node.id in self.targets.nodes:
                 continue
             write = node.drive.write(self._names[index], shard)
@@ -229,6 +229,9 @@ async def attempt(node: Node, call: Awaitable[None], directory: Directory) -> bo
     try:
         async with asyncio.timeout(STALL_SECONDS):
             await call
+    except DriveFull:
+        node.full(directory.clock())
+        return False
     except (DriveError, DriveRefused, TimeoutError):
         node.failed(directory.clock())
         return False

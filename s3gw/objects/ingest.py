@@ -109,6 +109,8 @@ async def ingest(
                 storage, profile, bucket, payload, digests, first, stripes, footer
             )
     except (NotWritten, TooFewNodes) as error:
+        if storage.blobs.directory.any_full():
+            raise errors.InsufficientStorage(str(error)) from error
         raise errors.SlowDown(str(error), headers=RETRY_AFTER) from error
     return Ingested(written, learned.size, learned.md5, learned.checksums)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3gw.cluster.blobs import BlobStore
 from s3gw.metadata.store import Store
@@ -18,7 +19,8 @@ def wall_clock_ms() -> int:
 
 @dataclass(slots=True)
 class Storage:
-    """The stores and settings of one process. `lease` is the process's own lease."""
+    """The stores and settings of one process. `lease` is the process's own lease; `readings`
+    counts its announced reads by their keys."""
 
     store: Store
     blobs: BlobStore
@@ -28,3 +30,4 @@ class Storage:
     lease: Callable[[], int]
     clock_ms: Callable[[], int] = wall_clock_ms
     monotonic: Callable[[], float] = time.monotonic
+    readings: Counter[bytes] = field(default_factory=Counter)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s3gw import errors
-from s3gw.metadata.records import Data, ManifestRef, ObjectRecord
-from s3gw.objects.read import part_at, read_data
+from s3gw.metadata.records import ManifestRef, ObjectRecord
+from s3gw.objects.read import part_at
+from s3gw.objects.reading import read_version
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.parameters import part_number
 from s3gw.operations.present import current_of, object_headers, part_count, visible
@@ -27,8 +28,7 @@ class Selection:
 async def get_object(call: Call) -> Reply:
     """A version, or a range or part of it."""
     record, selection, reply = await select(call)
-    data: Data | None = record.data
-    reply.stream = read_data(call.storage, data, selection.first, selection.stop)
+    reply.stream = read_version(call.storage, call.target, record, selection.first, selection.stop)
     return reply
 
 

@@ -1,0 +1,93 @@
+"""Long reads, announced so that the collector waits for them.
+
+What a replaced or deleted version was made of is unlinked `garbage_after` later. A read older than
+half of that writes `reading/<blob or manifest>/<process lease>`; the key goes with the last such
+read of the process, or with the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from nodes.protocol import Buffer
+from s3gw.cluster.reader import BlobUnreadable
+from s3gw.kv.interface import Delete, EngineError, Put
+from s3gw.metadata import keys
+from s3gw.metadata.records import Data, ManifestRef, ObjectRecord
+from s3gw.objects.publish import Target, read_target
+from s3gw.objects.read import read_data
+from s3gw.objects.storage import Storage
+
+
+def identity_of(data: Data) -> bytes:
+    """The blob or manifest that a version is made of."""
+    return data.manifest if isinstance(data, ManifestRef) else data.blob
+
+
+class Reading:
+    """One read, which announces itself when it has lasted."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._active = storage.readings
+        self._announce_at = storage.monotonic() + storage.garbage_after_ms / 2000
+        self._key = b""
+
+    async def going_on(self, data: Data) -> None:
+        """To be called while the read goes on. Raises EngineError."""
+        if self._key or self._storage.monotonic() < self._announce_at:
+            return
+        lease = self._storage.lease()
+        self._key = keys.reading(identity_of(data), lease)
+        self._active[self._key] += 1
+        await self._storage.store.kv.commit([], [Put(self._key, b"", lease)])
+
+    async def ended(self) -> None:
+        """Take the announcement back when no other read of this process needs it."""
+        if not self._key:
+            return
+        self._active[self._key] -= 1
+        if self._active[self._key] == 0:
+            del self._active[self._key]
+            try:
+                await self._storage.store.kv.commit([], [Delete(self._key)])
+            except EngineError:
+                return  # it goes with the lease of this process
+
+
+async def read_version(
+    storage: Storage, target: Target, record: ObjectRecord, first: int, stop: int
+) -> AsyncIterator[list[Buffer]]:
+    """Bytes [first, stop) of the key's visible version, for as long as it takes.
+
+    A reader whose blob is gone reads the record again, and goes on if it is still the same
+    content (a copy onto itself, another profile). Raises BlobUnreadable, ContentDamaged.
+    """
+    if record.data is None:
+        return
+    reading = Reading(storage)
+    position = first
+    try:
+        while position < stop:
+            try:
+                async for buffers in read_data(storage, record.data, position, stop):
+                    await reading.going_on(record.data)
+                    position += sum(map(len, buffers))
+                    yield buffers
+            except BlobUnreadable:
+                record = await _same_content(storage, target, record)
+    finally:
+        await storage.store.shielded(reading.ended())
+
+
+async def _same_content(storage: Storage, target: Target, record: ObjectRecord) -> ObjectRecord:
+    """The key's present record if it has the same content elsewhere; else BlobUnreadable."""
+    now = (await read_target(storage, target.bucket_name, target.key)).visible
+    if (
+        now is None
+        or now.data is None
+        or now.data == record.data
+        or now.content_id != record.content_id
+    ):
+        raise BlobUnreadable("the version is gone or cannot be read")
+    return now
