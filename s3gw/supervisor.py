@@ -183,17 +183,15 @@ class Supervisor:
                 "entry": pickle.dumps((self.main, self.payload)),
             }
         )
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _WORKER_COMMAND.format(path=sys.path), f"worker-{worker.index}"],
-            stdin=subprocess.PIPE,
-            pass_fds=[
-                status_write,
-                *(sock.fileno() for sock in self.sockets),
-                *self.fds.values(),
-            ],
-            env=MALLOC_ENVIRONMENT | dict(os.environ),
-        )
-        os.close(status_write)
+        try:
+            process = self._spawn(worker, status_write)
+        except OSError as error:
+            os.close(status_read)
+            worker.restart_at = time.monotonic() + RESTART_SECONDS_MAX
+            LOG.error("worker %d could not be started: %s", worker.index, error)  # noqa: TRY400
+            return
+        finally:
+            os.close(status_write)
         worker.process, worker.status_fd = process, status_read
         worker.started, worker.ready = time.monotonic(), False
         self._selector.register(status_read, selectors.EVENT_READ, worker)
@@ -204,6 +202,18 @@ class Supervisor:
         except BrokenPipeError:
             LOG.warning("worker %d died before it read its task", worker.index)
 
+    def _spawn(self, worker: _Worker, status_write: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _WORKER_COMMAND.format(path=sys.path), f"worker-{worker.index}"],
+            stdin=subprocess.PIPE,
+            pass_fds=[
+                status_write,
+                *(sock.fileno() for sock in self.sockets),
+                *self.fds.values(),
+            ],
+            env=MALLOC_ENVIRONMENT | dict(os.environ),
+        )
+
     def _on_status(self, worker: _Worker) -> None:
         if os.read(worker.status_fd, 1):
             worker.ready = True
@@ -213,7 +223,7 @@ class Supervisor:
             return
         code = self._reap(worker)
         if self._stopping:
-            if code not in (0, -signal.SIGTERM):
+            if code not in (0, -signal.SIGTERM, -signal.SIGINT):
                 self._exit_code = self._exit_code or 1
         elif not self._announced:
             LOG.error("worker %d could not start (%s)", worker.index, _said(code))
@@ -267,6 +277,8 @@ def _said(code: int) -> str:
 
 def run_worker() -> NoReturn:
     """The whole life of a worker process: what `_WORKER_COMMAND` calls."""
+    # Until the event loop has its own handlers, a stop ends the process silently.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     lifeline = sys.stdin.buffer
     (length,) = _LENGTH.unpack(_read_exactly(lifeline, _LENGTH.size))
     task = pickle.loads(_read_exactly(lifeline, length))  # noqa: S301 (our own parent's pipe)

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from raw_http import HOST, LIMIT, echo, forbid, serving
 
 from nodes.http_guard import BindError, GuardOptions, bind, serve
+from s3gw import limits
 
 GET = b"GET /b/k HTTP/1.1\r\n" + HOST + b"\r\n"
 
@@ -195,6 +196,38 @@ async def test_shutdown_ends_what_does_not_end_itself(stubborn: bool) -> None:
         assert cancelled.is_set()
         with pytest.raises(ConnectionError):
             await raw.rest()
+
+
+async def test_a_cancelled_server_does_not_wait_for_what_is_in_flight() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await asyncio.Event().wait()
+
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    task = asyncio.create_task(serve(app, [listener], GuardOptions(), asyncio.Event()))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ConnectionError):
+            await reader.read()
+    writer.close()
+
+
+def test_the_bounds_are_those_of_the_gateway() -> None:
+    """Duplicated, because this package imports nothing of the gateway."""
+    options = GuardOptions()
+    assert options.head_bytes_max == limits.REQUEST_HEAD_BYTES_MAX
+    assert options.headers_max == limits.REQUEST_HEADERS_MAX
+    assert options.head_seconds == limits.HEAD_DEADLINE_SECONDS
+    assert options.keep_alive_seconds == limits.KEEP_ALIVE_SECONDS
+    assert options.discard_bytes_max == limits.DISCARD_BYTES_MAX
+    assert options.discard_seconds == limits.DISCARD_SECONDS_MAX
 
 
 async def test_shutdown_without_connections_is_immediate() -> None:
