@@ -280,3 +280,20 @@ async def test_processes_share_the_journal_and_a_killed_one_loses_nothing(host: 
         shutil.rmtree(drive)
     async with host.up() as engine:
         assert await everything(engine) == expected
+
+
+async def test_a_database_that_cannot_commit_does_not_let_the_journal_run_ahead(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(database: Database) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with host.up() as engine:
+        revision = await engine.commit([], [Put(b"key", b"0")])
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "commit", full)
+            for _ in range(4):
+                with pytest.raises(Unavailable):
+                    await engine.commit([], [Put(b"key", b"unknown")])
+        assert await engine.commit([], [Put(b"other", b"")]) == revision + 2
+        assert (await everything(engine))[0] == Item(b"key", b"unknown", revision + 1)
