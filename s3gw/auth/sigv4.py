@@ -273,16 +273,11 @@ def _authentication_query(request: Request) -> dict[bytes, bytes] | None:
         return None
     found: dict[bytes, bytes] = {}
     repeated = False
-    version_2 = 0
     for _, (name, value) in request.query_pairs:
         if name.startswith(b"X-Amz-"):
             repeated = repeated or name in found
             found[name] = value
-        elif name in (b"AWSAccessKeyId", b"Signature"):
-            version_2 += 1
     if b"X-Amz-Algorithm" not in found:
-        if version_2 >= 2:
-            raise InvalidRequest(VERSION_2)
         return None
     if repeated:
         raise AuthorizationQueryParametersError("X-Amz query parameters must not be repeated.")

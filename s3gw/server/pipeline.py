@@ -18,6 +18,7 @@ from typing import Any
 from nodes.protocol import Buffer
 from s3gw import errors
 from s3gw.auth import sigv4
+from s3gw.auth.authenticate import acting, authenticate
 from s3gw.auth.canonical import Request
 from s3gw.buckets.fresh import ANSWERS as FRESH
 from s3gw.identities.root import Root
@@ -32,9 +33,9 @@ from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xm
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.error_body import CONTENT_TYPE, error_body
-from s3gw.server.resolve import Domains, Resolved, resolve
+from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
 from s3gw.server.respond import first_window, send_reply
-from s3gw.server.routes import ROWS, Scope, load_handler
+from s3gw.server.routes import ROWS, Asks, Scope, load_handler
 from s3gw.wire.headers import by_name
 
 AsgiScope = MutableMapping[str, Any]
@@ -49,6 +50,7 @@ UNRESOLVED = "Unresolved"
 # Headers of Complete are checksums of the object, not of the XML that it sends.
 SUMS_OF_OBJECT = frozenset({"CompleteMultipartUpload"})
 HOST_ID = "s3gw"
+SUBRESOURCE_BYTES = frozenset(name.encode() for name in SUBRESOURCES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,16 @@ class S3App:
         resolved: Resolved | None = None
         first: list[Buffer] = []
         try:
-            resolved = self._resolve(scope)
-            reply = await self._answer(scope, receive, resolved, request_id)
+            request = Request(
+                scope["method"],
+                scope["raw_path"],
+                scope["query_string"],
+                scope["headers"],
+                time.time(),
+            )
+            headers = acting(request).headers
+            resolved = self._resolve(request, headers)
+            reply = await self._answer(request, by_name(headers), receive, resolved, request_id)
             first = await first_window(reply)
         except TROUBLE as error:
             reply = self._error_reply(translate(error), scope, resolved, request_id)
@@ -96,23 +106,27 @@ class S3App:
             if access_log.isEnabledFor(logging.INFO):
                 self._log_access(scope, operation, reply.status, seconds, request_id)
 
-    def _resolve(self, scope: AsgiScope) -> Resolved:
-        names = dict(scope["headers"])
+    def _resolve(self, request: Request, headers: list[tuple[bytes, bytes]]) -> Resolved:
+        names = dict(headers)
         return resolve(
-            scope["method"],
-            scope["raw_path"],
-            scope["query_string"],
+            request.method,
+            request.raw_path,
+            request.raw_query,
             host=names.get(b"host", b""),
             headers=names,
             domains=self._edge.domains,
         )
 
     async def _answer(
-        self, scope: AsgiScope, receive: Receive, resolved: Resolved, request_id: str
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        receive: Receive,
+        resolved: Resolved,
+        request_id: str,
     ) -> Reply:
-        """The pipeline."""
-        headers = by_name(scope["headers"])
-        principal, payload, signed = self._authenticate(scope)
+        """The pipeline. `headers` are those that the request acts by."""
+        principal, payload, seed = self._authenticate(request, resolved)
         call = Call(
             operation=resolved.row.name,
             bucket_name=resolved.bucket,
@@ -120,7 +134,7 @@ class S3App:
             query=resolved.query,
             headers=headers,
             principal=principal,
-            signed=signed is not None,
+            signed=principal is not ANONYMOUS,
             storage=self._edge.storage,
             settings=self._edge.settings,
             request_id=request_id,
@@ -128,33 +142,40 @@ class S3App:
                 receive,
                 headers,
                 payload,
-                signed,
+                seed,
                 sums_of_object=resolved.row.name in SUMS_OF_OBJECT,
             ),
         )
         await self._load(call, resolved)
-        self._authorize(call)
+        if resolved.row.asks is not Asks.NOBODY:
+            self._authorize(call)
         return await self._operate(call, resolved)
 
     def _authenticate(
-        self, scope: AsgiScope
+        self, request: Request, resolved: Resolved
     ) -> tuple[Principal, sigv4.Payload, sigv4.SignedRequest | None]:
-        """Who asks. Raises the 400 and 403 errors of signatures."""
-        request = Request(
-            scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], time.time()
+        """Who asks, how the body is framed, and what chunk signatures start from. Raises the 400
+        and 403 errors of signatures."""
+        if resolved.row.asks is Asks.NOBODY:
+            return ANONYMOUS, sigv4.UNSIGNED, None
+        signer = authenticate(
+            request,
+            self._edge.root.secret_of,
+            regions=(self._edge.settings.region,),
+            hosted_bucket=self._edge.domains.bucket(request.header_values.get(b"host", b"")),
+            subresources=SUBRESOURCE_BYTES,
         )
-        credentials = sigv4.parse_credentials(request, (self._edge.settings.region,))
-        if credentials is None:
+        if signer is None:
             return ANONYMOUS, sigv4.anonymous_payload(request), None
-        secret = self._edge.root.secret_of(credentials.access_key)
-        signed = sigv4.verify(request, credentials, secret)
-        return self._root_principal, signed.payload, signed
+        return self._root_principal, signer.payload, signer.seed
 
     async def _load(self, call: Call, resolved: Resolved) -> None:
         """Read the bucket, and with it the object's record, in one round trip."""
         if resolved.row.scope is Scope.SERVICE or call.operation == "CreateBucket":
             return
-        if resolved.row.scope is Scope.OBJECT and "uploadId" not in call.query:
+        asks = resolved.row.asks
+        about_key = resolved.row.scope is Scope.OBJECT and asks is not Asks.NOBODY
+        if about_key and "uploadId" not in call.query:
             call.object_target = await publish.read_target(call.storage, call.bucket_name, call.key)
             call.bucket_record = call.object_target.bucket
             return
@@ -176,10 +197,10 @@ class S3App:
         if handler is not None:
             return await handler(call)
         if call.operation in FRESH:
-            if resolved.row.scope is Scope.OBJECT and call.target.visible is None:
+            if call.object_target is not None and call.object_target.visible is None:
                 raise errors.NoSuchKey(Key=call.key)
             document = fresh_answer(
-                call.operation, owner_id=call.principal.id, bucket=call.bucket_name
+                call.operation, owner_id=call.bucket.owner, bucket=call.bucket_name
             )
             return xml_reply(document)
         raise errors.NotImplementedS3()

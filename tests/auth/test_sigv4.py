@@ -301,14 +301,6 @@ def test_malformed_presigned_queries(old: bytes, new: bytes, code: str) -> None:
     assert refusal(with_query(old, new)).code == code
 
 
-def test_signature_version_2_in_the_query_is_named() -> None:
-    query = b"AWSAccessKeyId=a&Expires=1&Signature=s"
-    with pytest.raises(S3Error) as caught:
-        parse_credentials(Request("GET", b"/b/k", query, [], NOW), REGIONS)
-    assert caught.value.code == "InvalidRequest"
-    assert "AWS4-HMAC-SHA256" in caught.value.message
-
-
 def test_header_and_query_credentials_together_are_refused() -> None:
     request = header_signed("GET", "/b/k")
     query = presigned("GET", "/b/k").raw_query
