@@ -204,19 +204,19 @@ class Gateway:
         """Serve both ports until shutdown, with `tasks` in the background."""
         storage = await self.start(membership)
         s3, admin = context.sockets
+        guard = GuardOptions(
+            head_seconds=self.config.head_seconds,
+            body_idle_seconds=self.config.idle_seconds,
+            send_idle_seconds=self.config.idle_seconds,
+        )
         background = [
             asyncio.create_task(self.lease.keep()),
             asyncio.create_task(membership.follow()),
             *(asyncio.create_task(task) for task in tasks),
         ]
         servers = asyncio.gather(
-            serve(self.s3_app(storage), [s3], GuardOptions(), context.shutdown),
-            serve(
-                build_admin_app(self.not_ready, self.metrics),
-                [admin],
-                GuardOptions(),
-                context.shutdown,
-            ),
+            serve(self.s3_app(storage), [s3], guard, context.shutdown),
+            serve(build_admin_app(self.not_ready, self.metrics), [admin], guard, context.shutdown),
         )
         context.ready()
         try:

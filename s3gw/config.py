@@ -50,6 +50,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_seconds: float = 5.0
     settle_seconds: float = 3.0
     history_window_seconds: int = 3600
+    # A client that takes longer for a request's head, or stands still for so long in a body or an
+    # answer, is cut off.
+    head_seconds: float = 30.0
+    idle_seconds: float = 60.0
     garbage_after_seconds: float = 3600.0
     orphan_after_seconds: float = 24 * 3600.0
     worker_interval_seconds: float = 10.0
@@ -64,6 +68,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("lease_seconds", self.lease_seconds, 2, 600),
             ("heartbeat_seconds", self.heartbeat_seconds, 0.2, self.lease_seconds / 2),
             ("history_window_seconds", self.history_window_seconds, 60, 7 * 24 * 3600),
+            ("head_seconds", self.head_seconds, 0.5, 3600),
+            ("idle_seconds", self.idle_seconds, 0.5, 3600),
             ("garbage_after_seconds", self.garbage_after_seconds, 0, 30 * 24 * 3600),
             ("orphan_after_seconds", self.orphan_after_seconds, 0, 30 * 24 * 3600),
             ("reserve_percent", self.reserve_percent, 0, 50),

@@ -6,6 +6,7 @@ served now: the metadata engine answers and enough nodes are usable.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -32,7 +33,8 @@ def build_app(ready: Readiness, metrics: Metrics) -> Starlette:
         return JSONResponse({"status": "ready"})
 
     async def show_metrics(request: Request) -> Response:
-        return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
+        tasks = f"# TYPE s3gw_tasks gauge\ns3gw_tasks {len(asyncio.all_tasks())}\n"
+        return PlainTextResponse(metrics.render() + tasks, media_type="text/plain; version=0.0.4")
 
     return Starlette(
         routes=[
