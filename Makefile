@@ -64,7 +64,8 @@ install-dev: .venv/installed-dev
 
 .venv/installed: requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) --require-hashes -r requirements.lock
-	$(PIP) --no-build-isolation --no-deps -e .
+	@# setuptools warns about every editable installation; errors are still shown.
+	PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
 .venv/installed-dev: requirements-dev.lock .venv/installed

@@ -122,6 +122,7 @@ def main() -> int:
     form = "given" if arguments.endpoint else arguments.form
     try:
         with _target(arguments) as (http, servers):
+            servers.mark_idle()
             bucket = f"bench-{secrets.token_hex(6)}"
             created = http.request("PUT", f"/{bucket}")
             if created.status != 200:

@@ -81,15 +81,17 @@ class Servers:
     def resident_bytes(self) -> int:
         return sum(_memory(stat.pid, "VmRSS") for stat in trees(self._pids))
 
-    def mark_memory(self) -> None:
-        """Take the present memory as idle, and begin to watch for the peak."""
-        self._idle = {}
+    def mark_idle(self) -> None:
+        """Take the present memory as that of a store at rest; do so before any load."""
+        self._idle = {stat.pid: _memory(stat.pid, "VmRSS") for stat in trees(self._pids)}
+
+    def watch_peak(self) -> None:
+        """Forget earlier peaks."""
         for stat in trees(self._pids):
             (_PROC / str(stat.pid) / "clear_refs").write_text("5")
-            self._idle[stat.pid] = _memory(stat.pid, "VmRSS")
 
     def memory_growth(self) -> Growth:
-        """How far memory rose above the mark; a process born since counts from nothing."""
+        """The peak since `watch_peak` above `mark_idle`; a younger process counts from nothing."""
         gateways = {stat.pid for stat in trees(self._gateways)}
         growth = {
             stat.pid: _memory(stat.pid, "VmHWM") - self._idle.get(stat.pid, 0)

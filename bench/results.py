@@ -89,7 +89,7 @@ def _cells(row: Row, form: str) -> tuple[str, ...]:
 class Table:
     """Prints rows as they come, in columns of fixed width."""
 
-    _WIDTHS = (34, 13, 9, 9, 14, 14, 16, 6)
+    _WIDTHS = (40, 12, 8, 8, 13, 13, 14, 8)
 
     def __init__(self, form: str) -> None:
         self._form = form

@@ -207,7 +207,7 @@ class Bench:
         gets = [prepare(self.http, "GET", self._path(key)) for key in keys]
         rows = []
         for method, requests in (("PUT", puts), ("GET", gets)):
-            self.servers.mark_memory()
+            self.servers.watch_peak()
             outcome = self.run(requests, clients)
             growth = self.servers.memory_growth()
             rows.append(
