@@ -13,10 +13,17 @@ from concurrent.futures import Executor
 
 from erasure.codec import Codec, codec_of
 from nodes import format as shard_format
-from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, ShardName
+from nodes.protocol import (
+    Buffer,
+    DriveError,
+    DriveRefused,
+    ShardMissing,
+    ShardName,
+    ShardWriter,
+)
 from placement.groups import pg_of
 from s3gw import limits
-from s3gw.cluster.directory import Directory
+from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget, open_blocks
 from s3gw.cluster.targets import TooFewNodes, choose
 from s3gw.cluster.topology import Group, Profile, Topology
@@ -184,26 +191,39 @@ class BlobStore:
         codec = codec_of(scheme)
         name = ShardName(ref.profile, group.number, ref.blob, index)
         footer_map = await self.footer_map(ref, skip=index)
-        stripe_bytes = group.profile.stripe_bytes
         writer = node.drive.writer(name)
+        done = False
+        try:
+            done = await self._write_shard(ref, codec, name, node, writer, footer_map)
+        finally:
+            if not done:
+                await asyncio.gather(writer.abort(), return_exceptions=True)
+        return done and await attempt(node, writer.commit(), self.directory)
+
+    async def _write_shard(
+        self,
+        ref: BlobRef,
+        codec: Codec,
+        name: ShardName,
+        node: Node,
+        writer: ShardWriter,
+        footer_map: bytes,
+    ) -> bool:
+        """Send a shard, fragment by fragment; False when its node fails."""
+        stripe_bytes = self.topology.profile(ref.profile).stripe_bytes
         header = shard_format.build_header(name, codec.scheme.fragment_bytes(stripe_bytes))
-        done = await attempt(node, writer.append([header]), self.directory)
+        if not await attempt(node, writer.append([header]), self.directory):
+            return False
         payload_bytes = 0
         for number in range(-(-ref.size // stripe_bytes)):
-            if not done:
-                break
             length = min(stripe_bytes, ref.size - number * stripe_bytes)
-            payload = await self._rebuild_fragment(ref, codec, index, number, length)
+            payload = await self._rebuild_fragment(ref, codec, name.index, number, length)
             payload_bytes += len(payload)
             seal = shard_format.seal_block(name, number, payload)
-            done = await attempt(node, writer.append([payload, seal]), self.directory)
-        if done:
-            footer = shard_format.build_footer(name, footer_map, payload_bytes)
-            done = await attempt(node, writer.append([footer]), self.directory)
-        if done:
-            return await attempt(node, writer.commit(), self.directory)
-        await asyncio.gather(writer.abort(), return_exceptions=True)
-        return False
+            if not await attempt(node, writer.append([payload, seal]), self.directory):
+                return False
+        footer = shard_format.build_footer(name, footer_map, payload_bytes)
+        return await attempt(node, writer.append([footer]), self.directory)
 
     async def _rebuild_fragment(
         self, ref: BlobRef, codec: Codec, wanted: int, number: int, length: int

@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from math import inf
 
 from erasure.codec import codec_of
 from erasure.scheme import Scheme
@@ -161,8 +162,7 @@ class BlobReader:
                 self._replace_failed(state, window)
                 if not state.tasks:
                     raise BlobUnreadable(f"{len(state.got)} good shards of {len(self._nodes)}")
-                elapsed = clock() - started
-                wait = max(0.0, (hedge_at if elapsed < hedge_at else overdue_at) - elapsed)
+                wait = None if hedge_at == inf else max(0.0, hedge_at - (clock() - started))
                 done, _ = await asyncio.wait(
                     state.tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -172,8 +172,7 @@ class BlobReader:
                     free = elapsed >= overdue_at
                     if free or self._budget.take():
                         self._hedge(state, window, everything=free)
-                    hedge_at = overdue_at if not free else READ_SECONDS_MAX
-                    overdue_at = max(overdue_at, READ_SECONDS_MAX) if free else overdue_at
+                    hedge_at = inf if free else overdue_at  # each read has its own deadline
         finally:
             for task in state.tasks:
                 task.cancel()
@@ -280,18 +279,21 @@ class BlobReader:
             raise
 
     async def _read_somewhere(self, index: int, name: ShardName, offset: int, total: int) -> bytes:
-        """From the slot's node, or from who held the shard before it began to move."""
-        missing: Exception = ShardMissing(str(name))
+        """From the slot's node, or from who held the shard before it began to move. It counts as
+        missing only when all of them say so."""
+        trouble: DriveError | None = None
         for node_id in (self._nodes[index], *self._holders_before[index]):
             node = self._directory.get(node_id)
             if node is None:
-                missing = DriveError(f"node {node_id!r} is not there")
+                trouble = DriveError(f"node {node_id!r} is not there")
                 continue
             try:
                 return await self._timed_read(node, name, offset, total)
-            except ShardMissing as error:
-                missing = error
-        raise missing
+            except DriveError as error:
+                trouble = error
+            except ShardMissing:
+                continue
+        raise trouble or ShardMissing(str(name))
 
     async def _timed_read(self, node: Node, name: ShardName, offset: int, total: int) -> bytes:
         clock = self._directory.clock

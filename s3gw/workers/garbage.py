@@ -14,6 +14,9 @@ or a manifest whose parts are to be looked at (`s3gw.workers.manifests`).
   or have left the layout, reference and entry go. A node that is down makes the entry wait; the
   entries behind it do not.
 
+While a drive is below its reserve, nothing waits for its time or for a reader: a read may break, an
+acknowledged write never.
+
 A crash anywhere leaves the entry, and everything here may be done twice. The count of a group
 falls with the entry that raised it, so that it is exact whoever dies.
 """
@@ -27,6 +30,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from nodes.protocol import DriveError, DriveRefused
+from s3gw.cluster.directory import Node
 from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import Garbage, Reference, decode
@@ -42,6 +47,7 @@ BATCH_ENTRIES = 100
 ENTRIES_PER_COMMIT = 24
 RETRY_MS = 10 * 60 * 1000
 INTERVAL_SECONDS = 10.0
+STATS_SECONDS_MAX = 10.0
 
 
 @dataclass(slots=True)
@@ -122,6 +128,7 @@ class GarbageCollector:
         self._sleep = sleep
         self._position = keys.GARBAGE
         self._slice_end = keys.GARBAGE
+        self._pressed = False
 
     async def wait(self) -> None:
         await self._sleep(self._interval_seconds)
@@ -153,9 +160,25 @@ class GarbageCollector:
                 await self._free_manifest(claim, entry, report)
         return True
 
+    async def _is_pressed(self) -> bool:
+        """Whether a drive takes no shards for want of space."""
+        directory = self._storage.blobs.directory
+
+        async def is_full(node: Node) -> bool:
+            try:
+                async with asyncio.timeout(STATS_SECONDS_MAX):
+                    return not (await node.drive.stats()).writable
+            except (DriveError, DriveRefused, TimeoutError):
+                return False
+
+        return any(await asyncio.gather(*map(is_full, directory.usable_nodes())))
+
     async def _next_items(self) -> list[Item]:
         kv = self._storage.store.kv
-        end = keys.garbage_due(self._storage.clock_ms())
+        if self._position == keys.GARBAGE:
+            self._pressed = await self._is_pressed()
+        ahead_ms = self._storage.garbage_after_ms if self._pressed else 0
+        end = keys.garbage_due(self._storage.clock_ms() + ahead_ms)
         while self._position < end:
             if self._position < self._slice_end:
                 page = await kv.scan(self._position, self._slice_end, limit=BATCH_ENTRIES)
@@ -211,9 +234,8 @@ class GarbageCollector:
             verdict.seen[others[0].key] = others[0].revision
             verdict.deletes.append(item.key)
             return verdict
-        if await self._is_read(blob, page.revision) or not await placing.unlink(
-            self._storage, profile, blob, reference.nodes, members
-        ):
+        read = not self._pressed and await self._is_read(blob, page.revision)
+        if read or not await placing.unlink(self._storage, profile, blob, reference.nodes, members):
             return self._postponed(entry, item, reference)
         verdict.deletes.append(item.key)
         verdict.unlinked = True
@@ -227,8 +249,13 @@ class GarbageCollector:
         )
         return bool(page.items)
 
+    def _later_ms(self) -> int:
+        """When to look again; behind all that is collected in this round."""
+        ahead_ms = self._storage.garbage_after_ms if self._pressed else 0
+        return self._storage.clock_ms() + ahead_ms + self._retry_ms
+
     def _postponed(self, entry: Entry, item: Item, reference: Reference) -> Verdict:
-        due_ms = self._storage.clock_ms() + self._retry_ms
+        due_ms = self._later_ms()
         later = keys.garbage(due_ms, entry.identity, entry.holder)
         return Verdict(
             entry,
@@ -272,8 +299,7 @@ class GarbageCollector:
             verdict.seen |= freeing.seen
             verdict.deletes += freeing.deletes
             if state is manifests.State.READ:
-                due_ms = storage.clock_ms() + self._retry_ms
-                later = keys.garbage(due_ms, entry.identity, entry.holder)
+                later = keys.garbage(self._later_ms(), entry.identity, entry.holder)
                 verdict = Verdict(entry, {entry.key: entry.revision}, [entry.key], waits=True)
                 verdict.puts[later] = entry.garbage
         except (Conflict, OutcomeUnknown):

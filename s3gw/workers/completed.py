@@ -1,0 +1,81 @@
+"""Records that answer retries of CompleteMultipartUpload go when their day is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import CompletedRecord, decode
+from s3gw.metadata.store import Transaction
+from s3gw.objects.storage import Storage
+from s3gw.workers.contract import UNCLAIMED, Claim, commit
+
+PAGE_RECORDS = 1000
+RECORDS_PER_COMMIT = 100
+INTERVAL_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class ExpiryReport:
+    """Records looked at and removed."""
+
+    seen: int = 0
+    removed: int = 0
+
+
+class CompletedExpiry:
+    """The worker. One unit is one page of records."""
+
+    name = "completed"
+    exclusive = True
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._storage = storage
+        self._interval_seconds = interval_seconds
+        self._sleep = sleep
+        self._position = keys.COMPLETED
+
+    async def wait(self) -> None:
+        await self._sleep(self._interval_seconds)
+
+    async def work(self, claim: Claim) -> bool:
+        return await self._page(claim, ExpiryReport())
+
+    async def run_once(self, claim: Claim = UNCLAIMED) -> ExpiryReport:
+        """Look at all records."""
+        report = ExpiryReport()
+        self._position = keys.COMPLETED
+        while await self._page(claim, report):
+            pass
+        return report
+
+    async def _page(self, claim: Claim, report: ExpiryReport) -> bool:
+        page = await self._storage.store.kv.scan(
+            self._position, keys.after_prefix(keys.COMPLETED), limit=PAGE_RECORDS
+        )
+        self._position = page.items[-1].key + b"\x00" if page.more else keys.COMPLETED
+        now_ms = self._storage.clock_ms()
+        report.seen += len(page.items)
+        expired = [
+            item for item in page.items if decode(CompletedRecord, item.value).expires_ms <= now_ms
+        ]
+        for first in range(0, len(expired), RECORDS_PER_COMMIT):
+            tx = Transaction()
+            for item in expired[first : first + RECORDS_PER_COMMIT]:
+                tx.expect(item.key, item.revision)
+                tx.delete(item.key)
+            try:
+                await commit(self._storage.store, claim, tx)
+            except Conflict:
+                continue  # another run was faster; the next one looks again
+            report.removed += len(tx.writes)
+        return page.more

@@ -1,0 +1,379 @@
+"""Merge-and-repair: what the nodes hold of a placement group against what is referred to.
+
+All nodes are listed first, then the group's references are read, in slices of the blob id. One
+pass over both, ordered by blob, gives
+
+* missing shards: a node should hold one and does not. It is rebuilt there; what cannot be rebuilt
+  now goes into the repair queue;
+* surplus copies: a node holds one that it should not. It goes after a while, when the right one is
+  there and whole;
+* orphan candidates: no reference at all, live or dropped. An orphan goes when its own drive saw it
+  first long ago, every node of the layout was listed, and the references, read again, have none.
+
+Since nodes are listed before references are read, a blob written in between is never a candidate;
+and before a shard counts as missing its node is asked again. More candidates than a store in order
+can have mean that the metadata is not the drives': nothing is removed then, and health is red.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nodes.protocol import DriveError, DriveRefused, ShardEntry, ShardMissing, ShardName
+from s3gw import limits
+from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.topology import Group
+from s3gw.kv.interface import Conflict, Empty, Item
+from s3gw.metadata import keys
+from s3gw.metadata.records import BlobRef, Count, Reference, Repair, decode
+from s3gw.metadata.store import OutcomeUnknown, Transaction
+from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED
+from s3gw.objects.storage import Storage
+from s3gw.workers import placing
+from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
+from s3gw.workers.manifests import drop_now
+from s3gw.workers.walk import Listings, Walk, all_groups, list_group
+
+log = logging.getLogger(__name__)
+
+SLICE_REFERENCES = 2000
+ORPHAN_AFTER_SECONDS = 24 * 3600.0
+SURPLUS_AFTER_SECONDS = 3600.0
+ORPHANS_ALARM_SHARE = 0.05
+ORPHANS_ALARM_MIN = 100
+INTERVAL_SECONDS = 3600.0
+ASK_SECONDS_MAX = 10.0
+
+
+@dataclass(slots=True)
+class MergeReport:
+    """What a run found and did. `alarms` name the groups where nothing was removed because too
+    many blobs have no reference; `unlisted` the nodes that could not be asked."""
+
+    groups: int = 0
+    blobs: int = 0
+    missing: int = 0
+    rebuilt: int = 0
+    queued: int = 0
+    orphans: int = 0
+    orphans_removed: int = 0
+    surplus: int = 0
+    surplus_removed: int = 0
+    unlisted: set[str] = field(default_factory=set)
+    alarms: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A shard as a node lists it."""
+
+    node: str
+    entry: ShardEntry
+
+    @property
+    def place(self) -> placing.Place:
+        return self.node, self.entry.index
+
+
+class MergeAndRepair:
+    """The worker. One unit is one placement group. `alarms` (group to reason) makes health red."""
+
+    name = "merge"
+    exclusive = True
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        orphan_after_seconds: float = ORPHAN_AFTER_SECONDS,
+        surplus_after_seconds: float = SURPLUS_AFTER_SECONDS,
+        interval_seconds: float = INTERVAL_SECONDS,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._storage = storage
+        self._orphan_after_seconds = orphan_after_seconds
+        self._surplus_after_seconds = surplus_after_seconds
+        self._interval_seconds = interval_seconds
+        self._sleep = sleep
+        self._walk = Walk(storage, self.name)
+        self.alarms: dict[str, str] = {}
+
+    async def wait(self) -> None:
+        await self._sleep(self._interval_seconds)
+
+    async def work(self, claim: Claim) -> bool:
+        group = await self._walk.next()
+        if group is not None:
+            await self.merge_group(claim, group, MergeReport())
+        await self._walk.passed(claim, group)
+        return group is not None
+
+    async def run_once(self, claim: Claim = UNCLAIMED) -> MergeReport:
+        """Go over all groups."""
+        report = MergeReport()
+        for group in all_groups(self._storage):
+            await self.merge_group(claim, group, report)
+        return report
+
+    async def merge_group(self, claim: Claim, group: Group, report: MergeReport) -> None:
+        """Compare one group's listings with its references, and put right what differs."""
+        group = await self._storage.blobs.topology.reread(group)
+        listings = await list_group(self._storage, group)
+        merge = _GroupMerge(self, claim, group, listings, report)
+        await merge.run()
+        report.groups += 1
+        report.unlisted |= listings.unlisted
+
+    @property
+    def storage(self) -> Storage:
+        return self._storage
+
+    def old_enough(self, entry: ShardEntry, *, orphan: bool) -> bool:
+        limit = self._orphan_after_seconds if orphan else self._surplus_after_seconds
+        return entry.age_seconds >= limit
+
+
+class _GroupMerge:
+    """The merge of one group."""
+
+    def __init__(
+        self,
+        worker: MergeAndRepair,
+        claim: Claim,
+        group: Group,
+        listings: Listings,
+        report: MergeReport,
+    ) -> None:
+        self._worker = worker
+        self._storage = worker.storage
+        self._claim = claim
+        self._group = group
+        self._listings = listings
+        self._report = report
+        self._blobs = 0
+        self._candidates: list[tuple[bytes, list[Copy]]] = []
+
+    async def run(self) -> None:
+        held = _by_blob(self._listings)
+        waiting = next(held, None)
+        async for blob, references in self._references():
+            while waiting is not None and waiting[0] < blob:
+                self._note_candidate(*waiting)
+                waiting = next(held, None)
+            copies: list[Copy] = []
+            if waiting is not None and waiting[0] == blob:
+                copies = waiting[1]
+                waiting = next(held, None)
+            self._blobs += 1
+            await self._examine(blob, references, copies)
+        while waiting is not None:
+            self._note_candidate(*waiting)
+            waiting = next(held, None)
+        self._report.blobs += self._blobs
+        await self._remove_orphans()
+
+    def _note_candidate(self, blob: bytes, copies: list[Copy]) -> None:
+        self._blobs += 1
+        self._candidates.append((blob, copies))
+
+    async def _references(self) -> AsyncIterator[tuple[bytes, list[Item]]]:
+        """Blob by blob, the references of the group."""
+        kv = self._storage.store.kv
+        gathered: list[Item] = []
+        for start, end in await self._slices():
+            position, more = start, True
+            while more:
+                page = await kv.scan(position, end, limit=SLICE_REFERENCES)
+                for item in page.items:
+                    if gathered and _blob_of(gathered[0]) != _blob_of(item):
+                        yield _blob_of(gathered[0]), gathered
+                        gathered = []
+                    gathered.append(item)
+                more = page.more
+                if more:
+                    position = page.items[-1].key + b"\x00"
+        if gathered:
+            yield _blob_of(gathered[0]), gathered
+
+    async def _slices(self) -> list[tuple[bytes, bytes]]:
+        """Ranges of the group's prefix with about SLICE_REFERENCES references each."""
+        profile, number = self._group.profile.name, self._group.number
+        counts = keys.counts(profile, number)
+        page = await self._storage.store.kv.scan(
+            counts, keys.after_prefix(counts), limit=limits.SCAN_ITEMS_MAX
+        )
+        total = sum(decode(Count, item.value).references for item in page.items)
+        pieces = max(1, -(-total // SLICE_REFERENCES))
+        prefix = keys.pg_blobs(profile, number)
+        bounds = [prefix + (piece * 2**64 // pieces).to_bytes(8, "big") for piece in range(pieces)]
+        return list(zip(bounds, [*bounds[1:], keys.after_prefix(prefix)], strict=True))
+
+    async def _examine(self, blob: bytes, items: Sequence[Item], copies: Sequence[Copy]) -> None:
+        """A blob that something refers to."""
+        live = [
+            (item, reference)
+            for item in items
+            if not (reference := decode(Reference, item.value)).dropped_due_ms
+        ]
+        if not live:
+            return  # the collector's
+        for item, _ in live:
+            await self._check_manifest(item)
+        reference = live[0][1]
+        ref = BlobRef(
+            self._group.profile.name, blob, reference.size, 0, reference.nodes, reference.scheme
+        )
+        await self._check_shards(ref, copies)
+        await self._check_surplus(ref, copies)
+
+    async def _check_manifest(self, item: Item) -> None:
+        """Drop the reference of a manifest's own blob when no version holds the manifest any
+        more: nothing can hold it again."""
+        holder = keys.split_reference(item.key)[3]
+        if holder[:1] != b"m":
+            return
+        prefix = keys.manifest_holders(holder[1:])
+        end = keys.after_prefix(prefix)
+        if (await self._storage.store.kv.scan(prefix, end, limit=1)).items:
+            return
+        tx = Transaction()
+        tx.guards.append(Empty(prefix, end))
+        drop_now(self._storage, tx, item)
+        try:
+            await commit(self._storage.store, self._claim, tx)
+        except (Conflict, OutcomeUnknown):
+            return  # somebody else dropped it, or the next round sees it again
+
+    async def _check_shards(self, ref: BlobRef, copies: Sequence[Copy]) -> None:
+        """Rebuild what is missing of a blob."""
+        _, nodes, group = self._storage.blobs.topology.location(ref)
+        held = {copy.place for copy in copies}
+        for index, node in enumerate(nodes):
+            before = () if ref.nodes else group.record.slots[index].holders_before
+            if node not in self._listings.entries or (node, index) in held:
+                continue
+            if any((other, index) in held for other in before):
+                continue  # on its way here
+            if not await self._is_missing(ref, index, node):
+                continue
+            self._report.missing += 1
+            if await self._rebuild(ref, index, node):
+                self._report.rebuilt += 1
+            else:
+                await self._queue(ref, URGENCY_DAMAGED, f"shard {index} is missing")
+        if ref.nodes:
+            reduced = "" in ref.nodes
+            urgency = URGENCY_REDUCED if reduced else URGENCY_MISPLACED
+            await self._queue(ref, urgency, "not on its group's slots")
+
+    async def _is_missing(self, ref: BlobRef, index: int, node_id: str) -> bool:
+        """Ask the node again: the blob may have been written after it was listed."""
+        node = self._storage.blobs.directory.get(node_id)
+        if node is None:
+            return False
+        try:
+            async with asyncio.timeout(ASK_SECONDS_MAX):
+                await node.drive.size(self._name(ref.blob, index))
+        except ShardMissing:
+            return True
+        except (DriveError, DriveRefused, TimeoutError):
+            return False
+        return False
+
+    async def _rebuild(self, ref: BlobRef, index: int, node: str) -> bool:
+        try:
+            return await self._storage.blobs.rebuild_shard(ref, index, node)
+        except BlobUnreadable as error:
+            log.warning("blob %s: shard %d cannot be rebuilt: %s", ref.blob.hex(), index, error)
+            return False
+
+    async def _queue(self, ref: BlobRef, urgency: int, reason: str) -> None:
+        now_ms = self._storage.clock_ms()
+        repair = Repair(ref.profile, self._group.number, ref.blob, reason, now_ms)
+        self._report.queued += await queue_repairs(self._storage.store, [repair], urgency)
+
+    async def _check_surplus(self, ref: BlobRef, copies: Sequence[Copy]) -> None:
+        """Remove copies on nodes that should not hold them, when the right ones are whole."""
+        _, nodes, group = self._storage.blobs.topology.location(ref)
+        right = dict(enumerate(nodes))
+        expected = placing.places(group, ()) if not ref.nodes else set()
+        expected |= {(node, index) for index, node in right.items()}
+        held = {copy.place for copy in copies}
+        for copy in copies:
+            index = copy.entry.index
+            if copy.place in expected:
+                continue
+            self._report.surplus += 1
+            if not self._worker.old_enough(copy.entry, orphan=False):
+                continue
+            if (right.get(index, ""), index) not in held:
+                continue
+            if await self._is_whole(right[index], self._name(ref.blob, index)):
+                self._report.surplus_removed += await self._delete(copy, ref.blob)
+
+    async def _is_whole(self, node_id: str, name: ShardName) -> bool:
+        node = self._storage.blobs.directory.get(node_id)
+        if node is None:
+            return False
+        try:
+            return (await node.drive.verify(name)).whole
+        except (DriveError, DriveRefused, ShardMissing):
+            return False
+
+    async def _remove_orphans(self) -> None:
+        name = f"{self._group.profile.name}/{self._group.number}"
+        count = len(self._candidates)
+        self._report.orphans += count
+        if count > ORPHANS_ALARM_MIN and count > ORPHANS_ALARM_SHARE * self._blobs:
+            reason = f"{count} of {self._blobs} blobs of group {name} have no reference"
+            log.error("%s: nothing is removed there", reason)
+            self._worker.alarms[name] = reason
+            self._report.alarms.append(reason)
+            return
+        self._worker.alarms.pop(name, None)
+        if self._listings.unlisted:
+            return
+        for blob, copies in self._candidates:
+            old = [copy for copy in copies if self._worker.old_enough(copy.entry, orphan=True)]
+            if old and not await self._is_referred_to(blob):
+                for copy in old:
+                    self._report.orphans_removed += await self._delete(copy, blob)
+
+    async def _is_referred_to(self, blob: bytes) -> bool:
+        prefix = keys.blob(self._group.profile.name, self._group.number, blob)
+        page = await self._storage.store.kv.scan(prefix, keys.after_prefix(prefix), limit=1)
+        return bool(page.items)
+
+    async def _delete(self, copy: Copy, blob: bytes) -> bool:
+        """Delete a copy; refused by a drive that knows a later state of the group than ours."""
+        answer = await placing.delete_shard(
+            self._storage,
+            copy.node,
+            self._name(blob, copy.entry.index),
+            self._group.record.revision,
+            self._listings.members | {copy.node},
+        )
+        return answer is placing.Deletion.CONFIRMED
+
+    def _name(self, blob: bytes, index: int) -> ShardName:
+        return ShardName(self._group.profile.name, self._group.number, blob, index)
+
+
+def _blob_of(item: Item) -> bytes:
+    return keys.split_reference(item.key)[2]
+
+
+def _by_blob(listings: Listings) -> Iterator[tuple[bytes, list[Copy]]]:
+    """All nodes' sorted listings as one, blob by blob."""
+    streams = [
+        [Copy(node, entry) for entry in entries] for node, entries in listings.entries.items()
+    ]
+    merged = heapq.merge(*streams, key=lambda copy: copy.entry.blob)
+    for blob, copies in itertools.groupby(merged, key=lambda copy: copy.entry.blob):
+        yield blob, list(copies)

@@ -1,0 +1,314 @@
+"""Moving a blob home: its stored bytes as a new blob, and every holder moved over.
+
+A blob never changes its place or scheme. To give one that was written around lost nodes its
+profile's scheme and its group's slots, its bytes are written as a new blob:
+
+1. the new blob is published under a reference of the job's own, in one commit with the queue
+   entry, which from then on names it: whoever goes on with the entry goes on with that blob;
+2. each holder is moved by compare-and-swap: new reference in, guarded by the job's; old one
+   dropped. A holder that changed meanwhile is looked at again;
+3. when the old blob has no live reference left, the job's reference and the entry go.
+
+What holds a blob, and where that is written:
+
+    o…   an object version: its own record
+    p…   a part: the part's record while the upload is open, a page of the manifest afterwards
+    m…   a manifest: the record of every version that holds the manifest
+    j…   another job: waits for it to end
+
+A part of an upload that is being completed is left alone until that has ended: who completes it
+has read its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from s3gw import limits
+from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.targets import TooFewNodes
+from s3gw.cluster.topology import Group, Profile
+from s3gw.cluster.writer import NotWritten
+from s3gw.kv.interface import Conflict, Item, NoneNewer
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    ManifestPage,
+    ManifestRef,
+    ObjectRecord,
+    PartRecord,
+    Reference,
+    Repair,
+    UploadRecord,
+    decode,
+)
+from s3gw.metadata.store import Transaction
+from s3gw.objects import references
+from s3gw.objects.multipart import OPEN
+from s3gw.objects.storage import Storage
+from s3gw.workers.contract import Claim, commit
+
+ROUNDS_MAX = 4
+
+
+class NotPossibleNow(Exception):
+    """No group of the profile has all its nodes, or nodes fail: to be tried again later."""
+
+
+class ContentChanged(Exception):
+    """The bytes read are not the bytes that were stored: nothing is replaced by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A repair queue entry as read."""
+
+    key: bytes
+    revision: int
+    record: Repair
+
+
+async def live_references(
+    storage: Storage, profile: str, pg: int, blob: bytes
+) -> list[tuple[Item, Reference]]:
+    """What holds a blob now."""
+    prefix = keys.blob(profile, pg, blob)
+    page = await storage.store.kv.scan(
+        prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
+    )
+    decoded = [(item, decode(Reference, item.value)) for item in page.items]
+    return [(item, reference) for item, reference in decoded if not reference.dropped_due_ms]
+
+
+async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> Entry:
+    """Write a blob's bytes anew and publish them under the job's reference; the entry that names
+    them. Raises NotPossibleNow, BlobUnreadable, Conflict, OutcomeUnknown."""
+    topology = storage.blobs.topology
+    profile = topology.profile(old.profile)
+    holders = await live_references(storage, old.profile, entry.record.pg, old.blob)
+    if not holders:
+        raise NotPossibleNow("nothing holds the blob any more")
+    new = await _write(storage, profile, old)
+    bucket = holders[0][1].bucket
+    record = msgspec.structs.replace(entry.record, copy=new)
+    tx = Transaction()
+    tx.expect(entry.key, entry.revision)
+    tx.put(entry.key, record)
+    tx.witness = entry.key
+    references.add(storage, tx, bucket, new, keys.job_holder(old.blob))
+    references.guard_placement(storage, tx, new)
+    revision = await commit(storage.store, claim, tx)
+    return Entry(entry.key, revision, record)
+
+
+async def _write(storage: Storage, profile: Profile, old: BlobRef) -> BlobRef:
+    def not_whole(group: Group) -> bool:
+        return not all(storage.blobs.directory.usable(node) for node in group.nodes)
+
+    blob, group = storage.blobs.draw(profile, not_whole)
+    if not_whole(group):
+        raise NotPossibleNow("no placement group has all its nodes")
+    footer_map = await storage.blobs.footer_map(old)
+    try:
+        writer = storage.blobs.open_writer(blob, group)
+        try:
+            async for buffers in storage.blobs.read(old, 0, old.size, window_stripes=1):
+                await writer.write(b"".join(buffers))
+            written = await writer.finish(footer_map)
+        except BaseException:
+            await writer.abort()
+            raise
+    except (NotWritten, TooFewNodes) as error:
+        raise NotPossibleNow(str(error)) from error
+    if written.ref.nodes or written.missing:
+        raise NotPossibleNow("a node failed while the copy was written")
+    if written.ref.size != old.size:
+        raise BlobUnreadable(f"{written.ref.size} of {old.size} bytes could be read")
+    return written.ref
+
+
+class Swap:
+    """Moves the holders of one blob to its copy. `old` need not know its checksum."""
+
+    def __init__(self, storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> None:
+        assert entry.record.copy is not None
+        self._storage = storage
+        self._claim = claim
+        self._entry = entry
+        self._old = old
+        self._new = entry.record.copy
+        self._job_key = references.key_of(
+            storage.blobs.topology, self._new, keys.job_holder(old.blob)
+        )
+        self._job_revision = 0
+        self._bucket = ""
+
+    async def run(self) -> bool:
+        """Move all holders; False when some must wait. Raises ContentChanged, OutcomeUnknown."""
+        job = await self._storage.store.get(Reference, self._job_key)
+        if job.record is None or job.record.dropped_due_ms:
+            raise ContentChanged("the copy has lost its reference")
+        self._job_revision, self._bucket = job.revision, job.record.bucket
+        for _ in range(ROUNDS_MAX):
+            holders = await live_references(
+                self._storage, self._old.profile, self._entry.record.pg, self._old.blob
+            )
+            if not holders:
+                return await self._finish()
+            for item, reference in holders:
+                await self._move(item, reference)
+        return False
+
+    async def _finish(self) -> bool:
+        tx = Transaction()
+        tx.expect(self._entry.key, self._entry.revision)
+        tx.expect(self._job_key, self._job_revision)
+        tx.delete(self._entry.key)
+        job_holder = keys.job_holder(self._old.blob)
+        references.drop(self._storage, tx, self._bucket, self._new, job_holder)
+        await commit(self._storage.store, self._claim, tx)
+        return True
+
+    async def _move(self, item: Item, reference: Reference) -> None:
+        """Move one holder, if it is as it was read."""
+        holder = keys.split_reference(item.key)[3]
+        try:
+            if holder[:1] == b"o":
+                await self._move_version(holder, reference)
+            elif holder[:1] == b"p":
+                await self._move_part(holder, reference)
+            elif holder[:1] == b"m":
+                await self._move_manifest(item, holder, reference)
+        except Conflict:
+            return  # the next round sees what it has become
+
+    def _transaction(self) -> Transaction:
+        tx = Transaction()
+        tx.expect(self._job_key, self._job_revision)
+        return tx
+
+    def _pass_on(self, tx: Transaction, holder: bytes, reference: Reference) -> None:
+        """New reference in, old one dropped."""
+        references.add(self._storage, tx, reference.bucket, self._new, holder)
+        old = msgspec.structs.replace(
+            self._old, nodes=reference.nodes, scheme=reference.scheme, size=reference.size
+        )
+        references.drop(self._storage, tx, reference.bucket, old, holder)
+
+    def _replaces(self, held: BlobRef) -> bool:
+        """Whether a holder's reference is to the old blob. Raises ContentChanged."""
+        if held.blob != self._old.blob:
+            return False
+        if (held.crc64, held.size) != (self._new.crc64, self._new.size):
+            raise ContentChanged(f"blob {held.blob.hex()} is not what was stored")
+        return True
+
+    async def _version_items(self, bucket: str, key: str, sequence: int) -> list[Item]:
+        """The records that may be this version: visible, or noncurrent."""
+        reading = await self._storage.store.kv.get_many(
+            [keys.object_(bucket, key), keys.version(bucket, key, sequence)]
+        )
+        return [item for item in reading.items if item is not None]
+
+    async def _move_version(self, holder: bytes, reference: Reference) -> None:
+        bucket, key, sequence = keys.split_object_holder(holder)
+        for item in await self._version_items(bucket, key, sequence):
+            record = decode(ObjectRecord, item.value)
+            if record.sequence != sequence or not isinstance(record.data, BlobRef):
+                continue
+            if self._replaces(record.data):
+                tx = self._transaction()
+                tx.expect(item.key, item.revision)
+                moved = msgspec.structs.replace(record, data=self._new)
+                self._storage.store.put_listed(tx, item.key, moved)
+                tx.witness = item.key
+                self._pass_on(tx, holder, reference)
+                await commit(self._storage.store, self._claim, tx)
+                return
+
+    async def _move_part(self, holder: bytes, reference: Reference) -> None:
+        upload_id, number = holder[1:17], int.from_bytes(holder[17:], "big")
+        part = await self._storage.store.get(PartRecord, keys.part(upload_id, number))
+        key = await self._upload_key(reference.bucket, upload_id)
+        upload = await self._storage.store.get(UploadRecord, key)
+        if upload.record is None:
+            await self._move_listed_part(upload_id, number, holder, reference)
+            return
+        if upload.record.state != OPEN or part.record is None:
+            return
+        if self._replaces(part.record.blob):
+            tx = self._transaction()
+            tx.expect(key, upload.revision)
+            part_key = keys.part(upload_id, number)
+            tx.expect(part_key, part.revision)
+            tx.put(part_key, msgspec.structs.replace(part.record, blob=self._new))
+            tx.witness = part_key
+            self._pass_on(tx, holder, reference)
+            await commit(self._storage.store, self._claim, tx)
+
+    async def _upload_key(self, bucket: str, upload_id: bytes) -> bytes:
+        """The key of a part's upload; its object's key is in the footer of the part's shards."""
+        footer = msgspec.msgpack.decode(await self._storage.blobs.footer_map(self._new))
+        return keys.upload(bucket, str(footer["key"]), upload_id)
+
+    async def _move_listed_part(
+        self, upload_id: bytes, number: int, holder: bytes, reference: Reference
+    ) -> None:
+        """A part of a completed upload: its row in the manifest's pages."""
+        prefix = keys.manifest(upload_id)
+        page = await self._storage.store.kv.scan(
+            prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
+        )
+        for item in page.items:
+            parts = decode(ManifestPage, item.value).parts
+            rows = {
+                row: part
+                for row, part in enumerate(parts)
+                if part.number == number and self._replaces(part.blob)
+            }
+            if not rows:
+                continue
+            moved = list(parts)
+            for row, part in rows.items():
+                moved[row] = msgspec.structs.replace(part, blob=self._new)
+            tx = self._transaction()
+            tx.expect(item.key, item.revision)
+            tx.put(item.key, ManifestPage(tuple(moved)))
+            tx.witness = item.key
+            self._pass_on(tx, holder, reference)
+            await commit(self._storage.store, self._claim, tx)
+            return
+
+    async def _move_manifest(self, item: Item, holder: bytes, reference: Reference) -> None:
+        """A manifest's own blob: first every version that holds the manifest, then, if none came
+        meanwhile, the reference."""
+        prefix = keys.manifest_holders(holder[1:])
+        end = keys.after_prefix(prefix)
+        page = await self._storage.store.kv.scan(prefix, end, limit=limits.SCAN_ITEMS_MAX)
+        for held in page.items:
+            if not held.value:
+                await self._move_manifest_of(held.key[len(prefix) :])
+        tx = self._transaction()
+        tx.expect(item.key, item.revision)
+        tx.guards.append(NoneNewer(prefix, end, page.revision))
+        self._pass_on(tx, holder, reference)
+        await commit(self._storage.store, self._claim, tx)
+
+    async def _move_manifest_of(self, version: bytes) -> None:
+        bucket, key, sequence = keys.split_object_holder(version)
+        for item in await self._version_items(bucket, key, sequence):
+            record = decode(ObjectRecord, item.value)
+            data = record.data
+            if record.sequence != sequence or not isinstance(data, ManifestRef):
+                continue
+            if self._replaces(data.blob):
+                tx = self._transaction()
+                tx.expect(item.key, item.revision)
+                moved = msgspec.structs.replace(
+                    record, data=msgspec.structs.replace(data, blob=self._new)
+                )
+                self._storage.store.put_listed(tx, item.key, moved)
+                tx.witness = item.key
+                await commit(self._storage.store, self._claim, tx)
