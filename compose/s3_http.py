@@ -123,6 +123,7 @@ class Signer:
         *,
         expires_seconds: int,
         when: datetime | None = None,
+        payload_hash: str = UNSIGNED_PAYLOAD,
     ) -> str:
         """The query of a presigned URL; `headers` (host among them) must be sent with it."""
         begun = self._begin(when)
@@ -136,7 +137,7 @@ class Signer:
             }
         )
         full = f"{query}&{extra}" if query else extra
-        signature = self._sign(method, path, full, headers, UNSIGNED_PAYLOAD, begun)
+        signature = self._sign(method, path, full, headers, payload_hash, begun)
         return f"{full}&X-Amz-Signature={signature.value}"
 
 
