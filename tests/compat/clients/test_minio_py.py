@@ -85,7 +85,7 @@ def test_objects_are_composed_on_the_server(client, bucket):
 def test_listings_recurse_and_fold(client, bucket):
     for key in ("a/b/c", "a/d", "e"):
         client.put_object(bucket, key, io.BytesIO(b"x"), 1)
-    assert [entry.object_name for entry in client.list_objects(bucket)] == ["a/", "e"]
+    assert {entry.object_name for entry in client.list_objects(bucket)} == {"a/", "e"}
     recursive = client.list_objects(bucket, recursive=True)
     assert [entry.object_name for entry in recursive] == ["a/b/c", "a/d", "e"]
 
