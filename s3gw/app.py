@@ -10,14 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from erasure.scheme import Scheme
 from nodes.client import RemoteDrive, open_session
 from nodes.http_guard import GuardOptions, serve
 from nodes.identity import DriveIdentity, IdentityError, adopt
@@ -25,30 +22,20 @@ from nodes.protocol import Drive
 from nodes.server import build_app as build_node_app
 from nodes.store import LocalDrive
 from s3gw import limits
-from s3gw.admin.app import build_app as build_admin_app
-from s3gw.cluster.blobs import BlobStore
-from s3gw.cluster.directory import Directory, Node
+from s3gw.cluster.directory import Node
 from s3gw.cluster.founding import Founder, found_layout, found_store, layout_exists
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership, Registration
-from s3gw.cluster.topology import Topology
 from s3gw.config import Config, host_and_port
 from s3gw.drives import metadata_directory
-from s3gw.identities.root import Root
+from s3gw.gateway import Gateway, cancel, scheme_of
 from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
 from s3gw.kv.journal import Journal
 from s3gw.kv.sqlite import SqliteKV
 from s3gw.logs import configure
 from s3gw.metadata import keys
-from s3gw.metadata.counters import Counters
-from s3gw.metadata.records import BlobRef, LayoutRecord, NodeRecord, StoreRecord, decode
-from s3gw.metadata.store import Store
-from s3gw.metrics import Metrics
-from s3gw.objects.storage import Storage
-from s3gw.operations.call import Settings
-from s3gw.server.pipeline import Edge, S3App
-from s3gw.server.resolve import Domains
+from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
 from s3gw.supervisor import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -80,10 +67,6 @@ class Task:
     @property
     def paths(self) -> list[Path]:
         return [Path(drive.path) for drive in self.drives]
-
-
-def scheme_of(config: Config) -> Scheme:
-    return Scheme.parse(config.profile)
 
 
 async def open_sqlite(config: Config, drive_paths: Sequence[Path], metadata: Path) -> SqliteKV:
@@ -139,101 +122,6 @@ async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) ->
             log.warning("the metadata's revision could not be noted on the drives: %s", error)
 
 
-class Gateway:
-    """One gateway process: storage, S3 port, admin port, background tasks."""
-
-    def __init__(self, task: Task, kv: KV, identity: StoreRecord) -> None:
-        config = task.config
-        self.config = config
-        self.kv = kv
-        self.metrics = Metrics()
-        self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
-        self.lease = ProcessLease(
-            kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
-        )
-        self.directory = Directory()
-        self.topology = Topology(kv)
-        self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
-        self.identity = identity
-
-    def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
-        self.metrics.count("s3gw_damaged_fragments_total")
-
-    async def start(self, membership: Membership) -> Storage:
-        """Take the lease and read the topology."""
-        await self.lease.take()
-        await membership.load()
-        store = Store(self.kv, self.identity, Counters(self.kv, self.lease.block))
-        return Storage(
-            store=store,
-            blobs=self.blobs,
-            executor=self.executor,
-            garbage_after_ms=int(self.config.garbage_after_seconds * 1000),
-            layout_epoch=membership.layout_epoch,
-            lease=self.lease.current,
-        )
-
-    async def not_ready(self) -> str:
-        """Why requests cannot be served now; "" when they can."""
-        try:
-            await self.kv.get_many([keys.STORE])
-        except EngineError as error:
-            return f"the metadata engine does not answer: {error}"
-        usable = len(self.directory.usable_nodes())
-        needed = scheme_of(self.config).tolerance + 1
-        return "" if usable >= needed else f"{usable} nodes are usable, {needed} are needed"
-
-    def s3_app(self, storage: Storage) -> S3App:
-        config = self.config
-        return S3App(
-            Edge(
-                storage=storage,
-                root=Root(config.root_access_key, config.root_secret_key),
-                settings=Settings(config.region, config.profile, f"http://{config.s3}"),
-                domains=Domains(config.domains),
-                metrics=self.metrics,
-            )
-        )
-
-    async def run(
-        self,
-        context: WorkerContext,
-        membership: Membership,
-        tasks: Sequence[Coroutine[Any, Any, None]] = (),
-    ) -> None:
-        """Serve both ports until shutdown, with `tasks` in the background."""
-        storage = await self.start(membership)
-        s3, admin = context.sockets
-        guard = GuardOptions(
-            head_seconds=self.config.head_seconds,
-            body_idle_seconds=self.config.idle_seconds,
-            send_idle_seconds=self.config.idle_seconds,
-        )
-        background = [
-            asyncio.create_task(self.lease.keep()),
-            asyncio.create_task(membership.follow()),
-            *(asyncio.create_task(task) for task in tasks),
-        ]
-        servers = asyncio.gather(
-            serve(self.s3_app(storage), [s3], guard, context.shutdown),
-            serve(build_admin_app(self.not_ready, self.metrics), [admin], guard, context.shutdown),
-        )
-        context.ready()
-        try:
-            await servers
-        finally:
-            await _cancel(background)
-            await storage.store.settle()
-            await self.lease.release()
-            self.executor.shutdown(wait=False)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def up_worker(context: WorkerContext) -> None:
     """A process of `s3gw up`: a gateway with the drives in it."""
     task: Task = context.payload
@@ -243,7 +131,7 @@ async def up_worker(context: WorkerContext) -> None:
         kv = await open_sqlite(task.config, task.paths, metadata)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, 0)
-        gateway = Gateway(task, kv, identity)
+        gateway = Gateway(task.config, kv, identity)
         zones = await layout_nodes(kv)
         for place, drive in zip(task.drives, open_local_drives(task, context), strict=True):
             stack.push_async_callback(drive.close)
@@ -281,7 +169,7 @@ async def gateway_worker(context: WorkerContext) -> None:
                 session, f"http://{record.address}", node_id, identity.cluster_secret
             )
 
-        gateway = Gateway(task, kv, identity)
+        gateway = Gateway(task.config, kv, identity)
         membership = Membership(kv, gateway.directory, gateway.topology, make_drive)
         await found_on_nodes(kv, task.config)
         await gateway.run(context, membership)
@@ -365,7 +253,7 @@ async def node_worker(context: WorkerContext) -> None:
         try:
             await serve(app, context.sockets, GuardOptions(), context.shutdown)
         finally:
-            await _cancel([keeping])
+            await cancel([keeping])
             await lease.release()
 
 

@@ -30,6 +30,7 @@ from s3gw.drives import (
     open_drives,
     release,
 )
+from s3gw.gateway import scheme_of
 from s3gw.kv.interface import EngineError
 from s3gw.kv.journal import JournalError
 from s3gw.supervisor import Supervisor
@@ -197,7 +198,7 @@ def _metadata_there(config: Config, found: DriveSet) -> bool:
 
 
 def _require_drives(config: Config) -> None:
-    scheme = app.scheme_of(config)
+    scheme = scheme_of(config)
     count = len(config.drive) or config.drives
     if count < scheme.width:
         raise ConfigError(

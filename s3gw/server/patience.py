@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 
 from nodes.protocol import Buffer
 from s3gw.operations.call import XML_TYPE, Reply
+from s3gw.server.respond import UNKNOWN_LENGTH
 from s3gw.wire.xml import DECLARATION
 
 PATIENT_OPERATIONS = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 PATIENCE_SECONDS = 5.0
 SPACE_SECONDS = 2.0
-UNKNOWN_LENGTH = -1
 
 
 async def answer_patiently(

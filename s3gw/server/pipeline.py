@@ -8,6 +8,7 @@ log are written in one place. Authorization happens once, from the row's action.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -33,6 +34,7 @@ from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xm
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.error_body import CONTENT_TYPE, error_body
+from s3gw.server.patience import PATIENT_OPERATIONS, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
 from s3gw.server.respond import first_window, send_reply
 from s3gw.server.routes import ROWS, Asks, Scope, load_handler
@@ -50,6 +52,18 @@ UNRESOLVED = "Unresolved"
 # Headers of Complete are checksums of the object, not of the XML that it sends.
 SUMS_OF_OBJECT = frozenset({"CompleteMultipartUpload"})
 HOST_ID = "s3gw"
+# What makes the metadata grow is refused when the engine is nearly full; deletes go on.
+GROWING_OPERATIONS = frozenset(
+    {
+        "CreateBucket",
+        "PutObject",
+        "CopyObject",
+        "CreateMultipartUpload",
+        "UploadPart",
+        "UploadPartCopy",
+        "CompleteMultipartUpload",
+    }
+)
 SUBRESOURCE_BYTES = frozenset(name.encode() for name in SUBRESOURCES)
 
 
@@ -62,6 +76,7 @@ class Edge:
     settings: Settings
     domains: Domains
     metrics: Metrics
+    growth_refused: Callable[[], bool] = lambda: False
 
 
 class S3App:
@@ -90,13 +105,15 @@ class S3App:
             )
             headers = acting(request).headers
             resolved = self._resolve(request, headers)
-            reply = await self._answer(request, by_name(headers), receive, resolved, request_id)
+            answer = self._answer(request, by_name(headers), receive, resolved, request_id)
+            if resolved.row.name in PATIENT_OPERATIONS:
+                errors_too = self._or_error(answer, scope, resolved, request_id)
+                reply = await answer_patiently(asyncio.create_task(errors_too))
+            else:
+                reply = await answer
             first = await first_window(reply)
-        except TROUBLE as error:
-            reply = self._error_reply(translate(error), scope, resolved, request_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            reply = self._error_reply(errors.InternalError(), scope, resolved, request_id)
+        except Exception as error:  # noqa: BLE001 (answered and logged in one place)
+            reply = self._error_reply(error, scope, resolved, request_id)
         operation = resolved.row.name if resolved else UNRESOLVED
         try:
             await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
@@ -105,6 +122,15 @@ class S3App:
             self._edge.metrics.request(operation, reply.status, seconds)
             if access_log.isEnabledFor(logging.INFO):
                 self._log_access(scope, operation, reply.status, seconds, request_id)
+
+    async def _or_error(
+        self, answer: Awaitable[Reply], scope: AsgiScope, resolved: Resolved, request_id: str
+    ) -> Reply:
+        """The answer, or its error as a reply."""
+        try:
+            return await answer
+        except Exception as error:  # noqa: BLE001 (answered and logged in one place)
+            return self._error_reply(error, scope, resolved, request_id)
 
     def _resolve(self, request: Request, headers: list[tuple[bytes, bytes]]) -> Resolved:
         names = dict(headers)
@@ -194,6 +220,8 @@ class S3App:
 
     async def _operate(self, call: Call, resolved: Resolved) -> Reply:
         handler = self._handlers[call.operation]
+        if call.operation in GROWING_OPERATIONS and self._edge.growth_refused():
+            raise errors.InsufficientStorage("The metadata engine is nearly full.")
         if handler is not None:
             return await handler(call)
         if call.operation in FRESH:
@@ -206,8 +234,12 @@ class S3App:
         raise errors.NotImplementedS3()
 
     def _error_reply(
-        self, error: errors.S3Error, scope: AsgiScope, resolved: Resolved | None, request_id: str
+        self, cause: Exception, scope: AsgiScope, resolved: Resolved | None, request_id: str
     ) -> Reply:
+        """The one place where an error becomes an answer. What nobody foresaw is logged."""
+        if not isinstance(cause, TROUBLE):
+            log.error("request %s failed", request_id, exc_info=cause)
+        error = translate(cause)
         body = error_body(
             error,
             method=scope["method"],

@@ -18,6 +18,7 @@ from s3gw.operations.call import Reply
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 NO_BODY = frozenset({204, 304})
+UNKNOWN_LENGTH = -1
 
 
 async def first_window(reply: Reply) -> list[Buffer]:
@@ -42,7 +43,7 @@ async def send_reply(
     headers.append((b"x-amz-request-id", request_id.encode()))
     headers.append((b"x-amz-id-2", host_id.encode()))
     headers.append((b"server", b"s3gw"))
-    if reply.status not in NO_BODY:
+    if reply.status not in NO_BODY and length != UNKNOWN_LENGTH:
         headers.append((b"content-length", str(length).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if reply.stream is None or method == "HEAD":

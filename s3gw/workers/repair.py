@@ -162,36 +162,33 @@ class _BlobRepair:
     async def run(self, entry: Entry) -> bool:
         """Do what can be done; whether the blob needs nothing more."""
         record = entry.record
+        old = BlobRef(record.profile, record.blob, 0, 0)
+        if record.copy is not None and await self._move(entry, old):
+            return True
         holders = await reencode.live_references(
             self._storage, record.profile, record.pg, record.blob
         )
-        if record.copy is not None:
-            return await self._move(entry, BlobRef(record.profile, record.blob, 0, 0))
         if not holders:
-            return True
+            return record.copy is None
         reference = holders[0][1]
-        ref = BlobRef(
-            record.profile, record.blob, reference.size, 0, reference.nodes, reference.scheme
+        ref = msgspec.structs.replace(
+            old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )
-        if ref.nodes:
-            return await self._bring_home(entry, ref)
-        return await self._make_whole(ref) or await self._rewrite(entry, ref)
-
-    async def _bring_home(self, entry: Entry, ref: BlobRef) -> bool:
-        try:
-            return await self._rewrite(entry, ref)
-        except NotPossibleNow:
-            await self._make_whole(ref)
-            return False
+        whole = await self._make_whole(ref)
+        if record.copy is not None:
+            return False  # some holders must wait; what they hold is kept whole meanwhile
+        if whole and not ref.nodes:
+            return True
+        return await self._rewrite(entry, ref)
 
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
+        """Write the blob anew: one that is not at home, or has too few whole shards."""
         if not ref.nodes and not await self._is_beyond_rebuilding(ref):
             return False
         try:
             entry = await reencode.write_copy(self._storage, self._claim, entry, ref)
-        except NotPossibleNow:
-            if ref.nodes:
-                raise
+        except NotPossibleNow as reason:
+            log.info("blob %s stays where it is: %s", ref.blob.hex(), reason)
             return False
         return await self._move(entry, ref)
 

@@ -1,0 +1,193 @@
+"""A gateway process: storage, the S3 port, the admin port and background work, put together.
+
+Knows no engine and no kind of drive: those are handed in by the composition root (s3gw.app).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from erasure.scheme import Scheme
+from nodes.http_guard import GuardOptions, serve
+from s3gw.admin.app import AdminPort
+from s3gw.admin.app import build_app as build_admin_app
+from s3gw.cluster.blobs import BlobStore
+from s3gw.cluster.directory import Directory
+from s3gw.cluster.lease import ProcessLease
+from s3gw.cluster.membership import Membership
+from s3gw.cluster.topology import Topology
+from s3gw.config import Config
+from s3gw.identities.root import Root
+from s3gw.kv.interface import KV, EngineError
+from s3gw.metadata import keys
+from s3gw.metadata.counters import Counters
+from s3gw.metadata.records import BlobRef, StoreRecord
+from s3gw.metadata.store import Store
+from s3gw.metrics import Metrics
+from s3gw.objects.storage import Storage
+from s3gw.operations.call import Settings
+from s3gw.server.pipeline import Edge, S3App
+from s3gw.server.resolve import Domains
+from s3gw.supervisor import WorkerContext
+from s3gw.workers import on_demand
+from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
+from s3gw.workers.completed import CompletedExpiry
+from s3gw.workers.contract import Worker
+from s3gw.workers.damage import DamageQueue
+from s3gw.workers.garbage import GarbageCollector
+from s3gw.workers.merge import MergeAndRepair
+from s3gw.workers.repair import RepairWorker
+from s3gw.workers.runner import Runner
+from s3gw.workers.verify import ShardVerifier
+
+THREADS_PER_PROCESS = 8
+
+
+def scheme_of(config: Config) -> Scheme:
+    """The scheme of the default profile."""
+    return Scheme.parse(config.profile)
+
+
+async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel background tasks and wait for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, config: Config, kv: KV, identity: StoreRecord) -> None:
+        self.config = config
+        self.kv = kv
+        self.identity = identity
+        self.metrics = Metrics()
+        self.space = SpaceState()
+        self.root = Root(config.root_access_key, config.root_secret_key)
+        self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
+        self.lease = ProcessLease(
+            kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
+        )
+        self.directory = Directory()
+        self.topology = Topology(kv)
+        self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
+        self._damage: DamageQueue | None = None
+
+    def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
+        """A reader met a missing or damaged shard."""
+        self.metrics.count("s3gw_damaged_fragments_total")
+        if self._damage is not None:
+            self._damage(ref, index, reason)
+
+    async def start(self, membership: Membership) -> Storage:
+        """Take the lease and read the topology."""
+        await self.lease.take()
+        await membership.load()
+        storage = Storage(
+            store=Store(self.kv, self.identity, Counters(self.kv, self.lease.block)),
+            blobs=self.blobs,
+            executor=self.executor,
+            garbage_after_ms=int(self.config.garbage_after_seconds * 1000),
+            layout_epoch=membership.layout_epoch,
+            lease=self.lease.current,
+        )
+        self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)
+        return storage
+
+    def workers(self, storage: Storage) -> list[Worker]:
+        """The background work of this process."""
+        assert self._damage is not None
+        interval = self.config.worker_interval_seconds
+        workers: list[Worker] = [
+            self._damage,
+            SpaceWatch(self.kv, self.space),
+            GarbageCollector(storage, interval_seconds=interval),
+            RepairWorker(storage, interval_seconds=interval),
+            MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds),
+            ShardVerifier(storage),
+            CompletedExpiry(storage),
+        ]
+        if self.kv.range_costs_its_size:  # etcd: it does not compact itself
+            workers.append(Compaction(self.kv, self.config.history_window_seconds))
+        return workers
+
+    async def not_ready(self) -> str:
+        """Why requests cannot be served now; "" when they can."""
+        try:
+            await self.kv.get_many([keys.STORE])
+        except EngineError as error:
+            return f"the metadata engine does not answer: {error}"
+        usable = len(self.directory.usable_nodes())
+        needed = scheme_of(self.config).tolerance + 1
+        return "" if usable >= needed else f"{usable} nodes are usable, {needed} are needed"
+
+    def s3_app(self, storage: Storage) -> S3App:
+        config = self.config
+        return S3App(
+            Edge(
+                storage=storage,
+                root=self.root,
+                settings=Settings(config.region, config.profile, f"http://{config.s3}"),
+                domains=Domains(config.domains),
+                metrics=self.metrics,
+                growth_refused=self.space.growth_refused,
+            )
+        )
+
+    def admin_port(self, storage: Storage) -> AdminPort:
+        merge = partial(
+            on_demand.merge_all, storage, orphan_after_seconds=self.config.orphan_after_seconds
+        )
+        return AdminPort(
+            ready=self.not_ready,
+            metrics=self.metrics,
+            root=self.root,
+            region=self.config.region,
+            runs={
+                "garbage": partial(on_demand.collect_garbage, storage),
+                "verify": partial(on_demand.verify_all, storage),
+                "repair": partial(on_demand.repair_all, storage),
+                "merge": merge,
+            },
+        )
+
+    async def run(
+        self,
+        context: WorkerContext,
+        membership: Membership,
+        tasks: Sequence[Coroutine[Any, Any, None]] = (),
+    ) -> None:
+        """Serve both ports until shutdown, with `tasks` in the background."""
+        storage = await self.start(membership)
+        s3, admin = context.sockets
+        guard = GuardOptions(
+            head_seconds=self.config.head_seconds,
+            body_idle_seconds=self.config.idle_seconds,
+            send_idle_seconds=self.config.idle_seconds,
+        )
+        background = [
+            asyncio.create_task(self.lease.keep()),
+            asyncio.create_task(membership.follow()),
+            *(asyncio.create_task(task) for task in tasks),
+        ]
+        runner = Runner(storage.store, self.lease.current, self.workers(storage))
+        runner.start()
+        admin_app = build_admin_app(self.admin_port(storage))
+        servers = asyncio.gather(
+            serve(self.s3_app(storage), [s3], guard, context.shutdown),
+            serve(admin_app, [admin], guard, context.shutdown),
+        )
+        context.ready()
+        try:
+            await servers
+        finally:
+            await runner.stop()
+            await cancel(background)
+            await storage.store.settle()
+            await self.lease.release()
+            self.executor.shutdown(wait=False)
