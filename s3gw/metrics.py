@@ -6,6 +6,7 @@ client can make the number of series grow.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import defaultdict
 
@@ -35,7 +36,7 @@ class Metrics:
         self._counters[name] += by
 
     def render(self) -> str:
-        """The text that Prometheus scrapes."""
+        """The text that Prometheus scrapes. To be called in the event loop, whose tasks it counts."""
         lines = ["# TYPE s3gw_requests_total counter"]
         for (operation, status), number in sorted(self._requests.items()):
             lines.append(
@@ -46,6 +47,7 @@ class Metrics:
             lines += self._histogram(operation, histogram)
         for name, number in sorted(self._counters.items()):
             lines += [f"# TYPE {name} counter", f"{name} {number}"]
+        lines += ["# TYPE s3gw_tasks gauge", f"s3gw_tasks {len(asyncio.all_tasks())}"]
         return "\n".join(lines) + "\n"
 
     def _histogram(self, operation: str, histogram: list[int]) -> list[str]:
