@@ -36,7 +36,7 @@ class Metrics:
         self._counters[name] += by
 
     def render(self) -> str:
-        """The text that Prometheus scrapes. To be called in the event loop, whose tasks it counts."""
+        """The text that Prometheus scrapes. Called in the event loop: it counts its tasks."""
         lines = ["# TYPE s3gw_requests_total counter"]
         for (operation, status), number in sorted(self._requests.items()):
             lines.append(
