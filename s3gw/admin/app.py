@@ -8,12 +8,12 @@ port does (`curl --aws-sigv4`).
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -66,7 +66,8 @@ def build_app(port: AdminPort) -> Starlette:
         worker = port.runs.get(request.path_params["worker"])
         if worker is None:
             return JSONResponse({"error": "NoSuchWorker", "workers": sorted(port.runs)}, 404)
-        return JSONResponse(dataclasses.asdict(await worker()))
+        report = msgspec.json.encode(await worker())
+        return Response(report, media_type="application/json")
 
     return Starlette(
         routes=[
