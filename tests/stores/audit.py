@@ -94,6 +94,15 @@ class Audit:
                 good.append(index)
         assert scheme.decodable(good), f"blob {ref.blob.hex()} has only shards {good}"
 
+    def check_whole(self, ref: BlobRef) -> None:
+        """Every shard of a blob is where it belongs, and whole."""
+        _, nodes, group = self.process.topology.location(ref)
+        for index, node in enumerate(nodes):
+            name = ShardName(ref.profile, group.number, ref.blob, index)
+            data = self.cluster.drives[node].shards.get(name) if node else None
+            assert data is not None, f"{name} is missing on {node}"
+            assert check_bytes(name, data).whole, f"{name} is damaged on {node}"
+
     def check_usage(self) -> None:
         """The usage slots say what the records say."""
         told = Usage()
@@ -121,7 +130,8 @@ class Audit:
         self.check_usage()
         self.check_counts()
         held = self.held()
-        assert set(self.references()) == set(held)
+        left = set(self.references()) - set(held)
+        assert not left, f"references without holder: {left}"
         assert not self.under(keys.GARBAGE)
         live = set(self.uploads())
         for prefix, length in ((b"part/", 16), (b"holder/", 16)):

@@ -1,0 +1,37 @@
+"""The collector and the other workers beside random S3 operations, crashes and failing nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3gw import limits
+from tests.stores.model import Scenario
+from tests.stores.virtual_time import run_virtual
+
+STEPS = 80
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PART_BYTES_MIN", 0)
+
+
+def run(seed: int, *, crash_share: float) -> Scenario:
+    scenario = Scenario(seed, crash_share=crash_share)
+    try:
+        run_virtual(scenario.run(STEPS))
+    except BaseException as error:
+        error.add_note(f"seed {seed}: " + "; ".join(scenario.log[-25:]))
+        raise
+    return scenario
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_held_is_removed_and_nothing_else_stays(seed: int) -> None:
+    assert run(seed, crash_share=0.0).crashes == 0
+
+
+@pytest.mark.parametrize("first", range(100, 200, 10))
+def test_a_crash_at_any_commit_loses_nothing_and_leaves_nothing_behind(first: int) -> None:
+    crashes = [run(seed, crash_share=0.6).crashes for seed in range(first, first + 10)]
+    assert sum(crashes) > 20
