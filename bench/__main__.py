@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.layout import layout_row
+from bench.memory import touch_memory
 from bench.processes import Servers
 from bench.results import CLUSTER, UP, Table
 from bench.steps import MIB, Bench
@@ -61,6 +62,13 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         default=Path("build/bench"),
         help="where the store keeps its data while it is measured",
+    )
+    parser.add_argument(
+        "--warm-memory",
+        type=float,
+        default=10,
+        metavar="GIB",
+        help="touch so much memory first (10; 0: none): a virtual machine pays for first use",
     )
     parser.add_argument("--endpoint", help="measure this server and start none")
     parser.add_argument("--access-key", default=os.environ.get("S3_ACCESS_KEY", ""))
@@ -120,6 +128,7 @@ def main() -> int:
     scale = QUICK if arguments.quick else FULL
     sections = tuple(arguments.only or SECTIONS)
     form = "given" if arguments.endpoint else arguments.form
+    print(touch_memory(arguments.warm_memory), flush=True)
     try:
         with _target(arguments) as (http, servers):
             servers.mark_idle()
