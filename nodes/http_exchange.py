@@ -157,6 +157,7 @@ class Exchange:
     def body_arrived(self, data: bytes, complete: bool) -> None:
         self.body_complete = complete
         if data:
+            self._continue = False
             self._queue.append(data)
             self._queued += len(data)
             if self._queued >= READ_AHEAD_BYTES and not complete:
@@ -192,13 +193,20 @@ class Exchange:
                 return {"type": "http.request", "body": data, "more_body": not self._delivered}
             if self.body_complete and not self._delivered and not self.started:
                 self._delivered = True
+                self._invite()
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self._gone:
                 return {"type": "http.disconnect"}
-            if self._continue and not self.started:
-                self._continue = False
-                self._connection.transport.write(CONTINUE)
+            if not self.started:
+                self._invite()
             await self._readable.wait()
+
+    def _invite(self) -> None:
+        """Send 100 if the client waits for it, also before an empty body: of a final answer
+        without a 100, botocore before 1.44 misreads the next answer on the connection."""
+        if self._continue:
+            self._continue = False
+            self._connection.transport.write(CONTINUE)
 
     # The response.
 
@@ -228,11 +236,12 @@ class Exchange:
         self.started = True
         connection = self._connection
         self.close = self.close or framing.close or connection.guard.draining
+        # A client still waiting for 100 sends the body or not: nobody can know.
+        self.close = self.close or self._continue
         if not self.body_complete:
             self.close = self.close or connection.eof
             self._queue.clear()
-            # A client still waiting for 100 sends the body or not: nobody can know.
-            if not connection.discard_body() or self._continue:
+            if not connection.discard_body():
                 self.close = True
 
     def _send_body(self, body: bytes, more: bool) -> None:

@@ -162,7 +162,7 @@ def _frame(request: RequestHead, fields: HeaderList) -> None:
     if expectation is not None and request.version == "1.1":
         if expectation.lower() != b"100-continue":
             raise ProtocolError(417, "the only expectation served is 100-continue")
-        request.expects_continue = request.chunked or request.content_length > 0
+        request.expects_continue = coding is not None or length is not None
 
 
 class ChunkedBody:
