@@ -74,8 +74,10 @@ def main() -> int:
     arguments = parser.parse_args()
 
     directory = arguments.data.resolve()
-    # SIGTERM ends this program as Ctrl-C does, also while the cluster is still starting.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends this program as Ctrl-C does, also while the cluster is still starting; and
+    # SIGINT does so even when a shell that starts jobs in the background had it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     cluster = Cluster(
         directory,
         nodes=arguments.nodes,
