@@ -63,6 +63,7 @@ def up(config: Config) -> int:
         for path in found.absent:
             _say(f"warning: drive {path} is absent, the store runs with reduced redundancy")
         drives = _places(found)
+        shows_secret = not config.root_secret_key or sys.stdout.isatty()
         config = _with_credentials(config)
         asyncio.run(_prepare_store(config, found, drives))
         task = app.Task(config, found.store_id, drives)
@@ -72,7 +73,7 @@ def up(config: Config) -> int:
             processes=_processes(config),
             sockets=sockets,
             fds=found.locks,
-            announce=lambda: _announce_up(config),
+            announce=lambda: _announce_up(config, shows_secret),
         )
         return supervisor.run()
     finally:
@@ -243,6 +244,7 @@ def _with_credentials(config: Config) -> Config:
     )
 
 
+AS_CONFIGURED = '"$S3GW_ROOT_SECRET_KEY"'
 ANNOUNCEMENT = """
 s3gw is up.
 
@@ -274,15 +276,16 @@ Ctrl-C stops it; the next start finds its data in {data}.
 """
 
 
-def _announce_up(config: Config) -> None:
-    """Endpoint, keys and lines to paste, when the store serves."""
+def _announce_up(config: Config, shows_secret: bool) -> None:
+    """Endpoint, keys and lines to paste, when the store serves. A secret that the operator chose
+    is shown at a terminal alone: elsewhere what is printed here is a log."""
     _say(
         ANNOUNCEMENT.format(
             endpoint=f"http://{config.s3}",
             region=config.region,
             admin=config.admin,
             access_key=shlex.quote(config.root_access_key),
-            secret_key=shlex.quote(config.root_secret_key),
+            secret_key=shlex.quote(config.root_secret_key) if shows_secret else AS_CONFIGURED,
             data=Path(config.data).absolute(),
         )
     )
