@@ -162,6 +162,11 @@ class Process:
         if self.running():
             os.kill(self.pid, signal.SIGTERM)
 
+    def wait(self) -> int:
+        """The exit status of a process that is about to end; TimeoutExpired when it does not."""
+        assert self._popen is not None
+        return self._popen.wait(STOP_SECONDS_MAX)
+
     def stop(self) -> int:
         """Ask the process to end, wait, and return its exit status; kill what does not end."""
         self.terminate()
