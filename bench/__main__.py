@@ -14,12 +14,12 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.layout import layout_row
-from bench.memory import touch_memory
+from bench.memory import filled_page_cache
 from bench.processes import Servers
 from bench.results import CLUSTER, UP, Table
 from bench.steps import MIB, Bench
@@ -64,11 +64,9 @@ def _arguments() -> argparse.Namespace:
         help="where the store keeps its data while it is measured",
     )
     parser.add_argument(
-        "--warm-memory",
-        type=float,
-        default=10,
-        metavar="GIB",
-        help="touch so much memory first (10; 0: none): a virtual machine pays for first use",
+        "--cold",
+        action="store_true",
+        help="do not fill the page cache first (see bench/memory.py)",
     )
     parser.add_argument("--endpoint", help="measure this server and start none")
     parser.add_argument("--access-key", default=os.environ.get("S3_ACCESS_KEY", ""))
@@ -97,6 +95,13 @@ def _target(arguments: argparse.Namespace) -> Iterator[tuple[S3Http, Servers]]:
             yield S3Http(store.endpoint, signer), Servers(pids, gateways)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _page_cache(arguments: argparse.Namespace) -> AbstractContextManager[str]:
+    """The page cache in its steady state, if wanted, while the store is measured."""
+    if arguments.cold:
+        return nullcontext("the page cache was left as it was (--cold)")
+    return filled_page_cache(arguments.directory.resolve())
 
 
 def _measure(bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...]) -> None:
@@ -128,9 +133,9 @@ def main() -> int:
     scale = QUICK if arguments.quick else FULL
     sections = tuple(arguments.only or SECTIONS)
     form = "given" if arguments.endpoint else arguments.form
-    print(touch_memory(arguments.warm_memory), flush=True)
     try:
-        with _target(arguments) as (http, servers):
+        with _page_cache(arguments) as said, _target(arguments) as (http, servers):
+            print(said, flush=True)
             servers.mark_idle()
             bucket = f"bench-{secrets.token_hex(6)}"
             created = http.request("PUT", f"/{bucket}")
