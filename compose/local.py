@@ -101,6 +101,11 @@ def listens(host: str, port: int) -> bool:
     return True
 
 
+def _outside() -> dict[str, str]:
+    """Our environment without settings of the store: a developer's own must not change a test."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("S3GW_")}
+
+
 @dataclass
 class Process:
     """One process of a store, with its log in a file or handed line by line to a sink."""
@@ -120,7 +125,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log if self.sink is None else subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
+                env={**_outside(), "PYTHONUNBUFFERED": "1", **self.environment},
                 cwd=_REPOSITORY,
                 start_new_session=True,
             )
