@@ -32,14 +32,14 @@ def shown(default: object) -> str:
     return f"`{default}`" if default not in ("", ()) else "none"
 
 
-def test_every_setting_is_listed_with_its_default():
+def test_every_setting_is_listed_with_its_default() -> None:
     table = document("operations.md").split("<!-- settings:begin -->")[1]
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", table.split("<!-- settings:end -->")[0], re.M)
     settings = {f.name: shown(f.default) for f in msgspec.structs.fields(Config)}
     assert dict(rows) == settings
 
 
-def test_the_keys_listed_are_those_that_are_spelled():
+def test_the_keys_listed_are_those_that_are_spelled() -> None:
     listed = {
         row[0].strip("`").split("/")[0] for row in first_cells(document("format.md"), "## Keys")
     }
@@ -48,7 +48,7 @@ def test_the_keys_listed_are_those_that_are_spelled():
     assert listed == spelled
 
 
-def test_the_records_listed_have_these_fields_in_this_order():
+def test_the_records_listed_have_these_fields_in_this_order() -> None:
     rows = first_cells(document("format.md"), "## Records")
     listed = {row[0]: [field.split()[0] for field in split_fields(row[1])] for row in rows}
     kinds = [
@@ -70,7 +70,7 @@ def split_fields(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_file_that_a_document_links_to_or_names_exists(path: Path):
+def test_every_file_that_a_document_links_to_or_names_exists(path: Path) -> None:
     text = path.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [link for link in links if not (path.parent / link).exists()] == []
@@ -80,7 +80,7 @@ def test_every_file_that_a_document_links_to_or_names_exists(path: Path):
     assert [name for name in named if not any((root / name).exists() for root in roots)] == []
 
 
-def test_the_test_files_named_for_faults_and_attacks_exist():
+def test_the_test_files_named_for_faults_and_attacks_exist() -> None:
     text = document("testing.md")
     named = set(re.findall(r"`(?:[a-z_]+/)?(test_\w+\.py)`", text))
     assert named

@@ -10,14 +10,14 @@ README = (REPOSITORY / "README.md").read_text()
 BEGIN, END = "<!-- compatibility:begin -->\n", "<!-- compatibility:end -->"
 
 
-def test_compatibility_table_is_what_the_route_table_generates():
+def test_compatibility_table_is_what_the_route_table_generates() -> None:
     start = README.index(BEGIN) + len(BEGIN)
     assert README[start : README.index(END)] == table(), (
         "bring it up to date: python -m s3gw.server.compatibility"
     )
 
 
-def test_every_file_that_the_readme_links_to_exists():
+def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
     files = [link for link in links if "://" not in link]
     assert files
