@@ -22,12 +22,11 @@ from s3gw.metadata.records import (
     ObjectRecord,
 )
 from s3gw.metadata.store import Transaction
-from s3gw.objects import footer, publish, references
-from s3gw.objects.ingest import Ingested, Learned, ingest
+from s3gw.objects import publish, references
 from s3gw.objects.publish import Check, Target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
-from s3gw.objects.write import refuse_if_old
+from s3gw.objects.write import refuse_if_old, store_version
 from s3gw.wire.checksums import ChecksumType, encode
 
 SourceCheck = Callable[[ObjectRecord], None]
@@ -164,59 +163,14 @@ async def _rewrite(
     storage: Storage, record: ObjectRecord, target: Target, copying: Copying
 ) -> ObjectRecord:
     """Write the bytes anew: another profile, or a checksum that is not known yet."""
-    started = storage.monotonic()
-    modified_ms = storage.clock_ms()
     algorithm = copying.checksum_algorithm or next(iter(record.checksums.values), "")
-    payload = StoredPayload(storage, record.data, 0, record.size, algorithm)
-
-    def footer_map(learned: Learned) -> bytes:
-        return footer.describe(
-            "object",
-            target.bucket_name,
-            target.key,
-            size=learned.size,
-            etag=learned.md5,
-            modified_ms=modified_ms,
-            owner=copying.owner,
-            checksums=learned.checksums,
-            description=copying.description,
-            sequence=publish.sequence_of(storage, target),
-            content_id=record.content_id,
-        )
-
-    profile = storage.blobs.topology.profile(target.bucket.profile)
-    ingested = await ingest(
-        storage, profile, target.bucket_name, payload, footer_map, most=record.size
-    )
-    refuse_if_old(storage, started)
-
-    def build(tx: Transaction, now: Target) -> ObjectRecord:
-        return _rewritten(storage, tx, now, copying, ingested, modified_ms, record.content_id)
-
-    return await publish.publish(storage, target, copying.check, build, written=ingested.written)
-
-
-def _rewritten(
-    storage: Storage,
-    tx: Transaction,
-    now: Target,
-    copying: Copying,
-    ingested: Ingested,
-    modified_ms: int,
-    content_id: bytes,
-) -> ObjectRecord:
-    sequence = publish.sequence_of(storage, now)
-    holder = keys.object_holder(now.bucket_name, now.key, sequence)
-    ref = publish.add_new_blob(storage, tx, now.bucket_name, ingested.written, holder)
-    return ObjectRecord(
-        sequence=sequence,
-        modified_ms=modified_ms,
-        owner=copying.owner,
-        size=ingested.size,
-        etag=ingested.md5,
-        data=ref,
-        description=copying.description,
-        checksums=ingested.checksums,
-        content_id=content_id,
-        null_sequence=sequence,
+    return await store_version(
+        storage,
+        target,
+        copying.owner,
+        copying.description,
+        StoredPayload(storage, record.data, 0, record.size, algorithm),
+        copying.check,
+        content_id=record.content_id,
+        most=record.size,
     )

@@ -23,10 +23,34 @@ async def put_object(
     check: Check,
 ) -> ObjectRecord:
     """Store a body and make it the visible version of the key. Raises S3Error, OutcomeUnknown."""
+    return await store_version(
+        storage,
+        target,
+        owner,
+        description,
+        payload,
+        check,
+        content_id=os.urandom(16),
+        most=limits.SINGLE_PUT_BYTES_MAX,
+    )
+
+
+async def store_version(
+    storage: Storage,
+    target: Target,
+    owner: str,
+    description: Description,
+    payload: Payload,
+    check: Check,
+    *,
+    content_id: bytes,
+    most: int,
+) -> ObjectRecord:
+    """Write at most `most` bytes as a new blob and publish it. `content_id` is that of other
+    versions exactly if their bytes are the same."""
     check(target.visible)
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
-    content_id = os.urandom(16)
 
     def footer_map(learned: Learned) -> bytes:
         return footer.describe(
@@ -50,7 +74,7 @@ async def put_object(
         target.bucket_name,
         payload,
         footer_map,
-        most=limits.SINGLE_PUT_BYTES_MAX,
+        most=most,
     )
     refuse_if_old(storage, started)
 
