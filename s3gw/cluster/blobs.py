@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 
 from erasure.codec import Codec, codec_of
 from nodes import format as shard_format
@@ -141,9 +142,10 @@ class BlobStore:
                 try:
                     reader = self._reader(ref)
                     windows = reader.read(first, stop, window_stripes or self._window(ref))
-                    async for buffers in windows:
-                        sent = True
-                        yield buffers
+                    async with aclosing(windows):
+                        async for buffers in windows:
+                            sent = True
+                            yield buffers
                     return
                 except BlobUnreadable:
                     if sent or last_try or not await self._moved(ref):

@@ -14,7 +14,7 @@ The next window is fetched while the present one is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from math import inf
@@ -41,6 +41,10 @@ Damage = Callable[[BlobRef, int, str], None]
 
 class BlobUnreadable(Exception):
     """Too few good shards could be read at the moment."""
+
+
+class TooMuchDamage(BlobUnreadable):
+    """Damaged fragments are among the reasons."""
 
 
 class HedgeBudget:
@@ -75,6 +79,7 @@ class Gathering:
     tasks: dict[asyncio.Task[list[memoryview]], int] = field(default_factory=dict)
     got: dict[int, list[memoryview]] = field(default_factory=dict)
     tried: set[int] = field(default_factory=set)
+    damaged: bool = False
 
 
 class BlobReader:
@@ -106,7 +111,9 @@ class BlobReader:
         self._geometry = Geometry(scheme, stripe_bytes, ref.size)
         self._codec = codec_of(scheme)
 
-    async def read(self, first: int, stop: int, window_stripes: int) -> AsyncIterator[list[Buffer]]:
+    async def read(
+        self, first: int, stop: int, window_stripes: int
+    ) -> AsyncGenerator[list[Buffer], None]:
         """Bytes [first, stop) of the blob, as lists of buffers, one list per window.
 
         Raises BlobUnreadable.
@@ -135,8 +142,20 @@ class BlobReader:
         return windows
 
     async def _fetch(self, window: Window) -> list[Buffer]:
-        """The window's bytes of the range."""
-        got = await self._gather(window)
+        """The window's bytes of the range.
+
+        Shards that are damaged in different stripes are erasures of those stripes alone: a window
+        that cannot be read as a whole for damage is read stripe by stripe.
+        """
+        try:
+            got = await self._gather(window)
+        except TooMuchDamage:
+            if len(window.parts) == 1:
+                raise
+            fetched = [
+                await self._fetch(Window((part,), tuple(part.fragments))) for part in window.parts
+            ]
+            return [buffer for buffers in fetched for buffer in buffers]
         if all(index in got for index in window.fragments) or self._scheme.data == 1:
             return self._decode(window, got)
         loop = asyncio.get_running_loop()
@@ -161,7 +180,8 @@ class BlobReader:
             while not self._enough(state, window):
                 self._replace_failed(state, window)
                 if not state.tasks:
-                    raise BlobUnreadable(f"{len(state.got)} good shards of {len(self._nodes)}")
+                    kind = TooMuchDamage if state.damaged else BlobUnreadable
+                    raise kind(f"{len(state.got)} good shards of {len(self._nodes)}")
                 wait = None if hedge_at == inf else max(0.0, hedge_at - (clock() - started))
                 done, _ = await asyncio.wait(
                     state.tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED
@@ -241,6 +261,8 @@ class BlobReader:
                 error, (DriveError, DriveRefused, ShardMissing, shard_format.ShardCorrupt)
             ):
                 raise error
+            else:
+                state.damaged |= isinstance(error, shard_format.ShardCorrupt)
 
     def _replace_failed(self, state: Gathering, window: Window) -> None:
         """Ask more shards until what came and what is on its way would do."""

@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Time also passes while work is done; else who waits for a rounding error would wait for ever.
+NANOSECOND = 1e-9
+
 
 class _JumpingSelector(selectors.SelectSelector):
     """Selects without waiting; what would have been waited is added to `now`."""
@@ -25,8 +28,7 @@ class _JumpingSelector(selectors.SelectSelector):
         if timeout is None:
             raise RuntimeError("deadlock: nothing is left to do and no timer is set")
         events = super().select(0)
-        if not events and timeout > 0:
-            self.now += timeout
+        self.now += NANOSECOND if events else max(timeout, NANOSECOND)
         return events
 
 
