@@ -60,12 +60,12 @@ def up(config: Config) -> int:
                 f"the drives hold shards, but there is no metadata in {metadata_directory(config)} "
                 "and no journal on the drives: run `s3gw rescue`, nothing was changed"
             )
+        drives = _places(found)
+        asyncio.run(_prepare_store(config, found, drives))
         for path in found.absent:
             _say(f"warning: drive {path} is absent, the store runs with reduced redundancy")
-        drives = _places(found)
         shows_secret = not config.root_secret_key or sys.stdout.isatty()
         config = _with_credentials(config)
-        asyncio.run(_prepare_store(config, found, drives))
         task = app.Task(config, found.store_id, drives)
         supervisor = Supervisor(
             main=app.up_worker,
@@ -101,17 +101,11 @@ def gateway(config: Config) -> int:
 def node(config: Config) -> int:
     """`s3gw node`: a storage node of a cluster, with one drive in its data directory."""
     _require_etcd(config)
+    app.advertised(config)
     sockets = [bind(*host_and_port(config.listen))]
     config = msgspec.structs.replace(config, drive=config.drive or (config.data,))
-    found = open_drives(config)
+    found = open_drives(config, asyncio.run(_store_of_cluster(config)))
     try:
-        store_id = asyncio.run(_store_of_cluster(config))
-        for drive in found.drives:
-            if not found.new and drive.identity.store_id != store_id:
-                raise StartError(
-                    f"{drive.path} is a drive of store {drive.identity.store_id}, "
-                    f"but etcd holds store {store_id}"
-                )
         drives = _places(found)
         supervisor = Supervisor(
             main=app.node_worker,

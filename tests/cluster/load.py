@@ -20,6 +20,7 @@ from compose.local import Credentials
 
 SIZES = (0, 1, 900, 40_000, 70_000, 300_000, 1_500_000)
 KEYS_PER_CLIENT = 6
+AFTER_FAILURE_SECONDS = 0.05
 ABSENT = None
 
 State = str | None
@@ -122,6 +123,7 @@ class Load:
                 self.wrong.append(f"{what}: {error!r}")
             allowed = self.writes_may_fail if writes else self.reads_may_fail
             (self.failed if allowed else self.wrong).append(f"{what}: {error!r}")
+            self._stop.wait(AFTER_FAILURE_SECONDS)
             return False
         return True
 

@@ -18,7 +18,7 @@ from tests.attacks.target import SOAK, workers
 from tests.cluster.load import Load, client
 
 SEED = int(os.environ.get("CRASH_SEED", "20260102"))
-ROUNDS = 40 if SOAK else 4
+ROUNDS = 40 if SOAK else 3
 BUCKET = "crashes"
 TOLERANCE = 2
 
