@@ -34,7 +34,7 @@ test: check ## Check the code, then run every test, real etcd and real S3 client
 
 soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
 	@compose/packages etcd rclone s3cmd restic fuse
-	SOAK=1 S3GW_SOAK_SEEDS=1000 S3GW_SOAK_PUTS=1000 S3GW_SOAK_PUT_BYTES=67108864 \
+	SOAK=1 \
 		$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --timeout 7200 $(ARGS)
 
 check: install-dev ## Format, lint, types, import rules and the tidy test

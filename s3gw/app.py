@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from nodes.client import RemoteDrive, open_session
@@ -25,8 +26,8 @@ from s3gw import limits
 from s3gw.cluster.directory import Node
 from s3gw.cluster.founding import Founder, found_layout, found_store, layout_exists
 from s3gw.cluster.lease import ProcessLease
-from s3gw.cluster.membership import Membership, Registration
-from s3gw.config import Config, host_and_port
+from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
+from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
 from s3gw.gateway import Gateway, cancel, scheme_of
 from s3gw.kv.etcd import EtcdKV
@@ -232,9 +233,9 @@ async def node_worker(context: WorkerContext) -> None:
             drives[place.drive_id] = drive
             stats = await drive.stats()
             records[place.drive_id] = NodeRecord(
-                address=advertised(config.listen),
+                address=advertised(config),
                 zone=config.zone,
-                host=advertised(config.listen),
+                host=advertised(config),
                 capacity_bytes=stats.capacity_bytes,
                 free_bytes=stats.free_bytes,
                 nonce=place.nonce,
@@ -247,7 +248,10 @@ async def node_worker(context: WorkerContext) -> None:
         registration = Registration(kv, lease, records)
         app = build_node_app(drives, identity.cluster_secret, registration)
         await lease.take()
-        await registration.register()
+        try:
+            await registration.register()
+        except NodeIdTaken as error:
+            raise SystemExit(f"s3gw: {error}") from error
         keeping = asyncio.create_task(registration.keep(config.heartbeat_seconds))
         context.ready()
         try:
@@ -257,7 +261,21 @@ async def node_worker(context: WorkerContext) -> None:
             await lease.release()
 
 
-def advertised(listen: str) -> str:
-    """The address that gateways reach this node at."""
-    host, port = host_and_port(listen)
+def advertised(config: Config) -> str:
+    """The address that gateways reach this node at. Raises ConfigError when it listens on all
+    addresses and none is named."""
+    host, port = host_and_port(config.advertise or config.listen)
+    if ip_address_is_any(host):
+        raise ConfigError(
+            f"the node listens on {config.listen}: name the address that gateways reach it at "
+            "with --advertise HOST:PORT"
+        )
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ip_address_is_any(host: str) -> bool:
+    """Whether the host is 0.0.0.0 or ::."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

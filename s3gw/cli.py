@@ -23,6 +23,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--s3": ("s3", "HOST:PORT of the S3 API (127.0.0.1:9000)"),
     "--admin": ("admin", "HOST:PORT of the admin API (127.0.0.1:9001)"),
     "--listen": ("listen", "HOST:PORT of the node"),
+    "--advertise": ("advertise", "HOST:PORT that gateways reach the node at (that of --listen)"),
     "--zone": ("zone", "failure domain of the node: rack, host or site"),
     "--etcd": ("etcd", "URL[,URL…] of etcd"),
     "--region": ("region", "region that the store answers for (us-east-1)"),
@@ -61,7 +62,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "node": (
         "run a storage node of a cluster",
-        ("--data", "--listen", "--zone", "--etcd", "--log-level"),
+        ("--data", "--listen", "--advertise", "--zone", "--etcd", "--log-level"),
     ),
     "config": ("print the effective configuration", tuple(FLAGS)),
 }

@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     s3: str = "127.0.0.1:9000"
     admin: str = "127.0.0.1:9001"
     listen: str = "127.0.0.1:9100"
+    advertise: str = ""
     zone: str = "default"
     etcd: tuple[str, ...] = ()
     etcd_quota_bytes: int = 8 * 1024**3

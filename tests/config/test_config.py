@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3gw import cli
+from s3gw.app import advertised
 from s3gw.config import Config, ConfigError, host_and_port, load
 
 
@@ -98,3 +99,10 @@ def test_a_wrong_setting_ends_a_command_with_one_line(capsys: pytest.CaptureFixt
 def test_an_address_needs_host_and_port(text: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         host_and_port(text)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9100", "[::]:9100", ":9100"])
+def test_a_node_on_all_addresses_must_name_the_one_to_reach_it_at(listen: str) -> None:
+    with pytest.raises(ConfigError, match="--advertise"):
+        advertised(load({"listen": listen}, {}))
+    assert advertised(load({"listen": listen, "advertise": "n1:9100"}, {})) == "n1:9100"

@@ -1,5 +1,5 @@
 """R7: whatever the step at which the power goes, an acknowledged shard is whole, and any other is
-missing or whole. S3GW_SOAK_SEEDS sets the number of seeds."""
+missing or whole. With SOAK in the environment, 1,000 seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes.store import LocalDrive
 from tests.nodes.drives import Clock, make_shard
 from tests.nodes.simulated_filesystem import PowerCut, SimulatedFilesystem
 
-SEEDS = int(os.environ.get("S3GW_SOAK_SEEDS", "150"))
+SEEDS = 1000 if "SOAK" in os.environ else 150
 SHARDS = 10
 STEPS_MAX = 260
 
