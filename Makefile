@@ -8,6 +8,7 @@ DATA ?= ./data
 ARGS ?=
 # Two stores run beside the tests, so more workers than cores only make them wait.
 TEST_WORKERS ?= 2
+PARALLEL := -n $(TEST_WORKERS) --dist loadscope -p tests.scheduling
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -30,12 +31,12 @@ cluster: install ## Start etcd, nine nodes in three zones and two gateways on lo
 
 test: check ## Check the code, then run every test, real etcd and real S3 clients included
 	@compose/packages etcd rclone s3cmd restic fuse
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
 	@compose/packages etcd rclone s3cmd restic fuse
 	SOAK=1 \
-		$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --timeout 7200 $(ARGS)
+		$(BIN)/python -m pytest $(PARALLEL) --timeout 7200 $(ARGS)
 
 check: install-dev ## Format, lint, types, import rules and the tidy test
 	$(BIN)/ruff format --check --quiet .

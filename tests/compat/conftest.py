@@ -79,11 +79,7 @@ def _serve(backend: str, directory: Path) -> Iterator[Server]:
         yield Server(store.endpoints, credentials.access_key, credentials.secret_key)
 
 
-@pytest.fixture(
-    scope="session",
-    # Each store is started by one test worker only.
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BACKENDS],
-)
+@pytest.fixture(scope="session", params=BACKENDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     with _serve(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started

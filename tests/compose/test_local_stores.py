@@ -17,7 +17,6 @@ def client(store) -> S3Http:
     return S3Http(store.endpoint, Signer(credentials.access_key, credentials.secret_key))
 
 
-@pytest.mark.xdist_group("sqlite")
 def test_up_finds_its_data_again(tmp_path):
     first = Up(tmp_path / "store")
     with running(first):
@@ -28,7 +27,6 @@ def test_up_finds_its_data_again(tmp_path):
         assert client(second).request("GET", "/kept/k").body == BODY
 
 
-@pytest.mark.xdist_group("etcd")
 def test_a_cluster_finds_its_data_again(tmp_path):
     first = Cluster(tmp_path / "store", nodes=6, gateways=1)
     with running(first):
