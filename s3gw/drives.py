@@ -53,10 +53,11 @@ def metadata_directory(config: Config) -> Path:
     return Path(config.data).absolute() / DATABASE
 
 
-def open_drives(config: Config) -> DriveSet:
+def open_drives(config: Config, store_id: str = "") -> DriveSet:
     """Find the drives of a store on this machine, or make those of a new one; all are locked.
 
-    Raises StartError.
+    `store_id` names the store that they must belong to; "": whichever it is, or a new one. Raises
+    StartError.
     """
     paths = paths_of(config)
     if len(set(paths)) != len(paths):
@@ -71,6 +72,10 @@ def open_drives(config: Config) -> DriveSet:
     stores = sorted({drive.identity.store_id for drive in known})
     if len(stores) > 1:
         raise StartError(f"the drives belong to different stores: {', '.join(stores)}")
+    if store_id and stores and stores != [store_id]:
+        raise StartError(
+            f"{known[0].path} is a drive of store {stores[0]}, but etcd holds store {store_id}"
+        )
     if known and not _unfinished(known, metadata):
         if empty:
             raise StartError(
@@ -84,7 +89,7 @@ def open_drives(config: Config) -> DriveSet:
         )
     else:
         _require_writable(Path(config.data).absolute())
-        store_id = stores[0] if stores else secrets.token_hex(8)
+        store_id = store_id or (stores[0] if stores else secrets.token_hex(8))
         found = DriveSet(store_id, new=True, drives=known)
         found.drives += _claim(store_id, [*empty, *absent])
         found.drives.sort(key=lambda drive: paths.index(drive.path))
