@@ -60,6 +60,7 @@ class Load:
     bucket: str
     seed: int
     clients: int = 3
+    name: str = "load"
     reads_may_fail: bool = True
     writes_may_fail: bool = True
     acknowledged: int = 0
@@ -86,7 +87,7 @@ class Load:
     def _run(self, number: int) -> None:
         chance = random.Random(f"{self.seed}/{number}")
         s3 = [client(endpoint, self.credentials) for endpoint in self.endpoints]
-        keys = [f"client-{number}/key-{each}" for each in range(KEYS_PER_CLIENT)]
+        keys = [f"{self.name}/client-{number}/key-{each}" for each in range(KEYS_PER_CLIENT)]
         sequence = 0
         while not self._stop.is_set():
             sequence += 1
@@ -143,7 +144,7 @@ class Load:
             self.wrong.append(f"{key} is {found}, not one of {self.possible.get(key)}")
 
     def _list(self, s3: Any, key: str) -> None:
-        prefix = key.partition("/")[0] + "/"
+        prefix = key.rpartition("/")[0] + "/"
         listed = {each["Key"] for each in list_keys(s3, self.bucket, prefix)}
         self._require_listed(listed, prefix)
 
@@ -157,7 +158,7 @@ class Load:
 
     def verify(self, s3: Any) -> None:
         """What was acknowledged is there, byte for byte; nothing is torn; the listing agrees."""
-        entries = {each["Key"]: each for each in list_keys(s3, self.bucket, "client-")}
+        entries = {each["Key"]: each for each in list_keys(s3, self.bucket, f"{self.name}/")}
         for key, states in self.possible.items():
             found = read(s3, self.bucket, key)
             assert found in states, f"{key} is {found}, not one of {states}"
