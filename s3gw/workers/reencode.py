@@ -192,6 +192,10 @@ class Swap:
     def _pass_on(self, tx: Transaction, holder: bytes, reference: Reference) -> None:
         """New reference in, old one dropped."""
         references.add(self._storage, tx, reference.bucket, self._new, holder)
+        self._let_go(tx, holder, reference)
+
+    def _let_go(self, tx: Transaction, holder: bytes, reference: Reference) -> None:
+        """Drop a holder's reference to the old blob."""
         old = msgspec.structs.replace(
             self._old, nodes=reference.nodes, scheme=reference.scheme, size=reference.size
         )
@@ -282,18 +286,34 @@ class Swap:
             return
 
     async def _move_manifest(self, item: Item, holder: bytes, reference: Reference) -> None:
-        """A manifest's own blob: first every version that holds the manifest, then, if none came
-        meanwhile, the reference."""
+        """A manifest's own blob: the new reference, then every version that holds the manifest,
+        then, if none came meanwhile, the old reference goes. Without a version nothing is moved:
+        the manifest is being freed."""
         prefix = keys.manifest_holders(holder[1:])
         end = keys.after_prefix(prefix)
         page = await self._storage.store.kv.scan(prefix, end, limit=limits.SCAN_ITEMS_MAX)
-        for held in page.items:
-            if not held.value:
-                await self._move_manifest_of(held.key[len(prefix) :])
+        versions = [held for held in page.items if not held.value]
+        if not versions or page.more:
+            return  # more versions than one look can guard: the blob stays where it is
+        new_key = references.key_of(self._storage.blobs.topology, self._new, holder)
+        new = await self._storage.store.get(Reference, new_key)
+        if new.record is None:
+            tx = self._transaction()
+            tx.expect(item.key, item.revision)
+            tx.expect(new_key, 0)
+            tx.expect(versions[0].key, versions[0].revision)
+            references.add(self._storage, tx, reference.bucket, self._new, holder)
+            tx.witness = new_key
+            revision = await commit(self._storage.store, self._claim, tx)
+        else:
+            revision = new.revision
+        for held in versions:
+            await self._move_manifest_of(held.key[len(prefix) :])
         tx = self._transaction()
         tx.expect(item.key, item.revision)
+        tx.expect(new_key, revision)
         tx.guards.append(NoneNewer(prefix, end, page.revision))
-        self._pass_on(tx, holder, reference)
+        self._let_go(tx, holder, reference)
         await commit(self._storage.store, self._claim, tx)
 
     async def _move_manifest_of(self, version: bytes) -> None:
