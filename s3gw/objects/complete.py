@@ -23,7 +23,7 @@ import msgspec
 
 from s3gw import errors, limits
 from s3gw.cluster.topology import Profile
-from s3gw.kv.interface import At, Conflict
+from s3gw.kv.interface import At, Conflict, EngineError
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BlobRef,
@@ -108,14 +108,20 @@ async def complete_upload(
     choose(parts, completion.choices, upload.record)
     target = await publish.read_target(storage, bucket_name, key)
     completion.check(target.visible)
-    upload = await _take(storage, upload)
+    attempt = os.urandom(8)
+    storage.completing.add(attempt)
     try:
-        return await _complete_taken(storage, upload, target, completion)
-    except (OutcomeUnknown, Conflict):
-        raise  # the upload may be completed, or is another's by now: nothing to give back
-    except BaseException:
-        await storage.store.shielded(_give_back(storage, upload))
-        raise
+        upload = await _take(storage, upload, attempt)
+        try:
+            return await _complete_taken(storage, upload, target, completion)
+        except Conflict:
+            raise  # the upload is another's by now: nothing to give back
+        except BaseException:
+            # Also when the outcome is unknown: only one of this commit and that one can succeed.
+            await storage.store.shielded(_give_back(storage, upload))
+            raise
+    finally:
+        storage.completing.discard(attempt)
 
 
 async def _answer_retry(
@@ -160,13 +166,13 @@ def _agrees(stored: Checksums, given: dict[str, str]) -> bool:
     return all(stored.values.get(name) == value for name, value in given.items())
 
 
-async def _take(storage: Storage, upload: Upload) -> Upload:
+async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
     """`open` → `completing`; also takes over from a process that is gone."""
     if upload.record.state != OPEN and await owner_lives(storage, upload):
         raise errors.SlowDown(
             "The upload is being completed by another request.", headers={"Retry-After": "1"}
         )
-    lease, attempt = storage.lease(), os.urandom(8)
+    lease = storage.lease()
     try:
         return await change_record(
             storage,
@@ -189,8 +195,8 @@ async def _give_back(storage: Storage, upload: Upload) -> None:
             upload,
             lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
         )
-    except (Conflict, OutcomeUnknown):
-        return  # taken over, or settled by the lease's end
+    except (EngineError, OutcomeUnknown):
+        return  # completed or taken over; else this process or the lease's end says that it is free
 
 
 async def _complete_taken(

@@ -243,7 +243,10 @@ async def abort_upload(storage: Storage, upload: Upload) -> None:
 
 
 async def owner_lives(storage: Storage, upload: Upload) -> bool:
-    """Whether the process that took the upload for completion still holds its lease."""
+    """Whether the process that took the upload for completion still holds its lease and, if it is
+    this one, is still at it: an attempt that could not give the upload back is over as well."""
+    if upload.record.owner_lease == storage.lease():
+        return upload.record.attempt in storage.completing
     (item,) = (await storage.store.kv.get_many([keys.process(upload.record.owner_lease)])).items
     return item is not None
 

@@ -20,7 +20,8 @@ def wall_clock_ms() -> int:
 @dataclass(slots=True)
 class Storage:
     """The stores and settings of one process. `lease` is the process's own lease; `readings`
-    counts its announced reads by their keys."""
+    counts its announced reads by their keys, `completing` has its attempts to complete an upload
+    that are under way."""
 
     store: Store
     blobs: BlobStore
@@ -31,3 +32,4 @@ class Storage:
     clock_ms: Callable[[], int] = wall_clock_ms
     monotonic: Callable[[], float] = time.monotonic
     readings: Counter[bytes] = field(default_factory=Counter)
+    completing: set[bytes] = field(default_factory=set)
