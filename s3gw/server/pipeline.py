@@ -34,9 +34,10 @@ from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xm
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.error_body import CONTENT_TYPE, error_body
-from s3gw.server.patience import PATIENT_OPERATIONS, answer_patiently
+from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
 from s3gw.server.respond import first_window, send_reply
+from s3gw.server.routes import NONE as NO_BODY
 from s3gw.server.routes import ROWS, Asks, Scope, load_handler
 from s3gw.wire.headers import by_name
 
@@ -105,10 +106,13 @@ class S3App:
             )
             headers = acting(request).headers
             resolved = self._resolve(request, headers)
+            patient = resolved.row.name in PATIENT_OPERATIONS
+            if patient:
+                receive = heard = Heard(receive, out=resolved.row.body is NO_BODY)
             answer = self._answer(request, by_name(headers), receive, resolved, request_id)
-            if resolved.row.name in PATIENT_OPERATIONS:
+            if patient:
                 errors_too = self._or_error(answer, scope, resolved, request_id)
-                reply = await answer_patiently(asyncio.create_task(errors_too))
+                reply = await answer_patiently(asyncio.create_task(errors_too), heard)
             else:
                 reply = await answer
             first = await first_window(reply)
