@@ -57,6 +57,7 @@ from s3gw.wire.checksums import ALGORITHMS, ChecksumType, composite, decode, ful
 from s3gw.wire.checksums import encode as encode_checksum
 
 PAGE_PARTS = 1000
+DEFAULT_ALGORITHM = ALGORITHMS["CRC64NVME"]
 COMPLETED_MS = 24 * 3600 * 1000
 
 
@@ -211,9 +212,7 @@ async def _complete_taken(
             f"{completion.expected_size} does not match what was computed: {size}"
         )
     checksums = combine(upload.record, chosen)
-    for name, value in completion.expected.items():
-        if checksums.values.get(name, value) != value:
-            raise errors.BadDigest(f"The {name.lower()} you specified did not match.")
+    _compare(checksums, completion)
     etag = multipart_etag(chosen)
     manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums)
     manifest = await _write_pages(storage, upload, chosen, manifest_blob)
@@ -223,9 +222,11 @@ async def _complete_taken(
 
 
 def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
-    """The object's checksum from those of its parts, of the type that the upload asked for."""
+    """The object's checksum from those of its parts, of the type that the upload asked for; if it
+    asked for none, the CRC64NVME of the whole, as S3 gives it, from those that all blobs have."""
     if not upload.checksum_algorithm:
-        return Checksums()
+        whole = full_object(DEFAULT_ALGORITHM, ((_crc64(part), part.size) for part in parts))
+        return Checksums({DEFAULT_ALGORITHM.name: encode_checksum(whole)}, ChecksumType.FULL_OBJECT)
     algorithm = ALGORITHMS[upload.checksum_algorithm]
     digests = [decode(algorithm, part.checksums.values[algorithm.name]) for part in parts]
     if upload.checksum_type == ChecksumType.COMPOSITE:
@@ -234,6 +235,27 @@ def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
         sizes = [part.size for part in parts]
         value = encode_checksum(full_object(algorithm, zip(digests, sizes, strict=True)))
     return Checksums({algorithm.name: value}, upload.checksum_type)
+
+
+def _crc64(part: PartRecord) -> bytes:
+    return part.blob.crc64.to_bytes(DEFAULT_ALGORITHM.digest_bytes, "big")
+
+
+def _compare(checksums: Checksums, completion: Completion) -> None:
+    """The object's checksum with those that the request gives. Raises BadDigest, InvalidRequest."""
+    if completion.expected_type.upper() not in ("", checksums.kind):
+        raise errors.InvalidRequest(
+            f"The upload was created using the {checksums.kind} checksum mode. The complete "
+            "request must use the same checksum mode."
+        )
+    for name, value in completion.expected.items():
+        if name not in checksums.values:
+            raise errors.InvalidRequest(
+                "Checksum Type mismatch occurred, expected checksum Type: "
+                f"{', '.join(checksums.values).lower()}, actual checksum Type: {name.lower()}"
+            )
+        if checksums.values[name] != value:
+            raise errors.BadDigest(f"The {name.lower()} you specified did not match.")
 
 
 def multipart_etag(parts: Sequence[PartRecord]) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import os
 
 import pytest
+from awscrt.checksums import crc64nvme
 
 PART = 5 * 1024 * 1024
 
@@ -221,3 +222,46 @@ def test_a_wrong_checksum_of_the_whole_is_refused(s3, bucket, refused):
             ChecksumCRC64NVME="AAAAAAAAAAA=",
             ChecksumType="FULL_OBJECT",
         )
+
+
+def test_without_an_algorithm_the_object_has_the_crc64nvme_of_the_whole(s3, http, bucket):
+    bodies = [os.urandom(PART), b"rest"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    path, query = f"/{bucket}/k", f"uploadId={upload}"
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        reply = http.request("PUT", path, f"partNumber={number}&{query}", body=body)
+        parts.append({"PartNumber": number, "ETag": reply["etag"]})
+    whole = crc64nvme(b"".join(bodies)).to_bytes(8, "big")
+    expected = (base64.b64encode(whole).decode(), "FULL_OBJECT")
+    reply = complete(s3, bucket, upload, parts)
+    assert (reply["ChecksumCRC64NVME"], reply["ChecksumType"]) == expected
+    found = s3.get_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert (found["ChecksumCRC64NVME"], found["ChecksumType"]) == expected
+    assert found["Body"].read() == b"".join(bodies)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ({"ChecksumCRC64NVME": "AAAAAAAAAAA="}, "BadDigest"),
+        ({"ChecksumCRC32": "AAAAAA=="}, "InvalidRequest"),
+        ({"ChecksumType": "COMPOSITE"}, "InvalidRequest"),
+    ],
+)
+def test_a_checksum_that_cannot_be_true_is_refused(s3, bucket, upload_parts, refused, sent, code):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    with refused(code, 400):
+        complete(s3, bucket, upload, parts, **sent)
+    complete(s3, bucket, upload, parts)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"hello"
+
+
+def test_the_location_is_a_url(s3, bucket, upload_parts):
+    key = "a b/ü?.txt"
+    upload, parts = upload_parts(bucket, key, [b"hello"])
+    reply = s3.complete_multipart_upload(
+        Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+    assert reply["Key"] == key
+    assert reply["Location"].endswith(f"/{bucket}/a%20b/%C3%BC%3F.txt")
