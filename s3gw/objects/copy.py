@@ -35,11 +35,11 @@ SourceCheck = Callable[[ObjectRecord], None]
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """What a copy makes: the new owner and description, and the checksum to compute anew ("" to
-    keep the source's)."""
+    """What a copy makes: the new owner, the description, by the source as it is copied, and the
+    checksum to compute anew ("" to keep the source's)."""
 
     owner: str
-    description: Description
+    describe: Callable[[ObjectRecord], Description]
     checksum_algorithm: str
     check: Check
     check_source: SourceCheck
@@ -97,8 +97,12 @@ async def copy_object(
 ) -> ObjectRecord:
     """Copy the source's visible version to the target key. Raises S3Error, OutcomeUnknown."""
     started = storage.monotonic()
+    same = (source.bucket_name, source.key) == (target.bucket_name, target.key)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        if same:
+            source = target  # as read at one revision: the commit's guard is then on both
         record = visible_source(source)
+        description = copying.describe(record)
         copying.check_source(record)
         copying.check(target.visible)
         if record.size > limits.COPY_SOURCE_BYTES_MAX:
@@ -107,12 +111,12 @@ async def copy_object(
                 f"source: {limits.COPY_SOURCE_BYTES_MAX}"
             )
         if not _shares(storage, record, target, copying):
-            return await _rewrite(storage, record, target, copying)
+            return await _rewrite(storage, record, target, copying, description)
         refuse_if_old(storage, started)
         tx = publish.guarded(target)
-        if (source.bucket_name, source.key) != (target.bucket_name, target.key):
+        if not same:
             tx.expect(keys.object_(source.bucket_name, source.key), source.current.revision)
-        copy = _shared_copy(storage, tx, record, target, copying)
+        copy = _shared_copy(storage, tx, record, target, copying.owner, description)
         publish.replace(storage, tx, target, copy)
         try:
             await storage.store.apply(tx)
@@ -139,7 +143,12 @@ def _shares(storage: Storage, record: ObjectRecord, target: Target, copying: Cop
 
 
 def _shared_copy(
-    storage: Storage, tx: Transaction, record: ObjectRecord, target: Target, copying: Copying
+    storage: Storage,
+    tx: Transaction,
+    record: ObjectRecord,
+    target: Target,
+    owner: str,
+    description: Description,
 ) -> ObjectRecord:
     sequence = publish.sequence_of(storage, target)
     holder = keys.object_holder(target.bucket_name, target.key, sequence)
@@ -148,11 +157,11 @@ def _shared_copy(
     return ObjectRecord(
         sequence=sequence,
         modified_ms=storage.clock_ms(),
-        owner=copying.owner,
+        owner=owner,
         size=record.size,
         etag=record.etag,
         data=record.data,
-        description=copying.description,
+        description=description,
         checksums=record.checksums,
         content_id=record.content_id,
         null_sequence=sequence,
@@ -160,7 +169,11 @@ def _shared_copy(
 
 
 async def _rewrite(
-    storage: Storage, record: ObjectRecord, target: Target, copying: Copying
+    storage: Storage,
+    record: ObjectRecord,
+    target: Target,
+    copying: Copying,
+    description: Description,
 ) -> ObjectRecord:
     """Write the bytes anew: another profile, or a checksum that is not known yet."""
     algorithm = copying.checksum_algorithm or next(iter(record.checksums.values), "")

@@ -6,7 +6,7 @@ import msgspec
 
 from s3gw import errors
 from s3gw.metadata.records import Description, ObjectRecord
-from s3gw.objects.copy import Copying, visible_source
+from s3gw.objects.copy import Copying
 from s3gw.objects.copy import copy_object as copy_stored
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source
@@ -41,7 +41,7 @@ async def copy_object(call: Call) -> Reply:
     algorithm = call.headers.get("x-amz-checksum-algorithm")
     copying = Copying(
         owner=call.principal.id,
-        description=_description(call, visible_source(source)),
+        describe=lambda record: _description(call, record),
         checksum_algorithm=algorithm_named(algorithm).name if algorithm else "",
         check=write_check(call),
         check_source=lambda record: check_source(call, record),

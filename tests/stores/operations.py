@@ -45,7 +45,7 @@ async def copy(process: Process, source: str, key: str) -> ObjectRecord:
         process.storage,
         await publish.read_target(process.storage, BUCKET, source),
         await publish.read_target(process.storage, BUCKET, key),
-        Copying("owner", Description(), "", no_check, lambda found: None),
+        Copying("owner", lambda found: found.description, "", no_check, lambda found: None),
     )
 
 
