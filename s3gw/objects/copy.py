@@ -181,7 +181,7 @@ async def _rewrite(
         storage,
         target,
         copying.owner,
-        copying.description,
+        description,
         StoredPayload(storage, record.data, 0, record.size, algorithm),
         copying.check,
         content_id=record.content_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, Description, ObjectRecord
 from s3gw.objects import publish
@@ -50,3 +52,16 @@ async def test_a_copy_onto_itself_never_refers_to_a_blob_that_was_let_go(
     items = memory_store.cluster.engine.items
     holders = [key for key in items if key.startswith(keys.BLOBS) and old.data.blob in key]
     assert len(holders) == 1
+
+
+async def test_a_copy_that_writes_the_bytes_anew_has_the_sources_description(
+    memory_store: Process,
+) -> None:
+    """Here because of a checksum that is not known yet."""
+    await put_described(memory_store, b"old", "old")
+    source, target = await read(memory_store, "k"), await read(memory_store, "c")
+    with_checksum = replace(AS_SOURCE, checksum_algorithm="CRC32")
+    copied = await copy_object(memory_store.storage, source, target, with_checksum)
+    assert await get(memory_store, "c") == b"old"
+    assert copied.description.user == {"word": "old"}
+    assert "CRC32" in copied.checksums.values
