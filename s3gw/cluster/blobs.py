@@ -130,25 +130,25 @@ class BlobStore:
     ) -> AsyncIterator[list[Buffer]]:
         """Bytes [first, stop) of a blob, verified, as lists of buffers.
 
-        Raises BlobUnreadable; before the first bytes the placement group's record is read again
-        and tried once more.
+        Raises BlobUnreadable, but goes on from where it is when the placement group has moved.
         """
         if first >= stop:
             return
         self._readers += 1
+        position = first
         try:
-            for last_try in (False, True):
-                sent = False
+            while position < stop:
+                tried = self.topology.group_of(ref.profile, ref.blob)
+                reader = self._reader(ref)
                 try:
-                    reader = self._reader(ref)
-                    windows = reader.read(first, stop, window_stripes or self._window(ref))
+                    windows = reader.read(position, stop, window_stripes or self._window(ref))
                     async with aclosing(windows):
                         async for buffers in windows:
-                            sent = True
+                            position += sum(map(len, buffers))
                             yield buffers
-                    return
                 except BlobUnreadable:
-                    if sent or last_try or not await self._moved(ref):
+                    # The watch, or another reader, may have learned of a move before us.
+                    if (await self.topology.reread(tried)).revision == tried.revision:
                         raise
         finally:
             self._readers -= 1
@@ -157,10 +157,6 @@ class BlobStore:
         """Stripes per window, so that all readers together stay within the memory budget."""
         stripe_bytes = self.topology.profile(ref.profile).stripe_bytes
         return max(1, min(4, WINDOW_BUDGET_BYTES // (2 * self._readers * stripe_bytes)))
-
-    async def _moved(self, ref: BlobRef) -> bool:
-        group = self.topology.group_of(ref.profile, ref.blob)
-        return (await self.topology.reread(group)).revision != group.revision
 
     def _reader(self, ref: BlobRef) -> BlobReader:
         scheme, nodes, group = self.topology.location(ref)
