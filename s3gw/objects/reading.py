@@ -61,12 +61,14 @@ async def read_version(
     """Bytes [first, stop) of the key's visible version, for as long as it takes.
 
     A reader whose blob is gone reads the record again, and goes on if it is still the same
-    content (a copy onto itself, another profile). Raises BlobUnreadable, ContentDamaged.
+    content (a copy onto itself, another profile). The same manifest is read again too, once where
+    the read stands: its pages may name other blobs by now. Raises BlobUnreadable, ContentDamaged.
     """
     if record.data is None:
         return
     reading = Reading(storage)
     position = first
+    stuck_at = -1
     try:
         while position < stop:
             try:
@@ -75,18 +77,23 @@ async def read_version(
                     position += sum(map(len, buffers))
                     yield buffers
             except BlobUnreadable:
-                record = await _same_content(storage, target, record)
+                again = isinstance(record.data, ManifestRef) and position != stuck_at
+                stuck_at = position
+                record = await _same_content(storage, target, record, again=again)
     finally:
         await storage.store.shielded(reading.ended())
 
 
-async def _same_content(storage: Storage, target: Target, record: ObjectRecord) -> ObjectRecord:
-    """The key's present record if it has the same content elsewhere; else BlobUnreadable."""
+async def _same_content(
+    storage: Storage, target: Target, record: ObjectRecord, *, again: bool
+) -> ObjectRecord:
+    """The key's present record if it has the same content elsewhere, or if the same data may be
+    read `again`; else BlobUnreadable."""
     now = (await read_target(storage, target.bucket_name, target.key)).visible
     if (
         now is None
         or now.data is None
-        or now.data == record.data
+        or (now.data == record.data and not again)
         or now.content_id != record.content_id
     ):
         raise BlobUnreadable("the version is gone or cannot be read")

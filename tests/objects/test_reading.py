@@ -7,12 +7,14 @@ import pytest
 
 from nodes.protocol import Buffer
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.limits import PART_BYTES_MIN
 from s3gw.metadata import keys
+from s3gw.metadata.records import ManifestPage
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish
 from s3gw.objects.reading import read_version
 from tests.stores.memory_store import BUCKET, GARBAGE_AFTER_MS, STRIPE_BYTES, Process
-from tests.stores.operations import copy, put, record
+from tests.stores.operations import blob_of, complete, copy, part, put, record, start
 
 SIZE = 20 * STRIPE_BYTES
 
@@ -115,3 +117,46 @@ def _forget_shards(process: Process, blob: bytes) -> None:
     for drive in process.cluster.drives.values():
         for name in [name for name in drive.shards if name.blob == blob]:
             del drive.shards[name]
+
+
+async def test_a_read_of_parts_goes_on_when_a_part_has_moved_to_another_blob(
+    memory_store: Process,
+) -> None:
+    """What re-encoding does to a part of a completed upload: its page names another blob."""
+    first, second = b"\x01" * PART_BYTES_MIN, bytes(range(256)) * 1000
+    upload_id = await start(memory_store, "k")
+    await part(memory_store, "k", upload_id, 1, first)
+    await part(memory_store, "k", upload_id, 2, second)
+    await complete(memory_store, "k", upload_id)
+    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    found = target.visible
+    assert found is not None
+    stream = read_version(memory_store.storage, target, found, 0, found.size)
+    got = joined(await anext(stream))
+    await put(memory_store, "other", second)
+    page_key = keys.manifest_page(upload_id, 0)
+    page = (await memory_store.storage.store.get(ManifestPage, page_key)).record
+    assert page is not None
+    old = page.parts[1].blob
+    moved = msgspec.structs.replace(page.parts[1], blob=await blob_of(memory_store, "other"))
+    tx = Transaction()
+    tx.put(page_key, ManifestPage((page.parts[0], moved)))
+    await memory_store.storage.store.apply(tx)
+    _forget_shards(memory_store, old.blob)
+    async for buffers in stream:
+        got += joined(buffers)
+    assert got == first + second
+
+
+async def test_a_part_that_cannot_be_read_ends_the_read(memory_store: Process) -> None:
+    upload_id = await start(memory_store, "k")
+    await part(memory_store, "k", upload_id, 1, bytes(SIZE))
+    await complete(memory_store, "k", upload_id)
+    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    found = target.visible
+    assert found is not None
+    for drive in memory_store.cluster.drives.values():
+        drive.shards.clear()
+    with pytest.raises(BlobUnreadable):
+        async for _ in read_version(memory_store.storage, target, found, 0, found.size):
+            pass
