@@ -18,6 +18,8 @@ from s3gw.objects.publish import Target, read_target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
 
+ANNOUNCE_RETRY_SECONDS = 10.0
+
 
 def identity_of(data: Data) -> bytes:
     """The blob or manifest that a version is made of."""
@@ -34,23 +36,29 @@ class Reading:
         self._key = b""
 
     async def going_on(self, data: Data) -> None:
-        """To be called while the read goes on. Raises EngineError."""
+        """To be called while the read goes on. When the engine does not answer, the read does not
+        end for that: there is as much time again until the collector may come."""
         if self._key or self._storage.monotonic() < self._announce_at:
             return
         lease = self._storage.lease()
         self._key = keys.reading(identity_of(data), lease)
         self._active[self._key] += 1
-        await self._storage.store.kv.commit([], [Put(self._key, b"", lease)])
+        try:
+            await self._storage.store.kv.commit([], [Put(self._key, b"", lease)])
+        except EngineError:
+            await self.ended()
+            self._announce_at = self._storage.monotonic() + ANNOUNCE_RETRY_SECONDS
 
     async def ended(self) -> None:
         """Take the announcement back when no other read of this process needs it."""
         if not self._key:
             return
-        self._active[self._key] -= 1
-        if self._active[self._key] == 0:
-            del self._active[self._key]
+        key, self._key = self._key, b""
+        self._active[key] -= 1
+        if self._active[key] == 0:
+            del self._active[key]
             try:
-                await self._storage.store.kv.commit([], [Delete(self._key)])
+                await self._storage.store.kv.commit([], [Delete(key)])
             except EngineError:
                 return  # it goes with the lease of this process
 

@@ -7,6 +7,7 @@ import pytest
 
 from nodes.protocol import Buffer
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.kv.interface import Unavailable
 from s3gw.limits import PART_BYTES_MIN
 from s3gw.metadata import keys
 from s3gw.metadata.records import ManifestPage
@@ -160,3 +161,30 @@ async def test_a_part_that_cannot_be_read_ends_the_read(memory_store: Process) -
     with pytest.raises(BlobUnreadable):
         async for _ in read_version(memory_store.storage, target, found, 0, found.size):
             pass
+
+
+async def test_a_read_goes_on_while_the_engine_is_away_and_announces_itself_later(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * (SIZE // 256)
+    await put(memory_store, "k", data)
+    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    assert target.visible is not None
+    stream = read_version(memory_store.storage, target, target.visible, 0, SIZE)
+    got = joined(await anext(stream))
+    memory_store.cluster.clock.advance(GARBAGE_AFTER_MS / 1000 / 2 + 1)
+
+    async def away(guards: object, writes: object) -> int:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory_store.kv, "commit", away)
+        got += joined(await anext(stream))
+    assert readings(memory_store) == []
+    memory_store.cluster.clock.advance(11)
+    got += joined(await anext(stream))
+    assert len(readings(memory_store)) == 1
+    async for buffers in stream:
+        got += joined(buffers)
+    assert got == data
+    assert readings(memory_store) == []
