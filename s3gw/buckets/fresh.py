@@ -73,7 +73,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
         "GetObjectLegalHold": _NO_OBJECT_LOCK,
         "GetObjectLockConfiguration": Refusal(errors.ObjectLockConfigurationNotFoundError),
         "GetObjectRetention": _NO_OBJECT_LOCK,
-        "GetObjectTagging": Document("Tagging", (("TagSet", ""),)),
         "GetPublicAccessBlock": Refusal(errors.NoSuchPublicAccessBlockConfiguration),
         "ListBucketAnalyticsConfigurations": Document(
             "ListBucketAnalyticsConfigurationResult", _NOT_TRUNCATED

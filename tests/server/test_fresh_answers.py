@@ -31,7 +31,6 @@ PARSED: dict[str, dict[str, Any]] = {
     "GetBucketRequestPayment": {"Payer": "BucketOwner"},
     "GetBucketVersioning": {},
     "GetObjectAcl": ACL,
-    "GetObjectTagging": {"TagSet": []},
     "ListBucketAnalyticsConfigurations": {"IsTruncated": False},
     "ListBucketIntelligentTieringConfigurations": {"IsTruncated": False},
     "ListBucketInventoryConfigurations": {"IsTruncated": False},
@@ -70,7 +69,6 @@ SETTERS = {
     "GetBucketRequestPayment": "PutBucketRequestPayment",
     "GetBucketVersioning": "PutBucketVersioning",
     "GetObjectAcl": "PutObjectAcl",
-    "GetObjectTagging": "PutObjectTagging",
 }
 
 
