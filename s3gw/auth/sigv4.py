@@ -399,6 +399,7 @@ def _scope(
         expected = next(iter(regions), "")
         raise error(
             f"{prefix}the region '{_text(region)}' is wrong; expecting '{expected}'",
+            headers={"x-amz-bucket-region": expected},
             Region=expected,
         )
     if service != b"s3":

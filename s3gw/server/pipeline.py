@@ -197,6 +197,8 @@ class S3App:
         )
         if signer is None:
             return ANONYMOUS, sigv4.anonymous_payload(request), None
+        if signer.session_token is not None:
+            raise errors.InvalidToken()  # root's keys are no session's
         return self._root_principal, signer.payload, signer.seed
 
     async def _load(self, call: Call, resolved: Resolved) -> None:

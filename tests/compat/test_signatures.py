@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 from datetime import UTC, datetime, timedelta
 
+import boto3
+import botocore.config
 import pytest
 
 from compose.s3_http import S3Http, Signer
@@ -49,6 +51,29 @@ def test_the_scope_of_another_region_is_refused_with_the_right_one(server, key):
     reply = other(server, region="eu-central-1").request("GET", key)
     assert (reply.status, reply.code) == (400, "AuthorizationHeaderMalformed")
     assert b"<Region>us-east-1</Region>" in reply.body
+    # The answer to a HEAD has no body to say it in; SDKs look here.
+    reply = other(server, region="eu-central-1").request("HEAD", key)
+    assert (reply.status, reply["x-amz-bucket-region"]) == (400, "us-east-1")
+
+
+@pytest.mark.parametrize("operation", ["head_object", "get_object"])
+def test_boto3_finds_the_right_region_by_itself(server, key, operation):
+    config = botocore.config.Config(retries={"total_max_attempts": 2})
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="eu-central-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=config,
+    )
+    bucket, _, name = key.lstrip("/").partition("/")
+    assert getattr(client, operation)(Bucket=bucket, Key=name)["ETag"]
+
+
+def test_a_session_token_beside_keys_of_no_session_is_refused(http, key):
+    reply = http.request("GET", key, headers={"x-amz-security-token": "x"})
+    assert (reply.status, reply.code) == (400, "InvalidToken")
 
 
 def _signed(http, key, **headers):
