@@ -43,6 +43,10 @@ class RequestBody:
         self._received = 0
         mode = payload.mode
         trailer_names = parse_trailer_names(headers.get("x-amz-trailer"))
+        if trailer_names and not mode.trailing:
+            raise errors.InvalidRequest(
+                "x-amz-trailer is given, but x-amz-content-sha256 names no body with a trailer."
+            )
         if mode.chunked:
             self._size = parse_decoded_length(headers.get("x-amz-decoded-content-length"))
             self._decoder = AwsChunkedDecoder(
@@ -59,7 +63,7 @@ class RequestBody:
 
     @property
     def size(self) -> int | None:
-        """The payload's length if announced; None for chunked transfer without a length."""
+        """The payload's length if announced, else None."""
         return self._size
 
     @property
@@ -130,7 +134,7 @@ class RequestBody:
 def _content_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("content-length")
     if text is None:
-        return None if "transfer-encoding" in headers else 0
+        return None
     if not (text.isascii() and text.isdigit()):
         raise errors.InvalidArgument(ArgumentName="Content-Length", ArgumentValue=text)
     return int(text)
