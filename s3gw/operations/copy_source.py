@@ -11,12 +11,21 @@ from s3gw.operations.present import check_version, current_of
 from s3gw.wire.conditions import COPY_SOURCE_PREFIX, ReadConditions
 from s3gw.wire.copy_source import parse_copy_source
 
+COPY_SOURCE_KEY = "x-amz-copy-source-server-side-encryption-customer-algorithm"
+
 
 async def load_source(call: Call) -> Target:
-    """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, InvalidArgument."""
+    """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, InvalidArgument,
+    InvalidRequest for a key to decrypt it with, AccessDenied if its bucket is not the expected
+    owner's."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
     check_version(named.version_id)
+    if COPY_SOURCE_KEY in call.headers:
+        raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
     source = await publish.read_target(call.storage, named.bucket, named.key)
+    owner = call.headers.get("x-amz-source-expected-bucket-owner")
+    if owner is not None and owner != source.bucket.owner:
+        raise errors.AccessDenied()
     if source.visible is None:
         raise errors.NoSuchKey(Key=named.key)
     return source

@@ -6,7 +6,7 @@ from s3gw import errors, limits
 from s3gw.buckets.names import check_new
 from s3gw.objects import buckets
 from s3gw.operations.call import Call, Reply
-from s3gw.operations.describe import CANNED_ACLS
+from s3gw.operations.describe import grants_others
 from s3gw.wire import xml
 
 US_EAST_1 = "us-east-1"
@@ -15,13 +15,12 @@ US_EAST_1 = "us-east-1"
 async def create_bucket(call: Call) -> Reply:
     """Make a bucket owned by the caller; in us-east-1 an own bucket again is no error."""
     check_new(call.bucket_name)
-    acl = call.headers.get("x-amz-acl")
-    if acl is not None and acl not in CANNED_ACLS:
-        raise errors.InvalidArgument(ArgumentName="x-amz-acl", ArgumentValue=acl)
+    if grants_others(call):
+        raise errors.InvalidBucketAclWithObjectOwnership()
     object_lock = call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
     if object_lock:
         raise errors.NotImplementedS3("Object lock is not implemented.")
-    await _check_location(call)
+    await _check_configuration(call)
     existing = await buckets.create_bucket(
         call.storage,
         call.bucket_name,
@@ -39,15 +38,17 @@ async def create_bucket(call: Call) -> Reply:
     return Reply(headers=[("Location", f"/{call.bucket_name}")])
 
 
-async def _check_location(call: Call) -> None:
+async def _check_configuration(call: Call) -> None:
     """The region in the body, if any, must be this store's. Raises
-    IllegalLocationConstraintException."""
+    IllegalLocationConstraintException; NotImplementedS3 for tags, which would be lost."""
     body = await call.body.read(limits.XML_SMALL_BYTES_MAX)
     if not body.strip():
         return
     document = await xml.parse_off_loop(
         body, limit=limits.XML_SMALL_BYTES_MAX, root="CreateBucketConfiguration"
     )
+    if xml.child(document, "Tags"):
+        raise errors.NotImplementedS3("Bucket tags are not implemented.")
     location = xml.optional_text(document, "LocationConstraint")
     if location in (None, "", call.settings.region):
         return

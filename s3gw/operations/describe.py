@@ -25,25 +25,41 @@ STORAGE_CLASSES = frozenset(
         "GLACIER_IR",
     }
 )
-CANNED_ACLS = frozenset(
+# Whoever writes an object owns it and its bucket, so that these say what is so anyway.
+OWNER_ACLS = frozenset({"private", "bucket-owner-read", "bucket-owner-full-control"})
+PUBLIC_ACLS = frozenset(
     {
-        "private",
         "public-read",
         "public-read-write",
         "authenticated-read",
         "aws-exec-read",
-        "bucket-owner-read",
-        "bucket-owner-full-control",
+        "log-delivery-write",
     }
+)
+GRANTS = (
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+)
+ENCRYPTION = (
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-bucket-key-enabled",
+    "x-amz-server-side-encryption-context",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-server-side-encryption-customer-key",
+    "x-amz-server-side-encryption-customer-key-md5",
 )
 # Asking for these and not getting them would be a broken promise, so they are refused.
 NOT_OFFERED = {
-    "x-amz-server-side-encryption": "Server-side encryption",
-    "x-amz-server-side-encryption-customer-algorithm": "Server-side encryption",
+    **dict.fromkeys(ENCRYPTION, "Server-side encryption"),
     "x-amz-object-lock-mode": "Object lock",
     "x-amz-object-lock-retain-until-date": "Object lock",
     "x-amz-object-lock-legal-hold": "Object lock",
 }
+NOT_ASKED = ("", "OFF", "false")
 
 
 def description_of(call: Call) -> Description:
@@ -61,13 +77,34 @@ def description_of(call: Call) -> Description:
 
 
 def refuse_not_offered(call: Call) -> None:
-    """Refuse what changes how an object is kept and is not built. Raises NotImplementedS3."""
+    """Refuse what changes how an object is kept and is not built. Raises NotImplementedS3, and
+    what `grants_others` raises."""
     for header, feature in NOT_OFFERED.items():
-        if header in call.headers and call.headers[header] not in ("", "OFF"):
+        if header in call.headers and call.headers[header] not in NOT_ASKED:
             raise errors.NotImplementedS3(f"{feature} is not implemented.", Header=header)
+    if grants_others(call):
+        raise errors.AccessControlListNotSupported()
+
+
+def grants_others(call: Call) -> bool:
+    """Whether the request asks for access for others than the owner. Raises InvalidArgument.
+
+    Access control lists are not offered: as in a bucket that S3 makes today, where they are
+    disabled, a list that grants others something is refused rather than taken and not obeyed.
+    """
     acl = call.headers.get("x-amz-acl")
-    if acl is not None and acl not in CANNED_ACLS:
-        raise errors.InvalidArgument(ArgumentName="x-amz-acl", ArgumentValue=acl)
+    if acl is not None and acl not in OWNER_ACLS:
+        if acl not in PUBLIC_ACLS:
+            raise errors.InvalidArgument(ArgumentName="x-amz-acl", ArgumentValue=acl)
+        return True
+    return any(name in call.headers for name in GRANTS)
+
+
+def refuse_encryption(call: Call) -> None:
+    """Refuse a read, or the write of a part, that names a key: nothing stored is encrypted.
+    Raises InvalidRequest."""
+    if any(name in call.headers for name in ENCRYPTION):
+        raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
 
 
 def tags_of(call: Call) -> dict[str, str]:

@@ -9,9 +9,16 @@ from s3gw.metadata.records import ManifestRef, ObjectRecord
 from s3gw.objects.read import part_at
 from s3gw.objects.reading import read_version
 from s3gw.operations.call import Call, Reply
+from s3gw.operations.describe import refuse_encryption
 from s3gw.operations.parameters import part_number
-from s3gw.operations.present import current_of, object_headers, part_count, visible
-from s3gw.wire.conditions import ReadConditions
+from s3gw.operations.present import (
+    cache_headers,
+    current_of,
+    object_headers,
+    part_count,
+    visible,
+)
+from s3gw.wire.conditions import ReadConditions, range_applies
 from s3gw.wire.headers import response_overrides
 from s3gw.wire.ranges import ByteRange, parse_range
 
@@ -34,10 +41,14 @@ async def get_object(call: Call) -> Reply:
 
 async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
     """The version, the bytes asked for, and the answer's head. Raises S3Error."""
+    refuse_encryption(call)
     record = visible(call)
     current = current_of(record)
     assert current is not None
-    ReadConditions.of(call.headers).check(current)
+    try:
+        ReadConditions.of(call.headers).check(current)
+    except errors.NotModified as unchanged:
+        raise errors.NotModified(headers={**unchanged.headers, **cache_headers(record)}) from None
     selection, headers = await _selected(call, record)
     overrides = response_overrides(call.query, signed=call.signed)
     with_checksums = call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
@@ -58,6 +69,10 @@ async def _selected(call: Call, record: ObjectRecord) -> tuple[Selection, list[t
                 "Cannot specify both Range header and partNumber query parameter"
             )
         return await _selected_part(call, record)
+    current = current_of(record)
+    assert current is not None
+    if not range_applies(call.headers.get("if-range"), current):
+        return Selection(0, record.size, partial=False), []
     wanted = parse_range(call.headers.get("range"), record.size)
     if wanted is None:
         return Selection(0, record.size, partial=False), []

@@ -100,6 +100,14 @@ def object_headers(
     return headers
 
 
+def cache_headers(record: ObjectRecord) -> dict[str, str]:
+    """What a 304 repeats of a 200, beside ETag and date (RFC 9110 §15.4.5)."""
+    stored = record.description.headers
+    return {
+        HEADER_NAMES[name]: stored[name] for name in ("cache-control", "expires") if name in stored
+    }
+
+
 def part_count(record: ObjectRecord) -> int:
     """Parts of a multipart object; 0 for others."""
     return record.data.part_count if isinstance(record.data, ManifestRef) else 0

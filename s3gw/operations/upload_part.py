@@ -7,6 +7,7 @@ from s3gw.metadata.records import Checksums
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.objects.multipart import upload_part as store_part
 from s3gw.operations.call import Call, Reply
+from s3gw.operations.describe import refuse_encryption
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
 from s3gw.wire.checksums import ALGORITHMS
@@ -22,6 +23,7 @@ async def upload_part(call: Call) -> Reply:
         raise errors.EntityTooLarge(
             ProposedSize=str(size), MaxSizeAllowed=str(limits.PART_BYTES_MAX)
         )
+    refuse_encryption(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     _require_checksum(call, upload)
     part = await store_part(call.storage, upload, number, call.body)

@@ -7,6 +7,7 @@ from s3gw.objects.copy import StoredPayload, visible_source
 from s3gw.objects.multipart import find_upload, upload_part
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source
+from s3gw.operations.describe import refuse_encryption
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
 from s3gw.wire.dates import iso8601_ms
@@ -17,6 +18,7 @@ from s3gw.wire.xml import Writer
 async def upload_part_copy(call: Call) -> Reply:
     """Store a stored object, or a range of it, as a part of an upload."""
     number = part_number(call)
+    refuse_encryption(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     record = visible_source(await load_source(call))
     check_source(call, record)

@@ -111,6 +111,17 @@ class ReadConditions:
         return None
 
 
+def range_applies(if_range: str | None, current: Current) -> bool:
+    """Whether a Range counts: not if If-Range names another state (RFC 9110 §13.1.5), by a strong
+    entity tag or by the exact date."""
+    if if_range is None:
+        return True
+    when = parse_http_date(if_range)
+    if when is not None:
+        return when == int(current.last_modified)
+    return _unquoted(if_range.strip()) == current.etag
+
+
 @dataclass(frozen=True, slots=True)
 class WriteConditions:
     """The conditions of a PUT, Complete, Copy (`of_put`) or DELETE (`of_delete`).

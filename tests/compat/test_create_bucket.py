@@ -96,3 +96,23 @@ def test_another_region_is_refused(s3, refused):
             Bucket=f"elsewhere-{SUFFIX}",
             CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
         )
+
+
+def test_an_acl_for_others_is_refused(s3, refused):
+    with refused("InvalidBucketAclWithObjectOwnership", 400):
+        s3.create_bucket(Bucket=f"public-{SUFFIX}", ACL="public-read")
+
+
+def test_an_acl_for_the_owner_is_accepted(s3, name):
+    s3.create_bucket(Bucket=name, ACL="private")
+    assert [grant["Permission"] for grant in s3.get_bucket_acl(Bucket=name)["Grants"]] == [
+        "FULL_CONTROL"
+    ]
+
+
+def test_tags_are_refused_rather_than_lost(s3, refused):
+    with refused("NotImplemented", 501):
+        s3.create_bucket(
+            Bucket=f"tagged-{SUFFIX}",
+            CreateBucketConfiguration={"Tags": [{"Key": "a", "Value": "b"}]},
+        )

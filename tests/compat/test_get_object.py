@@ -123,3 +123,24 @@ def test_the_date_header_is_the_time_of_the_reply(http, bucket):
 def test_a_listing_is_not_an_object(http, bucket):
     http.request("PUT", f"/{bucket}/k", body=b"hello")
     assert b"<ListBucketResult" in http.request("GET", f"/{bucket}/").body
+
+
+KEY = {"x-amz-server-side-encryption-customer-algorithm": "AES256"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_key_to_decrypt_what_is_not_encrypted_is_refused(http, bucket, method):
+    http.request("PUT", f"/{bucket}/k", body=b"x")
+    reply = http.request(method, f"/{bucket}/k", headers=KEY)
+    assert (reply.status, reply.body == b"") == (400, method == "HEAD")
+
+
+def test_304_repeats_what_caches_need(s3, http, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x", CacheControl="max-age=60")["ETag"]
+    found = http.request("GET", f"/{bucket}/k")
+    reply = http.request("GET", f"/{bucket}/k", headers={"if-none-match": etag})
+    assert (reply.status, reply.body) == (304, b"")
+    for name in ("etag", "last-modified", "cache-control"):
+        assert reply[name] == found[name]
+    assert reply["x-amz-request-id"]
+    assert reply["date"]

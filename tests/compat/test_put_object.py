@@ -4,6 +4,7 @@ import base64
 import email.header
 import hashlib
 import os
+import socket
 
 import pytest
 
@@ -157,3 +158,60 @@ def test_a_put_through_one_gateway_is_seen_at_once_through_another(server, bucke
     for number in range(10):
         writer.put_object(Bucket=bucket, Key="k", Body=str(number).encode())
         assert reader.get_object(Bucket=bucket, Key="k")["Body"].read() == str(number).encode()
+
+
+def test_a_body_whose_length_is_nowhere_is_refused(http, bucket):
+    headers, _ = http.signed_headers("PUT", f"/{bucket}/k")
+    with socket.create_connection((http.host, http.port), timeout=20) as wire:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        wire.sendall(f"PUT /{bucket}/k HTTP/1.1\r\n{lines}connection: close\r\n\r\n".encode())
+        reply = b"".join(iter(lambda: wire.recv(65536), b""))
+    assert reply.startswith(b"HTTP/1.1 411 ")
+    assert b"<Code>MissingContentLength</Code>" in reply
+
+
+@pytest.mark.parametrize("kind", ["UNSIGNED-PAYLOAD", None])
+def test_a_trailer_that_no_body_of_this_kind_has_is_refused(http, bucket, kind):
+    headers = {"x-amz-trailer": "x-amz-checksum-crc32"}
+    reply = http.request("PUT", f"/{bucket}/k", headers=headers, body=b"x", payload_hash=kind)
+    assert (reply.status, reply.code) == (400, "InvalidRequest")
+    assert http.request("HEAD", f"/{bucket}/k").status == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-object-lock-mode",
+    ],
+)
+def test_what_is_not_offered_is_refused_and_nothing_is_stored(http, bucket, header):
+    reply = http.request("PUT", f"/{bucket}/k", headers={header: "AES256"}, body=b"x")
+    assert (reply.status, reply.code) == (501, "NotImplemented")
+    assert f"<Header>{header}</Header>".encode() in reply.body
+    assert http.request("HEAD", f"/{bucket}/k").status == 404
+
+
+@pytest.mark.parametrize("acl", ["private", "bucket-owner-read", "bucket-owner-full-control"])
+def test_an_acl_that_says_what_is_so_anyway_is_accepted(s3, bucket, acl):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL=acl)
+    [grant] = s3.get_object_acl(Bucket=bucket, Key="k")["Grants"]
+    assert grant["Permission"] == "FULL_CONTROL"
+
+
+@pytest.mark.parametrize(
+    "grant", [{"ACL": "public-read"}, {"ACL": "authenticated-read"}, {"GrantRead": 'id="other"'}]
+)
+def test_an_acl_that_would_not_be_obeyed_is_refused(s3, bucket, refused, grant):
+    with refused("AccessControlListNotSupported", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", **grant)
+    with refused("AccessControlListNotSupported", 400):
+        s3.create_multipart_upload(Bucket=bucket, Key="k", **grant)
+
+
+def test_an_acl_that_does_not_exist_is_refused(s3, bucket, refused):
+    with refused("InvalidArgument", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="everybody")

@@ -86,3 +86,16 @@ def test_a_range_of_an_object_that_changed_can_be_refused(s3, bucket, refused):
     s3.put_object(Bucket=bucket, Key="k", Body=b"other")
     with refused("PreconditionFailed", 412):
         s3.get_object(Bucket=bucket, Key="k", Range="bytes=0-1", IfMatch=etag)
+
+
+def test_if_range_asks_for_the_range_only_of_what_is_unchanged(http, bucket):
+    http.request("PUT", f"/{bucket}/k", body=b"first")
+    found = http.request("GET", f"/{bucket}/k")
+    for same in (found["etag"], found["last-modified"]):
+        reply = http.request("GET", f"/{bucket}/k", headers={"range": "bytes=2-", "if-range": same})
+        assert (reply.status, reply.body) == (206, b"rst")
+    other = ('"0"', f"W/{found['etag']}", "Sun, 06 Nov 1994 08:49:37 GMT", "nonsense")
+    for changed in other:
+        headers = {"range": "bytes=2-", "if-range": changed}
+        reply = http.request("GET", f"/{bucket}/k", headers=headers)
+        assert (reply.status, reply.body) == (200, b"first"), changed

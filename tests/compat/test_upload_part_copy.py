@@ -95,3 +95,23 @@ def test_conditions_on_the_source_are_kept(s3, bucket, source, target, refused):
         s3.upload_part_copy(
             **target, PartNumber=1, CopySource=f"{bucket}/source", CopySourceIfMatch='"0"'
         )
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status", "code"),
+    [
+        ("x-amz-source-expected-bucket-owner", "123456789012", 403, "AccessDenied"),
+        (
+            "x-amz-copy-source-server-side-encryption-customer-algorithm",
+            *("AES256", 400, "InvalidRequest"),
+        ),
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256", 400, "InvalidRequest"),
+    ],
+)
+def test_what_is_said_of_the_source_must_be_true(
+    http, bucket, source, target, header, value, status, code
+):
+    headers = {"x-amz-copy-source": f"/{bucket}/source", header: value}
+    query = f"partNumber=1&uploadId={target['UploadId']}"
+    reply = http.request("PUT", f"/{bucket}/{target['Key']}", query, headers=headers)
+    assert (reply.status, reply.code) == (status, code)
