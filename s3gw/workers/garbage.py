@@ -153,10 +153,10 @@ class GarbageCollector:
         if not items:
             return False
         entries = [Entry(item.key, item.revision, decode(Garbage, item.value)) for item in items]
-        for wave in one_per_blob(entry for entry in entries if entry.garbage.reference):
+        for wave in one_per_blob(entry for entry in entries if not entry.garbage.manifest):
             await self._collect(claim, wave, report)
         for entry in entries:
-            if not entry.garbage.reference:
+            if entry.garbage.manifest:
                 await self._free_manifest(claim, entry, report)
         return True
 

@@ -9,8 +9,9 @@ from nodes.protocol import DriveUnreachable
 from s3gw import limits
 from s3gw.kv.interface import Delete, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import PgRecord, Slot, encode
-from s3gw.workers.garbage import RETRY_MS, GarbageCollector
+from s3gw.metadata.records import Garbage, PgRecord, Slot, decode, encode
+from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.garbage import RETRY_MS, Entry, GarbageCollector, GarbageReport
 from tests.stores.audit import Audit
 from tests.stores.memory_store import GARBAGE_AFTER_MS, MemoryCluster, Process
 from tests.stores.operations import (
@@ -212,6 +213,19 @@ async def test_a_manifest_lives_as_long_as_its_last_copy(
     Audit(memory_cluster, memory_store).check_at_rest()
 
 
+async def test_on_a_full_drive_nothing_waits_for_its_time_or_for_a_reader(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    await put(memory_store, "k", bytes(1000))
+    ref = await blob_of(memory_store, "k")
+    await delete(memory_store, "k")
+    await memory_store.kv.commit([], [Put(keys.reading(ref.blob, 7), b"")])
+    assert (await collector.run_once()).blobs == 0
+    memory_cluster.drives["d5"]._capacity_bytes = 0
+    assert (await collector.run_once()).blobs == 1
+    Audit(memory_cluster, memory_store).check_at_rest()
+
+
 async def test_more_entries_than_one_batch_are_collected_in_order_of_time(
     memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
 ) -> None:
@@ -222,4 +236,30 @@ async def test_more_entries_than_one_batch_are_collected_in_order_of_time(
         await delete(memory_store, f"k{number}")
     memory_cluster.clock.advance(AN_HOUR)
     assert (await collector.run_once()).blobs == 130
+    Audit(memory_cluster, memory_store).check_at_rest()
+
+
+async def test_two_collectors_that_each_see_the_other_reference_do_not_both_leave(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    await put(memory_store, "a", bytes(1000))
+    await copy(memory_store, "a", "b")
+    await delete(memory_store, "a")
+    await delete(memory_store, "b")
+    memory_cluster.clock.advance(AN_HOUR)
+    kv = memory_store.kv
+    page = await kv.scan(keys.GARBAGE, keys.after_prefix(keys.GARBAGE), limit=10)
+    entries = [Entry(item.key, item.revision, decode(Garbage, item.value)) for item in page.items]
+    reading = await kv.get_many([entry.garbage.reference for entry in entries])
+    members = frozenset(memory_cluster.drives)
+    verdicts = [
+        await collector._decide(entry, item, members)
+        for entry, item in zip(entries, reading.items, strict=True)
+    ]
+    report = GarbageReport()
+    for verdict in verdicts:
+        await collector._settle(UNCLAIMED, [verdict], report)
+    assert (report.entries, report.lost) == (1, 1)
+    assert shards(memory_cluster) == 3
+    assert (await collector.run_once()).blobs == 1
     Audit(memory_cluster, memory_store).check_at_rest()

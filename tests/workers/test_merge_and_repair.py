@@ -5,19 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from nodes.memory import Fault
 from nodes.protocol import DriveUnreachable, ShardName
 from s3gw.kv.interface import Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, ManifestRef, PgRecord, Slot, encode
+from s3gw.metadata.records import BlobRef, ManifestRef, PgRecord, Slot, UploadRecord, encode
+from s3gw.objects.multipart import change_record, find_upload
 from s3gw.workers import on_demand
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.verify import ShardVerifier
 from tests.stores.audit import Audit
-from tests.stores.memory_store import MemoryCluster, Process
+from tests.stores.memory_store import BUCKET, MemoryCluster, Process
 from tests.stores.operations import blob_of, complete, copy, delete, get, part, put, record, start
 
 DAY = 24 * 3600.0
@@ -304,6 +306,32 @@ async def test_narrowed_objects_parts_and_manifests_go_home(
     assert await get(memory_store, "done") == await get(memory_store, "done copy") == joined
     await complete(memory_store, "open", still_open)
     assert await get(memory_store, "open") == BIG
+
+
+async def test_a_part_is_left_alone_while_its_upload_is_being_completed(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    for name in ("d0", "d1", "d2"):
+        set_live(memory_store, name, live=False)
+    upload_id = await start(memory_store, "k")
+    await part(memory_store, "k", upload_id, 1, BIG)
+    for name in ("d0", "d1", "d2"):
+        set_live(memory_store, name, live=True)
+    upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id)
+
+    def to_state(state: str) -> Callable[[UploadRecord], UploadRecord]:
+        return lambda found: msgspec.structs.replace(found, state=state)
+
+    upload = await change_record(memory_store.storage, upload, to_state("completing"))
+    part_key = keys.part(upload_id, 1)
+    before = memory_cluster.engine.items[part_key]
+    assert (await on_demand.repair_all(memory_store.storage)).later == 1
+    assert memory_cluster.engine.items[part_key] == before
+    await change_record(memory_store.storage, upload, to_state("open"))
+    assert (await on_demand.repair_all(memory_store.storage)).moved == 1
+    assert memory_cluster.engine.items[part_key] != before
+    await complete(memory_store, "k", upload_id)
+    assert await get(memory_store, "k") == BIG
 
 
 async def test_a_dead_manifest_frees_its_own_blob(
