@@ -96,6 +96,7 @@ class Counters:
         self._kv = kv
         first = block * SLOTS_PER_PROCESS % limits.USAGE_SLOTS_MAX
         self._slots = range(first, first + SLOTS_PER_PROCESS)
+        self._turn = 0
         self._cells: OrderedDict[bytes, Cell] = OrderedDict()
 
     async def hold(self, usages: Mapping[str, Usage], counts: Mapping[bytes, Count]) -> Held:
@@ -127,14 +128,13 @@ class Counters:
         return cell is not None and cell.lock.locked()
 
     def _free_slot(self, bucket: str) -> Cell:
-        cell = None
+        """A slot that no commit has taken; when all are, they are waited for in turn."""
         for slot in self._slots:
             cell = self._cell(keys.usage(bucket, slot), Usage)
             if not cell.lock.locked():
                 return cell
-        assert cell is not None
-        turn = keys.usage(bucket, self._slots[len(self._cells) % SLOTS_PER_PROCESS])
-        return self._cell(turn, Usage)
+        self._turn = (self._turn + 1) % SLOTS_PER_PROCESS
+        return self._cell(keys.usage(bucket, self._slots[self._turn]), Usage)
 
     def _cell(self, key: bytes, kind: type[Usage] | type[Count]) -> Cell:
         cell = self._cells.get(key)

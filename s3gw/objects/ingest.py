@@ -190,10 +190,15 @@ async def _write_large(
         written = await writer.finish(footer_map)
         return learned, await storage.blobs.complete(written, footer_map)
     except BaseException:
-        if pending is not None:
-            await asyncio.gather(pending, return_exceptions=True)
-        await storage.store.shielded(writer.abort())
+        await storage.store.shielded(_abandon(pending, writer))
         raise
+
+
+async def _abandon(pending: asyncio.Task[None] | None, writer: BlobWriter) -> None:
+    """Leave nothing of a blob behind, after the stripe under way."""
+    if pending is not None:
+        await asyncio.gather(pending, return_exceptions=True)
+    await writer.abort()
 
 
 async def _process(storage: Storage, digests: Digests, writer: BlobWriter, stripe: bytes) -> None:
