@@ -57,9 +57,12 @@ class ProcessLease:
     async def take(self) -> None:
         """A new lease, and a block of counter slots under it. Raises EngineError."""
         sent = self._clock()
-        self.id = await self._kv.grant_lease(self._ttl_seconds)
+        lease = await self._kv.grant_lease(self._ttl_seconds)
+        # Not this process's before its key is there: one that was never written would say for
+        # ever that the process is dead. A lease given up here ends by itself.
+        await self._kv.commit([], [Put(keys.process(lease), b"", lease)])
+        self.id = lease
         self.deadline = sent + self._ttl_seconds
-        await self._kv.commit([], [Put(keys.process(self.id), b"", self.id)])
         self.block = await self._claim_block()
 
     async def _claim_block(self) -> int:

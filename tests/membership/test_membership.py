@@ -12,7 +12,7 @@ from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.lease import BLOCKS, ProcessLease
 from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
 from s3gw.cluster.topology import Topology
-from s3gw.kv.interface import Delete, Put
+from s3gw.kv.interface import Delete, Put, Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
 from s3gw.metadata.records import NodeRecord, encode
@@ -187,3 +187,22 @@ def test_a_full_node_takes_no_shards_but_serves_what_it_has() -> None:
     assert directory.writable_nodes() == []
     clock.advance(60)
     assert directory.writable_nodes() == [node]
+
+
+async def test_a_new_lease_without_its_process_record_is_not_the_process_own(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = cluster.lease()
+    await lease.take()
+    cluster.clock.advance(TTL_SECONDS + 1)
+
+    async def away(guards: object, writes: object) -> int:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.kv, "commit", away)
+        await lease.renew()
+    assert not lease.held
+    await lease.renew()
+    assert lease.held
+    assert (await cluster.kv.get_many([keys.process(lease.id)])).items[0] is not None
