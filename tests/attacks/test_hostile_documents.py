@@ -16,6 +16,8 @@ ANSWER_SECONDS = 0.3
 OTHERS_SECONDS = 0.25
 """A request of another client beside a document that keeps one thread busy; two shared cores."""
 RANGES_SECONDS = 0.05
+ATTEMPTS = 5
+"""A bound of time holds if it holds once: the machine of a test does other things too."""
 OBJECT = bytes(range(256)) * 4096
 
 LAUGHS = (
@@ -75,14 +77,16 @@ def test_an_xml_bomb_is_refused_quickly(
     path = f"/{bucket}" if query == "delete=" else f"/{bucket}/k"
     body = BOMBS[bomb]
     before = Baseline.of(store.process, store.admin)
-    with others(http, f"/{bucket}/k") as taken:
-        started = time.perf_counter()
-        reply = http.request("POST", path, query, body=body, payload_hash="UNSIGNED-PAYLOAD")
-        seconds = time.perf_counter() - started
-    assert reply.status in (400, 404), reply.body
-    assert b"root:" not in reply.body
-    assert seconds < ANSWER_SECONDS, f"{seconds:.3f} s"
-    assert max(taken, default=0) < OTHERS_SECONDS, f"{max(taken):.3f} s"
+    for attempt in range(1, ATTEMPTS + 1):
+        with others(http, f"/{bucket}/k") as taken:
+            started = time.perf_counter()
+            reply = http.request("POST", path, query, body=body, payload_hash="UNSIGNED-PAYLOAD")
+            seconds = time.perf_counter() - started
+        assert reply.status in (400, 404), reply.body
+        assert b"root:" not in reply.body
+        if seconds < ANSWER_SECONDS and max(taken, default=0) < OTHERS_SECONDS:
+            break
+        assert attempt < ATTEMPTS, f"{seconds:.3f} s, others {max(taken):.3f} s"
     before.require_return(memory_growth_max=128 * MIB)
 
 
@@ -108,10 +112,12 @@ def test_odd_ranges_are_answered_quickly_and_rightly(
     s3.put_object(Bucket=bucket, Key="ranged", Body=OBJECT)
     headers, _ = http.signed_headers("GET", f"/{bucket}/ranged")
     headers["range"] = RANGES[ranges]
-    started = time.perf_counter()
-    reply = http.send("GET", f"/{bucket}/ranged", headers=headers)
-    seconds = time.perf_counter() - started
-    assert seconds < RANGES_SECONDS * 3, f"{seconds:.3f} s"
+    taken = []
+    for _ in range(ATTEMPTS):
+        started = time.perf_counter()
+        reply = http.send("GET", f"/{bucket}/ranged", headers=headers)
+        taken.append(time.perf_counter() - started)
+    assert min(taken) < RANGES_SECONDS, taken
     if reply.status == 206:
         first, last = (int(each) for each in reply["content-range"][6:].split("/")[0].split("-"))
         assert reply.body == OBJECT[first : last + 1]

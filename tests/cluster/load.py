@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from compose.local import Credentials
+from compose.local import Credentials, wait_until
 
 SIZES = (0, 1, 900, 40_000, 70_000, 300_000, 1_500_000)
 KEYS_PER_CLIENT = 6
@@ -64,6 +64,7 @@ class Load:
     reads_may_fail: bool = True
     writes_may_fail: bool = True
     acknowledged: int = 0
+    reads: int = 0
     failed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     possible: dict[str, set[State]] = field(default_factory=dict)
@@ -83,6 +84,14 @@ class Load:
         for thread in self._threads:
             thread.join()
         assert not self.wrong, self.wrong[:5]
+
+    def progress(self, *, writes: int = 0, reads: int = 0) -> None:
+        """Wait until so many more writes were acknowledged and reads answered."""
+        writes, reads = self.acknowledged + writes, self.reads + reads
+        wait_until(
+            lambda: bool(self.wrong) or (self.acknowledged >= writes and self.reads >= reads),
+            what="progress of the load",
+        )
 
     def _run(self, number: int) -> None:
         chance = random.Random(f"{self.seed}/{number}")
@@ -140,6 +149,7 @@ class Load:
 
     def _get(self, s3: Any, key: str) -> None:
         found = read(s3, self.bucket, key)
+        self.reads += 1
         if found not in self.possible.get(key, {ABSENT}):
             self.wrong.append(f"{key} is {found}, not one of {self.possible.get(key)}")
 

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
 from compose.local import Cluster, Node, running, wait_until
+from compose.s3_http import S3Http, Signer
 from tests.attacks.target import SOAK
 from tests.cluster.load import Load, client, digest, read
 
@@ -22,8 +23,6 @@ NODES = 6
 PAIRS = 15 if SOAK else 2
 ROUNDS = 30 if SOAK else 3
 RECOVERY_SECONDS = 30.0
-
-pytestmark = pytest.mark.xdist_group("cluster-crashes")
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +83,12 @@ def test_any_two_nodes_may_die_under_load(cluster: Cluster, s3: Any, pair: tuple
         name=f"pair-{pair[0]}-{pair[1]}",
     )
     victims = [cluster.nodes[number] for number in pair]
-    moment = threading.Event()
     load.start()
     try:
-        moment.wait(0.8)
+        load.progress(writes=10)
         for node in victims:
             node.process.kill()
-        moment.wait(2.5)
+        load.progress(writes=10, reads=10)
     finally:
         load.stop()
     try:
@@ -99,7 +97,6 @@ def test_any_two_nodes_may_die_under_load(cluster: Cluster, s3: Any, pair: tuple
         restart(cluster, victims)
     wait_healthy(cluster, s3)
     load.verify(s3)
-    assert load.acknowledged > 10
 
 
 def test_more_than_two_nodes_down_is_503_and_recovers(cluster: Cluster, s3: Any) -> None:
@@ -136,7 +133,8 @@ def test_gateways_and_nodes_killed_at_random_lose_nothing(cluster: Cluster, s3: 
     moment = threading.Event()
     try:
         for _ in range(ROUNDS):
-            moment.wait(chance.uniform(0.2, 0.8))
+            load.progress(writes=2)
+            moment.wait(chance.uniform(0, 0.3))
             gateway = chance.choice(cluster.gateways)
             nodes = chance.sample(cluster.nodes, chance.randint(0, TOLERANCE))
             gateway.process.kill()
@@ -150,35 +148,30 @@ def test_gateways_and_nodes_killed_at_random_lose_nothing(cluster: Cluster, s3: 
         load.stop()
     wait_healthy(cluster, s3)
     load.verify(s3)
-    assert load.acknowledged > ROUNDS
 
 
 def test_racing_conditional_writers_have_one_winner(cluster: Cluster, s3: Any) -> None:
     """R19, over both gateways: creates, then replacements of one ETag."""
-    writers = 32
-    clients = [
-        client(cluster.endpoints[number % 2], cluster.credentials) for number in range(writers)
-    ]
+    writers, path = 32, f"/{BUCKET}/raced"
+    signer = Signer(cluster.credentials.access_key, cluster.credentials.secret_key)
+    gateways = [S3Http(endpoint, signer) for endpoint in cluster.endpoints]
     barrier = threading.Barrier(writers)
 
-    def race(number: int, condition: dict[str, str]) -> int | None:
+    def race(number: int, condition: dict[str, str]) -> int:
         barrier.wait()
-        try:
-            clients[number].put_object(Bucket=BUCKET, Key="raced", Body=b"%d" % number, **condition)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
-                raise
-            return None
-        return number
+        body = b"%d" % number
+        return gateways[number % 2].request("PUT", path, headers=condition, body=body).status
 
     with ThreadPoolExecutor(writers) as pool:
-        condition = {"IfNoneMatch": "*"}
+        condition = {"if-none-match": "*"}
         for _ in range(3):
             races = [pool.submit(race, number, condition) for number in range(writers)]
-            winners = [each.result() for each in races if each.result() is not None]
+            statuses = [each.result() for each in races]
+            assert set(statuses) <= {200, 409, 412}, statuses
+            winners = [number for number in range(writers) if statuses[number] == 200]
             found = s3.get_object(Bucket=BUCKET, Key="raced")
             assert [found["Body"].read()] == [b"%d" % number for number in winners]
-            condition = {"IfMatch": found["ETag"]}
+            condition = {"if-match": found["ETag"]}
 
 
 def test_complete_abort_and_upload_part_race_to_one_outcome(cluster: Cluster, s3: Any) -> None:
