@@ -33,6 +33,7 @@ from s3gw.drives import (
 from s3gw.gateway import scheme_of
 from s3gw.kv.interface import EngineError
 from s3gw.kv.journal import JournalError
+from s3gw.kv.journal_folder import sync_directory
 from s3gw.supervisor import Supervisor
 
 CREDENTIALS_FILE = "credentials.json"
@@ -226,16 +227,27 @@ def _with_credentials(config: Config) -> Config:
         kept = msgspec.json.decode(path.read_bytes(), type=Credentials)
     except FileNotFoundError:
         kept = Credentials("S3GW" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(kept))
-            file.flush()
-            os.fsync(file.fileno())
+        _keep(path, msgspec.json.encode(kept))
     except (OSError, msgspec.MsgspecError) as error:
         raise StartError(f"{path} cannot be read: {error}") from error
     return msgspec.structs.replace(
         config, root_access_key=kept.access_key, root_secret_key=kept.secret_key
     )
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Durably write a private file, whole or not at all whoever dies; the drives' locks make us
+    the only one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+    sync_directory(path.parent)
 
 
 AS_CONFIGURED = '"$S3GW_ROOT_SECRET_KEY"'
