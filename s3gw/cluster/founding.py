@@ -91,7 +91,12 @@ async def found_layout(
     )
     for profile, its_scheme, its_companion in profiles:
         record = ProfileRecord(str(its_scheme), stripe_bytes, pg_count, "node", its_companion)
-        await kv.commit([], [Put(keys.profile(profile), encode(record))])
+        try:
+            await kv.commit(
+                [At(keys.layout(FIRST_EPOCH), 0)], [Put(keys.profile(profile), encode(record))]
+            )
+        except Conflict:
+            return  # the layout is there: this profile is in use
         await _found_groups(kv, profile, its_scheme, founders, pg_count)
     layout = LayoutRecord(
         now_ms,
