@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -106,8 +106,9 @@ def sweep_temporary(path: str | os.PathLike[str]) -> int:
     swept = 0
     with _errors(path):
         for entry in list(os.scandir(Path(path) / "tmp")):
-            os.unlink(entry.path)
-            swept += 1
+            with suppress(FileNotFoundError):  # the probe of another start, which is refused
+                os.unlink(entry.path)
+                swept += 1
     return swept
 
 

@@ -193,6 +193,26 @@ def test_a_sweep_removes_temporary_files_and_nothing_else(path: Path) -> None:
     assert (path / "data" / "kept").exists()
 
 
+def test_a_sweep_is_not_stopped_by_a_file_that_goes_by_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe of a second start, which finds the drive locked a moment later."""
+    DriveIdentity.claim(path, "s")
+    (path / "tmp" / "probe.1").touch()
+    (path / "tmp" / "123.0").touch()
+    scandir = os.scandir
+
+    def scanned(directory: Path) -> list[os.DirEntry[str]]:
+        entries = list(scandir(directory))
+        (path / "tmp" / "probe.1").unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert identity.sweep_temporary(path) == 1
+    monkeypatch.undo()
+    assert os.listdir(path / "tmp") == []
+
+
 def test_the_lock_is_an_flock_on_the_directory(path: Path) -> None:
     DriveIdentity.claim(path, "s")
     held = identity.lock(path)
