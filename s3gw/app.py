@@ -116,11 +116,15 @@ async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) ->
         await asyncio.sleep(NOTE_SECONDS)
         try:
             revision = (await kv.get_many([])).revision
-            for drive in drives:
+        except EngineError as error:
+            log.warning("the metadata's revision could not be read: %s", error)
+            continue
+        for drive in drives:  # one that fails is no reason to leave out those behind it
+            try:
                 identity = await asyncio.to_thread(DriveIdentity.open, drive.path)
                 await asyncio.to_thread(identity.raise_seen, incarnation, revision)
-        except (EngineError, IdentityError) as error:
-            log.warning("the metadata's revision could not be noted on the drives: %s", error)
+            except IdentityError as error:
+                log.warning("the metadata's revision could not be noted: %s", error)
 
 
 async def up_worker(context: WorkerContext) -> None:

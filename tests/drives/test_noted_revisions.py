@@ -1,0 +1,34 @@
+"""How far the metadata has come is noted on the drives."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from nodes.identity import DriveIdentity
+from s3gw import app
+from s3gw.kv.interface import Put
+from s3gw.kv.memory import MemoryKV, MemoryStore
+
+
+async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "NOTE_SECONDS", 0)
+    kv = MemoryKV(MemoryStore())
+    revision = await kv.commit([], [Put(b"k", b"")])
+    good = DriveIdentity.claim(tmp_path / "good", "store")
+    drives = [
+        app.DriveAt(str(tmp_path / "gone"), "d1", "n"),
+        app.DriveAt(str(good.path), "d2", "n"),
+    ]
+    noting = asyncio.create_task(app.note_revisions(kv, 1, drives))
+    async with asyncio.timeout(10):
+        while DriveIdentity.open(good.path).identity.revision < revision:
+            await asyncio.sleep(0.001)
+    noting.cancel()
+    await asyncio.wait([noting])
+    found = DriveIdentity.open(good.path).identity
+    assert (found.incarnation, found.revision) == (1, revision)
