@@ -19,6 +19,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -49,6 +50,14 @@ PROGRESS_BYTES_MIN: Final = 4 * 1024
 # How long a connection that has not sent its first request may still do so at shutdown.
 FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 NEVER: Final = math.inf
+Refusal = Callable[[ProtocolError], tuple[bytes, bytes]]
+
+
+def plain_refusal(error: ProtocolError) -> tuple[bytes, bytes]:
+    """Header lines and body of the answer to a broken request."""
+    return b"content-type: text/plain\r\n", f"{error.status} {error.reason}\n".encode()
+
+
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
@@ -59,7 +68,8 @@ class GuardOptions:
     `body_idle_seconds` and `send_idle_seconds` bound a stalled peer: one that moves less than
     `PROGRESS_BYTES_MIN` in such a period, while the server waits for it, is cut off.
     `discard_*` bound what is read of a body that was answered early. `tls` needs no ALPN: it is
-    set to http/1.1. At shutdown requests in flight have `graceful_seconds`.
+    set to http/1.1. `refusal` words the answer to a broken request, header lines (each ended by
+    CRLF) and body. At shutdown requests in flight have `graceful_seconds`.
     """
 
     head_bytes_max: int = HEAD_BYTES_MAX
@@ -73,6 +83,7 @@ class GuardOptions:
     graceful_seconds: float = 30.0
     connections_max: int = 8192
     tls: ssl.SSLContext | None = None
+    refusal: Refusal = plain_refusal
 
 
 class _Phase(enum.Enum):
@@ -274,10 +285,11 @@ class Connection(asyncio.Protocol):
         """Answer a broken request, if an answer can still be told from data, and close."""
         exchange = self.exchange
         if exchange is None or not exchange.head_sent:
-            text = f"{error.status} {error.reason}\n".encode()
+            lines, text = self.options.refusal(error)
+            date = self.guard.date.at(time.time())
             self.transport.write(
-                b"%s%scontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-                % (status_line(error.status), self.guard.date.at(time.time()), len(text), text)
+                b"%s%s%scontent-length: %d\r\nconnection: close\r\n\r\n%s"
+                % (status_line(error.status), date, lines, len(text), text)
             )
             self._linger()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
+from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.resolve import Domains
 from s3gw.supervisor import WorkerContext
@@ -179,7 +181,7 @@ class Gateway:
         runner.start()
         admin_app = build_admin_app(self.admin_port(storage))
         servers = asyncio.gather(
-            serve(self.s3_app(storage), [s3], guard, context.shutdown),
+            serve(self.s3_app(storage), [s3], replace(guard, refusal=refusal), context.shutdown),
             serve(admin_app, [admin], guard, context.shutdown),
         )
         context.ready()

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
+from nodes.http_head import ProtocolError
+from s3gw import errors
 from s3gw.errors import S3Error
 from s3gw.wire.xml import Writer
 
 CONTENT_TYPE = "application/xml"
+HOST_ID = "s3gw"
+# What the HTTP server refuses by itself, by status; SDKs retry RequestTimeout and SlowDown.
+REFUSALS: Mapping[int, type[S3Error]] = {
+    400: errors.BadRequest,
+    408: errors.RequestTimeout,
+    431: errors.RequestHeaderSectionTooLarge,
+    500: errors.InternalError,
+    503: errors.SlowDown,
+}
 
 
 def error_body(
@@ -26,3 +40,22 @@ def error_body(
     document.element("RequestId", request_id)
     document.element("HostId", host_id)
     return document.finish()
+
+
+def refusal(error: ProtocolError) -> tuple[bytes, bytes]:
+    """Header lines and body of the answer to a request that is broken HTTP or came too slowly."""
+    request_id = new_request_id()
+    body = error_body(
+        REFUSALS.get(error.status, errors.BadRequest)(error.reason),
+        method="",
+        resource="",
+        request_id=request_id,
+        host_id=HOST_ID,
+    )
+    identity = f"x-amz-request-id: {request_id}\r\nx-amz-id-2: {HOST_ID}\r\n"
+    return f"content-type: {CONTENT_TYPE}\r\n{identity}".encode(), body
+
+
+def new_request_id() -> str:
+    """16 hexadecimal digits, as S3's look."""
+    return os.urandom(8).hex().upper()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xml_reply
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
-from s3gw.server.error_body import CONTENT_TYPE, error_body
+from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
 from s3gw.server.respond import first_window, send_reply
@@ -52,7 +51,6 @@ log = logging.getLogger("s3gw.server")
 UNRESOLVED = "Unresolved"
 # Headers of Complete are checksums of the object, not of the XML that it sends.
 SUMS_OF_OBJECT = frozenset({"CompleteMultipartUpload"})
-HOST_ID = "s3gw"
 # What makes the metadata grow is refused when the engine is nearly full; deletes go on.
 GROWING_OPERATIONS = frozenset(
     {
@@ -93,7 +91,7 @@ class S3App:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        request_id = os.urandom(8).hex().upper()
+        request_id = new_request_id()
         resolved: Resolved | None = None
         first: list[Buffer] = []
         try:

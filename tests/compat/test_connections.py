@@ -168,3 +168,25 @@ def test_an_ambiguous_length_is_400_and_closes(http, wire, bucket, lines):
     wire.body(headers)
     wire.send(head_of(http, "HEAD", f"/{bucket}"))
     assert wire.head()[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", b"400", b"BadRequest"),
+        (
+            b"GET / HTTP/1.1\r\nHost: h\r\nx: " + b"y" * 40_000 + b"\r\n\r\n",
+            *(b"431", b"RequestHeaderSectionTooLarge"),
+        ),
+    ],
+)
+def test_broken_http_is_answered_with_an_s3_error_too(http, request_bytes, status, code):
+    with socket.create_connection((http.host, http.port), timeout=TIMEOUT_SECONDS) as wire:
+        wire.sendall(request_bytes)
+        reply = b"".join(iter(lambda: wire.recv(65536), b""))
+    assert reply.startswith(b"HTTP/1.1 " + status)
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert b"x-amz-request-id: " in head
+    assert b"x-amz-id-2: " in head
+    assert b"connection: close" in head
+    assert b"<Code>" + code + b"</Code>" in body
