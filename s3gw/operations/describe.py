@@ -64,6 +64,12 @@ NOT_ASKED = ("", "OFF", "false")
 
 def description_of(call: Call) -> Description:
     """The description in a request's headers. Raises S3Error."""
+    if "versionId" in call.query:
+        raise errors.InvalidArgument(
+            "This operation does not accept a version-id.",
+            ArgumentName="versionId",
+            ArgumentValue=call.query["versionId"],
+        )
     refuse_not_offered(call)
     headers = content_headers(call.headers)
     headers.setdefault("content-type", DEFAULT_CONTENT_TYPE)

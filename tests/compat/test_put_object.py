@@ -215,3 +215,10 @@ def test_an_acl_that_would_not_be_obeyed_is_refused(s3, bucket, refused, grant):
 def test_an_acl_that_does_not_exist_is_refused(s3, bucket, refused):
     with refused("InvalidArgument", 400):
         s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="everybody")
+
+
+@pytest.mark.parametrize(("method", "query"), [("PUT", ""), ("POST", "uploads&")])
+def test_what_makes_a_version_cannot_name_one(http, bucket, method, query):
+    reply = http.request(method, f"/{bucket}/k", f"{query}versionId=null", body=b"x")
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+    assert http.request("HEAD", f"/{bucket}/k").status == 404
