@@ -22,6 +22,7 @@ TOLERANCE = 2
 NODES = 6
 PAIRS = 15 if SOAK else 2
 ROUNDS = 30 if SOAK else 3
+RACES = 100 if SOAK else 5
 RECOVERY_SECONDS = 30.0
 
 
@@ -157,20 +158,24 @@ def test_racing_conditional_writers_have_one_winner(cluster: Cluster, s3: Any) -
     gateways = [S3Http(endpoint, signer) for endpoint in cluster.endpoints]
     barrier = threading.Barrier(writers)
 
-    def race(number: int, condition: dict[str, str]) -> int:
+    def body_of(turn: int, number: int) -> bytes:
+        """Never the same twice: a body written again would have the ETag that others wait for."""
+        return b"%d by %d" % (turn, number)
+
+    def race(turn: int, number: int, condition: dict[str, str]) -> int:
         barrier.wait()
-        body = b"%d" % number
+        body = body_of(turn, number)
         return gateways[number % 2].request("PUT", path, headers=condition, body=body).status
 
     with ThreadPoolExecutor(writers) as pool:
         condition = {"if-none-match": "*"}
-        for _ in range(3):
-            races = [pool.submit(race, number, condition) for number in range(writers)]
+        for turn in range(RACES):
+            races = [pool.submit(race, turn, number, condition) for number in range(writers)]
             statuses = [each.result() for each in races]
             assert set(statuses) <= {200, 409, 412}, statuses
             winners = [number for number in range(writers) if statuses[number] == 200]
             found = s3.get_object(Bucket=BUCKET, Key="raced")
-            assert [found["Body"].read()] == [b"%d" % number for number in winners]
+            assert [found["Body"].read()] == [body_of(turn, number) for number in winners]
             condition = {"if-match": found["ETag"]}
 
 
