@@ -20,7 +20,7 @@ import msgspec
 
 from nodes.http_guard import BindError, bind
 from s3gw import app
-from s3gw.cluster.founding import found_store
+from s3gw.cluster.founding import found_store, layout_exists
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import (
     DriveSet,
@@ -136,6 +136,11 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
     """Recover the metadata from the journal if need be, and make the store if it is new."""
     kv = await app.open_sqlite(config, found.paths, metadata_directory(config))
     try:
+        if found.absent and not await layout_exists(kv):
+            raise StartError(
+                f"the store was never finished and drive {found.absent[0]} is absent: its layout "
+                "is made over all of its drives"
+            )
         record = await app.found_on_drives(kv, config, drives, found.store_id)
         if record.store_id != found.store_id:
             raise StartError(

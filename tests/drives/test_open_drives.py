@@ -1,11 +1,13 @@
 """Drives are claimed for the store that they serve, and found again by it alone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from s3gw import app, launch
 from s3gw.config import Config
-from s3gw.drives import StartError, open_drives, release
+from s3gw.drives import StartError, metadata_directory, open_drives, release
 
 STORE = "0123456789abcdef"
 
@@ -37,3 +39,18 @@ def test_a_drive_of_another_store_is_refused(tmp_path: Path, used: bool) -> None
         (found.paths[0] / "data" / "4+2").mkdir()
     with pytest.raises(StartError, match=f"is a drive of store {STORE}, but etcd holds store"):
         open_drives(config, "f" * 16)
+
+
+async def test_a_store_is_never_laid_out_without_a_drive_that_it_is_to_have(tmp_path: Path) -> None:
+    """The first start was killed between its journal and its layout; then a drive was lost."""
+    config = Config(data=str(tmp_path), drives=6)
+    found = open_drives(config)
+    release(found)
+    kv = await app.open_sqlite(config, found.paths, metadata_directory(config))
+    await kv.close()
+    shutil.rmtree(found.paths[5])
+    again = open_drives(config)
+    release(again)
+    assert again.absent == [found.paths[5]]
+    with pytest.raises(StartError, match="never finished"):
+        await launch._prepare_store(config, again, launch._places(again))
