@@ -85,8 +85,11 @@ def hold(storage: Storage, tx: Transaction, bucket: str, data: Data, holder: byt
 def release(storage: Storage, tx: Transaction, bucket: str, data: Data, holder: bytes) -> None:
     """Drop what a version was made of."""
     if isinstance(data, ManifestRef):
-        tx.delete(keys.manifest_holder(data.manifest, holder))
-        queue_manifest(storage, tx, bucket, data.manifest, holder)
+        due_ms = storage.clock_ms() + storage.garbage_after_ms
+        own = key_of(storage.blobs.topology, data.blob, keys.manifest_blob_holder(data.manifest))
+        tx.put(keys.manifest_holder(data.manifest, holder), Reference(0, bucket, due_ms))
+        entry = Garbage(reference=own, manifest=data.manifest, bucket=bucket)
+        tx.put(keys.garbage(due_ms, data.manifest, holder), entry)
     else:
         drop(storage, tx, bucket, data, holder)
 
