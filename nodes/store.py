@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
@@ -157,7 +158,7 @@ class LocalDrive:
         self._directories = Directories(filesystem)
         self._group = GroupCommit(filesystem, self._directories, self._reserve.admit, self._threads)
         self._revisions = PgRevisions(filesystem)
-        self._first_seen: dict[tuple[str, int], dict[str, float]] = {}
+        self._first_seen: dict[tuple[str, int], tuple[array[int], array[float]]] = {}
         self._closed = False
 
     @classmethod
@@ -262,16 +263,20 @@ class LocalDrive:
     def _entries(self, profile: str, pg: int) -> Sequence[ShardEntry]:
         found = self._filesystem.entries(_directory(profile, pg))
         now = self._clock()
-        known = self._first_seen.get((profile, pg), {})
-        seen = {}
+        known = dict(zip(*self._first_seen.get((profile, pg), ((), ())), strict=True))
+        # Kept for every shard of the drive: 16 bytes each, half a (random) blob id and the index.
+        sightings, times = array("Q"), array("d")
         entries = []
         for file, size in found:
             match = _SHARD_FILE.fullmatch(file)
             if match is None or int(match[2]) > INDEX_MAX:
                 continue  # not a shard; `rescue` reports what else lies on a drive
-            first = seen[file] = known.get(file, now)
+            sighting = int(match[1][:16], 16) ^ int(match[2])
+            first = known.get(sighting, now)
+            sightings.append(sighting)
+            times.append(first)
             entries.append(ShardEntry(bytes.fromhex(match[1]), int(match[2]), size, now - first))
-        self._first_seen[profile, pg] = seen
+        self._first_seen[profile, pg] = sightings, times
         entries.sort(key=lambda entry: (entry.blob, entry.index))
         return entries
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -316,6 +317,7 @@ def test_processes_of_a_drive_share_revisions(path: Path) -> None:
     """Four processes raise and delete at once: none may delete below what it has been shown."""
     code = """
 import sys
+import tracemalloc
 from nodes.filesystem import PosixFilesystem
 from nodes.pg_revisions import PgRevisions
 from nodes.protocol import StalePgRevision
@@ -348,3 +350,27 @@ async def test_short_writes_are_completed(path: Path, monkeypatch: pytest.Monkey
     await drive.write(NAME, buffers)
     assert await drive.read(NAME, 0, 1_000_000) == b"".join(buffers)
     await drive.close()
+
+
+async def test_what_is_remembered_of_listed_shards_is_small(
+    drive: LocalDrive, path: Path, clock: Clock
+) -> None:
+    """A drive has millions; when each was seen first is remembered for as long as it is there."""
+    directory = path / "data" / "4+2" / "0"
+    directory.mkdir(parents=True)
+    count = 2000
+    for _ in range(count):
+        (directory / f"{os.urandom(16).hex()}.3").touch()
+    tracemalloc.start()
+    try:
+        await drive.list("4+2", 1)
+        before = tracemalloc.get_traced_memory()[0]
+        await drive.list("4+2", 0)
+        for _ in range(3):  # the threads let go of the last answers
+            await drive.list("4+2", 1)
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept / count < 100
+    clock.now += 50
+    assert {entry.age_seconds for entry in await drive.list("4+2", 0)} == {50}
