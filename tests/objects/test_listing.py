@@ -7,8 +7,8 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3gw.kv.memory import MemoryKV
 from s3gw.kv.interface import Put
+from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
 from s3gw.metadata.records import Description, ObjectRecord, UploadRecord
 from s3gw.metadata.store import Transaction
