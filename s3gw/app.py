@@ -29,7 +29,7 @@ from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
-from s3gw.gateway import Gateway, cancel, scheme_of
+from s3gw.gateway import Gateway, cancel, scheme_of, serve_beside
 from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
 from s3gw.kv.journal import Journal
@@ -259,7 +259,8 @@ async def node_worker(context: WorkerContext) -> None:
         keeping = asyncio.create_task(registration.keep(config.heartbeat_seconds))
         context.ready()
         try:
-            await serve(app, context.sockets, GuardOptions(), context.shutdown)
+            servers = serve(app, context.sockets, GuardOptions(), context.shutdown)
+            await serve_beside(servers, [keeping], context.shutdown)
         finally:
             await cancel([keeping])
             await lease.release()

@@ -6,7 +6,7 @@ Knows no engine and no kind of drive: those are handed in by the composition roo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -59,6 +59,22 @@ async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serve_beside(
+    servers: Awaitable[object], background: Sequence[asyncio.Task[None]], shutdown: asyncio.Event
+) -> None:
+    """Serve until shutdown. The background tasks are endless: should one end, so does the process
+    (the supervisor starts another), because a gateway that no longer follows membership or keeps
+    its lease looks well and is not."""
+    serving = asyncio.ensure_future(servers)
+    await asyncio.wait({serving, *background}, return_when=asyncio.FIRST_COMPLETED)
+    ended = [task for task in background if task.done()]
+    shutdown.set()
+    await serving
+    for task in ended:
+        task.result()
+        raise RuntimeError(f"{task.get_name()} ended")
 
 
 class Gateway:
@@ -186,7 +202,7 @@ class Gateway:
         )
         context.ready()
         try:
-            await servers
+            await serve_beside(servers, background, context.shutdown)
         finally:
             await runner.stop()
             await cancel(background)

@@ -54,6 +54,7 @@ class Node:
         "id",
         "latency",
         "live",
+        "member",
         "zone",
     )
 
@@ -62,6 +63,7 @@ class Node:
         self.zone = zone
         self.drive = drive
         self.live = True
+        self.member = True
         self.latency = Latency()
         self._failures = 0
         self._suspect_until = 0.0
@@ -72,8 +74,13 @@ class Node:
         return self.live and now >= self._suspect_until
 
     def writable(self, now: float) -> bool:
-        """Whether to send it new shards."""
-        return self.usable(now) and now >= self._full_until
+        """Whether to send it new shards: the layout has it, it is well and not full. A shard on a
+        node outside the layout would be in nobody's books."""
+        return self.member and self.usable(now) and not self.is_full(now)
+
+    def is_full(self, now: float) -> bool:
+        """Whether it has just refused a shard for want of space."""
+        return now < self._full_until
 
     def full(self, now: float) -> None:
         """It refused a shard for want of space; it still serves what it has."""
@@ -124,4 +131,4 @@ class Directory:
     def any_full(self) -> bool:
         """Whether a live node takes no shards for want of space."""
         now = self.clock()
-        return any(node.usable(now) and not node.writable(now) for node in self._nodes.values())
+        return any(node.usable(now) and node.is_full(now) for node in self._nodes.values())

@@ -143,6 +143,7 @@ class Membership:
         elif not node.live:
             node.answered()
         node.live = True
+        node.member = not self.zones or node_id in self.zones
         self._records[node_id] = record
 
     def _learn_layout(self, item: Item) -> None:
@@ -151,6 +152,8 @@ class Membership:
             self.epoch = epoch
             layout = decode(LayoutRecord, item.value)
             self.zones = {node.node: node.zone for node in layout.nodes}
+            for known in self._directory.all():
+                known.member = known.id in self.zones
 
     async def follow(self) -> None:
         """Watch and relist for ever."""

@@ -232,7 +232,9 @@ async def attempt(node: Node, call: Awaitable[None], directory: Directory) -> bo
     except DriveFull:
         node.full(directory.clock())
         return False
-    except (DriveError, DriveRefused, TimeoutError):
+    except DriveRefused:
+        return False  # it answers: the call was wrong, or another has written this shard
+    except (DriveError, TimeoutError):
         node.failed(directory.clock())
         return False
     node.answered()

@@ -7,15 +7,17 @@ import asyncio
 import pytest
 
 from nodes.memory import MemoryDrive
-from nodes.protocol import Drive
+from nodes.protocol import Drive, DriveRefused
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.lease import BLOCKS, ProcessLease
 from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
 from s3gw.cluster.topology import Topology
+from s3gw.cluster.writer import attempt
+from s3gw.gateway import serve_beside
 from s3gw.kv.interface import Delete, Put, Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
-from s3gw.metadata.records import NodeRecord, encode
+from s3gw.metadata.records import LayoutNode, LayoutRecord, NodeRecord, encode
 from tests.stores.memory_store import Clock
 
 TTL_SECONDS = 15
@@ -206,3 +208,38 @@ async def test_a_new_lease_without_its_process_record_is_not_the_process_own(
     await lease.renew()
     assert lease.held
     assert (await cluster.kv.get_many([keys.process(lease.id)])).items[0] is not None
+
+
+async def test_a_node_outside_the_layout_takes_no_shards(cluster: Cluster) -> None:
+    layout = LayoutRecord(0, (LayoutNode("d1", "z", 1),), ("4+2",))
+    await cluster.kv.commit([], [Put(keys.layout(1), encode(layout))])
+    for name in ("d1", "late"):
+        await cluster.kv.commit([], [Put(keys.node(name), encode(record()))])
+    directory = Directory()
+    await Membership(cluster.kv, directory, Topology(cluster.kv), Drives()).load()
+    assert {node.id for node in directory.usable_nodes()} == {"d1", "late"}
+    assert [node.id for node in directory.writable_nodes()] == ["d1"]
+
+
+async def test_a_refusal_by_a_node_that_answers_does_not_make_it_suspect() -> None:
+    directory = Directory()
+    node = Node("d1", "z", MemoryDrive())
+    directory.add(node)
+
+    async def refused() -> None:
+        raise DriveRefused("the shard exists already")
+
+    assert not await attempt(node, refused(), directory)
+    assert directory.usable("d1")
+
+
+async def test_a_process_ends_when_one_of_its_endless_tasks_does() -> None:
+    shutdown = asyncio.Event()
+
+    async def broken() -> None:
+        raise ValueError("a record that nobody can read")
+
+    task = asyncio.create_task(broken())
+    with pytest.raises(ValueError, match="nobody can read"):
+        await serve_beside(shutdown.wait(), [task], shutdown)
+    assert shutdown.is_set()
