@@ -14,6 +14,9 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# With CI set, pytest explains differences of megabytes in full, which takes longer than the tests.
+PYTEST := env -u CI -u BUILD_NUMBER $(BIN)/python -m pytest
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test check fmt bench cluster soak lock clean
 
@@ -31,12 +34,12 @@ cluster: install ## Start etcd, nine nodes in three zones and two gateways on lo
 
 test: check ## Check the code, then run every test, real etcd and real S3 clients included
 	@compose/packages etcd rclone s3cmd restic fuse
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
 	@compose/packages etcd rclone s3cmd restic fuse
 	SOAK=1 \
-		$(BIN)/python -m pytest $(PARALLEL) --timeout 7200 $(ARGS)
+		$(PYTEST) $(PARALLEL) --timeout 7200 $(ARGS)
 
 check: install-dev ## Format, lint, types, import rules and the tidy test
 	$(BIN)/ruff format --check --quiet .
