@@ -29,8 +29,8 @@ CONNECTIONS_PER_NODE_MAX = 256
 # Shorter than the servers' keep-alive (75 s): a connection about to be closed is not used.
 KEEP_ALIVE_SECONDS = 30
 # A writer sends in pieces of about this size and holds at most QUEUED_PIECES_MAX + 2 of them.
-PIECE_BYTES = 1024 * 1024
-QUEUED_PIECES_MAX = 2
+PIECE_BYTES = 512 * 1024
+QUEUED_PIECES_MAX = 1
 _SKIPPED_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 

@@ -51,7 +51,7 @@ GRACEFUL_SECONDS: Final = 40.0
 # glibc takes for the first.
 MALLOC_ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "MALLOC_TOP_PAD_": str(1 << 20),
     # Every thread would get an arena of its own, each keeping what the buffers of one burst took:
     # memory above rest grew to more than twice what is in flight. (With two, PUT cost twice the CPU.)
