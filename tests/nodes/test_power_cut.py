@@ -96,7 +96,8 @@ async def check(filesystem: SimulatedFilesystem, promises: Promises, random: Ran
         except ShardMissing:
             found = None
         may_miss = name not in promises.shards or name in promises.deleted
-        intact = found == whole  # outside the assert: explaining 100 KiB of difference takes minutes
+        # Outside the assert: explaining 100 KiB of difference takes minutes.
+        intact = found == whole
         assert intact or (found is None and may_miss), f"{name} is torn or lost"
     listed = {entry.blob for pg in range(3) for entry in await drive.list("p", pg)}
     assert listed <= {name.blob for name in promises.offered}
