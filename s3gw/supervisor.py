@@ -54,7 +54,8 @@ MALLOC_ENVIRONMENT: Final = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "MALLOC_TOP_PAD_": str(1 << 20),
     # Every thread would get an arena of its own, each keeping what the buffers of one burst took:
-    # memory above rest grew to more than twice what is in flight. (With two, PUT cost twice the CPU.)
+    # memory above rest grew to more than twice what is in flight. (With two arenas PUT cost twice
+    # the CPU.)
     "MALLOC_ARENA_MAX": "1",
 }
 
