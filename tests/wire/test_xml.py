@@ -1,6 +1,7 @@
 """The XML wrapper: what documents mean, what they may cost, and that replies re-parse."""
 
 import asyncio
+import gc
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -234,8 +235,13 @@ def test_hostile_document_takes_less_than_300_ms_of_processor_time(attack: str) 
             pass
         return time.process_time() - started
 
-    # Of a few tries one must do: another process on the machine can double any of them.
-    assert any(cpu_seconds() < 0.3 for _ in range(8))
+    gc.collect()
+    gc.freeze()  # the collector would go through all that the other tests have left, too
+    try:
+        # Of a few tries one must do: another process on the machine can double any of them.
+        assert any(cpu_seconds() < 0.3 for _ in range(8))
+    finally:
+        gc.unfreeze()
 
 
 PIECES = b"<a> </a> <b> </b> <b/> <a c='1' > <!-- --> <![CDATA[ ]]> &lt; & <!DOCTYPE \xc3\xa9 \xff"
