@@ -43,9 +43,8 @@ XML_SMALL_BYTES_MAX = 64 * KIB
 XML_TAGS_MAX = 200_000
 XML_DEPTH_MAX = 32
 
-# Framing of aws-chunked bodies: the SDKs send chunks of at most 1 MiB (awscrt) to 8 MiB.
+# Framing of aws-chunked bodies. A chunk may be as long as the body: payload is not held back.
 CHUNK_HEADER_BYTES_MAX = 1 * KIB
-CHUNK_BYTES_MAX = 64 * MIB
 TRAILER_BYTES_MAX = 4 * KIB
 # S3's own (InvalidChunkSizeError): only the last signed chunk may be shorter.
 SIGNED_CHUNK_BYTES_MIN = 8 * KIB
@@ -58,7 +57,6 @@ COMMIT_ATTEMPTS_MAX = 64
 SCAN_ITEMS_MAX = 10_000
 
 # Data path.
-STRIPES_IN_FLIGHT_MAX = 4
 SMALL_BLOB_BYTES_MAX = 64 * KIB
 WRITE_AGE_SECONDS_MAX = 12 * 3600
 USAGE_SLOTS_MAX = 64

@@ -38,19 +38,23 @@ class ListRequest:
             encoded,
         )
 
+    async def objects(self, call: Call, *, after: str) -> Listing[ObjectRecord]:
+        """The page of the bucket's objects behind `after`."""
+        return await page(
+            call.storage,
+            objects_of(call.bucket_name),
+            prefix=self.prefix,
+            delimiter=self.delimiter,
+            after=after,
+            most=self.most,
+        )
+
 
 async def list_objects(call: Call) -> Reply:
     """A page of keys and common prefixes behind `marker`."""
     request = ListRequest.of(call)
     marker = call.query.get("marker", "")
-    listing = await page(
-        call.storage,
-        objects_of(call.bucket_name),
-        prefix=request.prefix,
-        delimiter=request.delimiter,
-        after=marker,
-        most=request.most,
-    )
+    listing = await request.objects(call, after=marker)
     writer = Writer("ListBucketResult")
     writer.element("Name", call.bucket_name)
     writer.element("Prefix", request.encode(request.prefix))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from s3gw import errors
-from s3gw.objects.listing import objects_of, page
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.list_objects import ListRequest, write_contents
 from s3gw.wire.tokens import Position, decode_token, encode_token
@@ -24,14 +23,7 @@ async def list_objects_v2(call: Call) -> Reply:
                 "The continuation token provided is incorrect", ArgumentName="continuation-token"
             )
         after = decode_token(secret, context, token, "continuation-token").key.decode()
-    listing = await page(
-        call.storage,
-        objects_of(call.bucket_name),
-        prefix=request.prefix,
-        delimiter=request.delimiter,
-        after=after,
-        most=request.most,
-    )
+    listing = await request.objects(call, after=after)
     writer = Writer("ListBucketResult")
     writer.element("Name", call.bucket_name)
     writer.element("Prefix", request.encode(request.prefix))
