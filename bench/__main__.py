@@ -157,6 +157,7 @@ def main() -> int:
             bench = Bench(http, servers, bucket)
             if not arguments.cold:
                 _warm_up(bench)
+            servers.wait_until_settled()
             table.heading()
             _measure(bench, table, scale, sections)
             http.request("DELETE", f"/{bucket}")

@@ -9,6 +9,7 @@ Memory is the resident set. The kernel keeps its high-water mark, which can be r
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 _KIB = 1024
+_SETTLE_SAMPLE_SECONDS = 2.0
+_SETTLE_SECONDS_MAX = 60.0
+_SETTLED_SHARE = 0.1  # of one core
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,18 @@ class Servers:
 
     def cpu_seconds(self) -> float:
         return sum(stat.cpu_seconds for stat in trees(self._pids))
+
+    def wait_until_settled(self) -> None:
+        """Return when the servers are at rest: their workers look over the whole store when they
+        start, which is no part of what is measured."""
+        give_up = time.monotonic() + _SETTLE_SECONDS_MAX
+        before = self.cpu_seconds()
+        while time.monotonic() < give_up:
+            time.sleep(_SETTLE_SAMPLE_SECONDS)
+            now = self.cpu_seconds()
+            if now - before < _SETTLED_SHARE * _SETTLE_SAMPLE_SECONDS:
+                return
+            before = now
 
     def process_count(self) -> int:
         return len(trees(self._pids))

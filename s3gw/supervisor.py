@@ -49,7 +49,7 @@ GRACEFUL_SECONDS: Final = 40.0
 # Large buffers (stripes, fragments) come and go per request. glibc would give each back to the
 # system and fault its pages in again: encoding at 0.8 instead of 4.4 GB/s. 32 MiB is the most that
 # glibc takes for the first.
-MALLOC_ENVIRONMENT: Final = {
+WORKER_ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "MALLOC_TOP_PAD_": str(1 << 20),
@@ -57,6 +57,9 @@ MALLOC_ENVIRONMENT: Final = {
     # memory above rest grew to more than twice what is in flight. (With two arenas PUT cost twice
     # the CPU.)
     "MALLOC_ARENA_MAX": "1",
+    # gRPC's newer event engine wakes threads of its own for every answer: a call that waits for
+    # nothing else cost 0.60 instead of 0.72 ms of the gateway's CPU without it.
+    "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_dns,-event_engine_callback_cq",
 }
 
 _LENGTH = struct.Struct("!Q")
@@ -215,7 +218,7 @@ class Supervisor:
                 *(sock.fileno() for sock in self.sockets),
                 *self.fds.values(),
             ],
-            env=MALLOC_ENVIRONMENT | dict(os.environ),
+            env=WORKER_ENVIRONMENT | dict(os.environ),
         )
 
     def _on_status(self, worker: _Worker) -> None:
