@@ -51,17 +51,21 @@ class Node:
         "_full_until",
         "_suspect_until",
         "drive",
+        "host",
         "id",
         "latency",
         "live",
         "member",
+        "state",
         "zone",
     )
 
-    def __init__(self, node_id: str, zone: str, drive: Drive) -> None:
+    def __init__(self, node_id: str, zone: str, drive: Drive, host: str = "") -> None:
         self.id = node_id
         self.zone = zone
+        self.host = host or node_id
         self.drive = drive
+        self.state = "active"
         self.live = True
         self.member = True
         self.latency = Latency()

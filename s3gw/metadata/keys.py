@@ -15,6 +15,7 @@
     count/<profile>/<pg:2><bucket>
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
+    draft, tunables, departure/<node>
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
@@ -39,6 +40,8 @@ FENCE_INTERVAL = 1000
 
 STORE = b"store"
 GENERATION = b"generation"
+DRAFT = b"draft"
+TUNABLES = b"tunables"
 
 BUCKETS = b"bucket/"
 OBJECTS = b"object/"
@@ -47,6 +50,7 @@ UPLOADS = b"upload/"
 GARBAGE = b"garbage/"
 REPAIRS = b"repair/"
 NODES = b"node/"
+DEPARTURES = b"departure/"
 PROFILES = b"profile/"
 LAYOUTS = b"layout/"
 COMPLETED = b"completed/"
@@ -223,6 +227,11 @@ def split_pg(key: bytes) -> tuple[str, int]:
     return name.decode(), int.from_bytes(number, "big")
 
 
+def group_lock(profile_name: str, number: int) -> bytes:
+    """The lock of whoever changes a placement group."""
+    return b"lock/pg/" + profile_name.encode() + b"/" + str(number).encode()
+
+
 def profile(name: str) -> bytes:
     return PROFILES + name.encode()
 
@@ -233,6 +242,10 @@ def layout(epoch: int) -> bytes:
 
 def node(node_id: str) -> bytes:
     return NODES + node_id.encode()
+
+
+def departure(node_id: str) -> bytes:
+    return DEPARTURES + node_id.encode()
 
 
 def usages(bucket_name: str) -> bytes:

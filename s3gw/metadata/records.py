@@ -268,20 +268,58 @@ class ProfileRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LayoutNode(msgspec.Struct, array_like=True, frozen=True):
-    """A node as a layout sees it. `state`: active, cordoned, draining."""
+    """A node (one drive) as a layout sees it. `state`: active, cordoned, draining, or out (it was
+    down for too long: it keeps its place in the books and gets no slot). `host` groups the drives
+    of one machine or process; "" is a host of its own."""
 
     node: str
     zone: str
     weight: int
     state: str = "active"
+    host: str = ""
 
 
 class LayoutRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One epoch of the layout that the placement group records move towards."""
+    """One epoch of the layout that the placement group records move towards.
+
+    `assignments` gives, by profile, the target of every slot: two bytes (big-endian) per slot in
+    order of group and slot, an index into `nodes`, 0xffff for none. The first layout has none: its
+    groups were made as it wants them.
+    """
 
     created_ms: int
     nodes: tuple[LayoutNode, ...]
     profiles: tuple[str, ...]
+    assignments: dict[str, bytes] = {}
+    reason: str = ""
+
+
+class LayoutDraft(msgspec.Struct, array_like=True, frozen=True):
+    """Changes that an operator has staged on top of layout `epoch`, and not applied yet."""
+
+    epoch: int
+    nodes: tuple[LayoutNode, ...]
+
+
+class Departure(msgspec.Struct, array_like=True, frozen=True):
+    """How long a node has been down, in seconds that some worker has counted by its own monotonic
+    clock. Time that a flapping node spends down adds up; it is forgotten when the node has been
+    well for as long (`well_seconds`)."""
+
+    down_seconds: float
+    well_seconds: float = 0.0
+
+
+class Tunables(msgspec.Struct, array_like=True, frozen=True):
+    """Settings that an operator changes while everything runs. Rates are bytes per second of one
+    process, 0 for no limit."""
+
+    rebuild_after_seconds: float = 600.0
+    hold_down_seconds: float = 1800.0
+    rebuild_bytes_per_second: int = 0
+    rebuild_groups_at_once: int = 4
+    scrub_bytes_per_second: int = 32 * 1024 * 1024
+    scrub_interval_seconds: float = 7 * 24 * 3600.0
 
 
 class NodeRecord(msgspec.Struct, array_like=True, frozen=True):
