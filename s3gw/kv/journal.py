@@ -257,7 +257,10 @@ class Journal:
             keep = [folder for folder in keep if folder not in refused]
         self._spread_record(start, names)
         self._attach(self._members, start)
-        log.warning("journal set %d: %s", start.set_number, [str(f.path) for f in self._members])
+        # The first set is the store being made; a later one means that a drive was left behind.
+        level = logging.INFO if start.set_number == 1 else logging.WARNING
+        names_now = [str(folder.path) for folder in self._members]
+        log.log(level, "journal set %d: %s", start.set_number, names_now)
         return start
 
     def _recruit(
