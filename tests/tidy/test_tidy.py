@@ -27,6 +27,7 @@ HOMES = {
     "aetcd": ("s3gw.kv.etcd",),
     "grpc": ("s3gw.kv.etcd",),
     "sqlite3": ("s3gw.kv.sqlite",),
+    "cryptography": ("s3gw.pki",),
 }
 
 # Written in pieces, so that this file does not break its own rules.
