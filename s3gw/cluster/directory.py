@@ -48,13 +48,15 @@ class Node:
 
     __slots__ = (
         "_failures",
+        "_here",
         "_full_until",
         "_suspect_until",
         "drive",
+        "failing",
+        "failures_total",
         "host",
         "id",
         "latency",
-        "live",
         "member",
         "state",
         "zone",
@@ -66,12 +68,27 @@ class Node:
         self.host = host or node_id
         self.drive = drive
         self.state = "active"
-        self.live = True
+        self.failing = False
+        self.failures_total = 0
+        self._here = True
         self.member = True
         self.latency = Latency()
         self._failures = 0
         self._suspect_until = 0.0
         self._full_until = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Whether it is up: membership has it, and no operator wants it to count as down."""
+        return self._here and not self.failing
+
+    @live.setter
+    def live(self, here: bool) -> None:
+        self._here = here
+
+    def suspect(self, now: float) -> bool:
+        """Whether it has just failed, so that it is not asked for a while."""
+        return now < self._suspect_until
 
     def usable(self, now: float) -> bool:
         """Whether to send it new work: up, and not suspect at the moment."""
@@ -92,6 +109,7 @@ class Node:
 
     def failed(self, now: float) -> None:
         """A call failed in a way that the node is to blame for."""
+        self.failures_total += 1
         pause = min(SUSPECT_SECONDS_MAX, SUSPECT_SECONDS_MIN * 2**self._failures)
         self._failures = min(self._failures + 1, 8)
         self._suspect_until = now + pause

@@ -106,6 +106,7 @@ class Membership:
         self._topology = topology
         self._make_drive = make_drive
         self._records: dict[str, NodeRecord] = {}
+        self._failing: frozenset[str] = frozenset()
         self.epoch = 0
         self.zones: dict[str, str] = {}
 
@@ -116,6 +117,7 @@ class Membership:
         """Read nodes, layout and placement. Raises EngineError."""
         if self._make_drive is not None:
             await self._load_nodes()
+        await self._load_failures()
         await self._topology.load()
         for item in await self._scan(keys.LAYOUTS):
             self._learn_layout(item)
@@ -133,6 +135,23 @@ class Membership:
         for node_id, item in present.items():
             self._learn_node(node_id, decode(NodeRecord, item.value))
 
+    async def _load_failures(self) -> None:
+        """Read which nodes an operator wants to count as down."""
+        items = await self._scan(keys.FAILURES)
+        self._set_failing(frozenset(item.key[len(keys.FAILURES) :].decode() for item in items))
+
+    def _set_failing(self, failing: frozenset[str]) -> None:
+        self._failing = failing
+        for node in self._directory.all():
+            node.failing = node.id in failing
+
+    def _see_failure(self, event: Event) -> None:
+        node_id = event.key[len(keys.FAILURES) :].decode()
+        if event.kind is EventKind.PUT:
+            self._set_failing(self._failing | {node_id})
+        else:
+            self._set_failing(self._failing - {node_id})
+
     def _learn_node(self, node_id: str, record: NodeRecord) -> None:
         assert self._make_drive is not None
         known = self._records.get(node_id)
@@ -143,6 +162,7 @@ class Membership:
         elif not node.live:
             node.answered()
         node.live = True
+        node.failing = node_id in self._failing
         node.member = not self.zones or node_id in self.zones
         self._records[node_id] = record
 
@@ -160,6 +180,7 @@ class Membership:
         prefixes: list[tuple[bytes, Callable[[Event], None]]] = [
             (keys.PGS, self._see_group),
             (keys.LAYOUTS, self._see_layout),
+            (keys.FAILURES, self._see_failure),
         ]
         if self._make_drive is not None:
             prefixes.append((keys.NODES, self._see_node))
@@ -171,6 +192,7 @@ class Membership:
         while True:
             for _ in range(RELISTS_PER_LOAD):
                 await asyncio.sleep(RELIST_SECONDS)
+                await self._quietly(self._load_failures())
                 if self._make_drive is not None:
                     await self._quietly(self._load_nodes())
             await self._quietly(self.load())

@@ -15,7 +15,7 @@
     count/<profile>/<pg:2><bucket>
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
-    draft, tunables, departure/<node>
+    draft, tunables, scrub, departure/<node>, failing/<node>
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
@@ -42,6 +42,7 @@ STORE = b"store"
 GENERATION = b"generation"
 DRAFT = b"draft"
 TUNABLES = b"tunables"
+SCRUB = b"scrub"
 
 BUCKETS = b"bucket/"
 OBJECTS = b"object/"
@@ -51,6 +52,7 @@ GARBAGE = b"garbage/"
 REPAIRS = b"repair/"
 NODES = b"node/"
 DEPARTURES = b"departure/"
+FAILURES = b"failing/"
 PROFILES = b"profile/"
 LAYOUTS = b"layout/"
 COMPLETED = b"completed/"
@@ -112,6 +114,13 @@ def versions_of(bucket_name: str, key: str) -> bytes:
 
 def version(bucket_name: str, key: str, sequence: int) -> bytes:
     return versions_of(bucket_name, key) + (SEQUENCE_MAX - sequence).to_bytes(8, "big")
+
+
+def split_upload(key: bytes) -> tuple[str, str, bytes]:
+    """Bucket, object key and id of an upload's key."""
+    bucket_name, rest = key[len(UPLOADS) :].split(b"/", 1)
+    object_key, upload_id = unended(rest)
+    return bucket_name.decode(), object_key, upload_id
 
 
 def uploads(bucket_name: str) -> bytes:
@@ -246,6 +255,11 @@ def node(node_id: str) -> bytes:
 
 def departure(node_id: str) -> bytes:
     return DEPARTURES + node_id.encode()
+
+
+def failing(node_id: str) -> bytes:
+    """Exists while a node counts as down because an operator said so."""
+    return FAILURES + node_id.encode()
 
 
 def usages(bucket_name: str) -> bytes:

@@ -191,7 +191,8 @@ class Garbage(msgspec.Struct, array_like=True, frozen=True):
 
 class Repair(msgspec.Struct, array_like=True, frozen=True):
     """A queue entry of the repair worker: what is known to be wrong with a blob. It is not looked
-    at before `not_before_ms`. `copy` is the blob that is to replace it, once that is written."""
+    at before `not_before_ms`. `copy` is the blob that is to replace it, once that is written.
+    `lost` are the indexes of shards known to be missing or damaged, in order."""
 
     profile: str
     pg: int
@@ -201,6 +202,7 @@ class Repair(msgspec.Struct, array_like=True, frozen=True):
     not_before_ms: int = 0
     attempts: int = 0
     copy: BlobRef | None = None
+    lost: tuple[int, ...] = ()
 
 
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
@@ -208,6 +210,27 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
 
     profile: str
     pg: int
+
+
+class ScrubRound(msgspec.Struct, array_like=True, frozen=True):
+    """One round of shard verification over all placement groups. `finished_ms` is 0 while it goes
+    on. Shards and bytes verified, shards found damaged, missing, and not to be asked for."""
+
+    started_ms: int = 0
+    finished_ms: int = 0
+    groups: int = 0
+    shards: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    missing: int = 0
+    unanswered: int = 0
+
+
+class ScrubState(msgspec.Struct, array_like=True, frozen=True):
+    """The round that goes on (without start: none does), and the last one that was finished."""
+
+    current: ScrubRound = ScrubRound()
+    last_round: ScrubRound = ScrubRound()
 
 
 class Usage(msgspec.Struct, array_like=True, frozen=True):
@@ -308,6 +331,13 @@ class Departure(msgspec.Struct, array_like=True, frozen=True):
 
     down_seconds: float
     well_seconds: float = 0.0
+
+
+class FailSimulation(msgspec.Struct, array_like=True, frozen=True):
+    """An operator's wish that a node count as down, for `seconds`: its key's lease runs so long."""
+
+    node: str
+    seconds: int
 
 
 class Tunables(msgspec.Struct, array_like=True, frozen=True):
