@@ -6,6 +6,15 @@ inverse(i XOR j) * data[j][b], where i counts on from the data (k..k+m-1). Nothi
 library reaches the disk (a test computes parity from this sentence), so another implementation can
 take over the disks.
 
+**A local reconstruction code** (k data, m parities of which l are local) is another one, ISA-L's
+systematic Vandermonde code with its last parity split: take byte b of the data fragments as the
+values of a polynomial of degree below k over the same field at the points 2^0, ..., 2^(k-1). Byte b
+of parity fragment k+r, for r < m-l, is its value at 2^(k+r). Its value at 2^(k+m-l) is, by
+Lagrange's formula, a sum over the data fragments; the last l fragments are the parts of that sum
+over the local groups, which are consecutive data fragments, as equal in number as they can be, the
+larger groups first. `erasure.scheme.generator` computes the coefficients from these sentences, and
+a codec refuses to start when the library has others.
+
 **Headers.** PyECLib puts an 80-byte header before every fragment: index, fragment and stripe
 length, versions and a checksum of the header itself; nothing of the payload. It depends only on
 scheme, index and stripe length, so it is dropped on encoding; for a rebuild the headers of that
@@ -31,7 +40,7 @@ from typing import Protocol
 
 from pyeclib.ec_iface import ECDriver
 
-from erasure.scheme import Code, Scheme
+from erasure.scheme import Code, Scheme, generator
 from erasure.stripes import fragments_of
 
 Buffer = bytes | bytearray | memoryview
@@ -108,12 +117,12 @@ class _Copies:
         raise NotDecodable(f"{self.scheme}: no copy was given")
 
 
-class _ReedSolomon:
-    """ISA-L's Cauchy Reed-Solomon code through PyECLib."""
+class _Linear:
+    """A systematic linear code of PyECLib's."""
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, scheme: Scheme, driver: ECDriver) -> None:
         self.scheme = scheme
-        self._driver = ECDriver(ec_type="isa_l_rs_cauchy", k=scheme.data, m=scheme.parity)
+        self._driver = driver
         self._headers: Callable[[int], list[bytes]] = lru_cache(HEADER_LENGTHS_CACHED_MAX)(
             self._make_headers
         )
@@ -188,9 +197,41 @@ class _ReedSolomon:
                 raise RuntimeError("this PyECLib lays out fragments in another way")
 
 
+class _ReedSolomon(_Linear):
+    """ISA-L's Cauchy Reed-Solomon code."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__(
+            scheme, ECDriver(ec_type="isa_l_rs_cauchy", k=scheme.data, m=scheme.parity)
+        )
+
+
+class _LocalReconstruction(_Linear):
+    """ISA-L's Reed-Solomon code with local parities. The library rebuilds from exactly the
+    fragments that it is given, so from a local group alone; which ones suffice it does not know
+    (its `fragments_needed` ignores the groups): the scheme does."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__(
+            scheme,
+            ECDriver(
+                ec_type="isa_l_rs_lrc", k=scheme.data, m=scheme.parity, local_parity=scheme.local
+            ),
+        )
+        self._check_coefficients()
+
+    def _check_coefficients(self) -> None:
+        for column in range(self.scheme.data):
+            unit = bytes(int(column == other) for other in range(self.scheme.data))
+            for row, fragment in zip(generator(self.scheme), self.encode(unit), strict=True):
+                if bytes(fragment) != row[column : column + 1]:
+                    raise RuntimeError("this PyECLib computes local parities in another way")
+
+
 _CODECS: dict[Code, Callable[[Scheme], Codec]] = {
     Code.COPIES: _Copies,
     Code.REED_SOLOMON: _ReedSolomon,
+    Code.LOCAL_RECONSTRUCTION: _LocalReconstruction,
 }
 
 

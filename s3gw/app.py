@@ -24,7 +24,13 @@ from nodes.server import build_app as build_node_app
 from nodes.store import LocalDrive
 from s3gw import limits
 from s3gw.cluster.directory import Node
-from s3gw.cluster.founding import Founder, found_layout, found_store, layout_exists
+from s3gw.cluster.founding import (
+    Founder,
+    found_layout,
+    found_store,
+    layout_exists,
+    profile_name,
+)
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
 from s3gw.config import Config, ConfigError, host_and_port
@@ -91,7 +97,7 @@ async def found_on_drives(
         founders = [Founder(drive.drive_id, drive.drive_id, 1) for drive in drives]
         await found_layout(
             kv,
-            config.profile,
+            profile_name(config.profile),
             scheme_of(config),
             founders,
             pg_count=config.pg_count,
@@ -200,7 +206,7 @@ async def found_on_nodes(kv: KV, config: Config) -> None:
                 }
                 await found_layout(
                     kv,
-                    config.profile,
+                    profile_name(config.profile),
                     scheme_of(config),
                     [Founder(n, r.zone, r.capacity_bytes) for n, r in nodes.items()],
                     pg_count=config.pg_count,

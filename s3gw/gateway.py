@@ -18,6 +18,7 @@ from s3gw.admin.app import AdminPort
 from s3gw.admin.app import build_app as build_admin_app
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory
+from s3gw.cluster.founding import profile_name
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
@@ -150,7 +151,9 @@ class Gateway:
             Edge(
                 storage=storage,
                 root=self.root,
-                settings=Settings(config.region, config.profile, f"http://{config.s3}"),
+                settings=Settings(
+                    config.region, profile_name(config.profile), f"http://{config.s3}"
+                ),
                 domains=Domains(config.domains),
                 metrics=self.metrics,
                 growth_refused=self.space.growth_refused,

@@ -12,23 +12,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 
-from erasure.codec import Codec, codec_of
-from nodes import format as shard_format
-from nodes.protocol import (
-    Buffer,
-    DriveError,
-    DriveRefused,
-    ShardMissing,
-    ShardName,
-    ShardWriter,
-)
+from nodes.protocol import Buffer
 from placement.groups import pg_of
 from s3gw import limits
-from s3gw.cluster.directory import Directory, Node
-from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget, open_blocks
+from s3gw.cluster.directory import Directory
+from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget
+from s3gw.cluster.rebuild import BeforeRead, Rebuilder, at_once
 from s3gw.cluster.targets import TooFewNodes, choose
 from s3gw.cluster.topology import Group, Profile, Topology
-from s3gw.cluster.writer import BlobWriter, NotWritten, Written, attempt, survives_one_more
+from s3gw.cluster.writer import BlobWriter, NotWritten, Written, survives_one_more
 from s3gw.metadata.records import BlobRef
 
 DRAWS_MAX = 8
@@ -52,6 +44,7 @@ class BlobStore:
         self._executor = executor
         self._damaged = damaged
         self._random_bytes = random_bytes
+        self._rebuilder = Rebuilder(topology, directory, executor)
         self._budget = HedgeBudget()
         self._readers = 0
 
@@ -177,117 +170,16 @@ class BlobStore:
             self._damaged,
         )
 
-    async def rebuild_shard(self, ref: BlobRef, index: int, target: str) -> bool:
-        """Rebuild shard `index` from the others onto node `target`; say whether it is there.
-
-        Raises BlobUnreadable. The blob's footer is taken from another shard.
-        """
-        node = self.directory.get(target)
-        if node is None:
-            return False
-        scheme, _, group = self.topology.location(ref)
-        codec = codec_of(scheme)
-        name = ShardName(ref.profile, group.number, ref.blob, index)
-        footer_map = await self.footer_map(ref, skip=index)
-        writer = node.drive.writer(name)
-        done = False
-        try:
-            done = await self._write_shard(ref, codec, name, node, writer, footer_map)
-        finally:
-            if not done:
-                await asyncio.gather(writer.abort(), return_exceptions=True)
-        return done and await attempt(node, writer.commit(), self.directory)
-
-    async def _write_shard(
-        self,
-        ref: BlobRef,
-        codec: Codec,
-        name: ShardName,
-        node: Node,
-        writer: ShardWriter,
-        footer_map: bytes,
+    async def rebuild_shard(
+        self, ref: BlobRef, index: int, target: str, before_read: BeforeRead = at_once
     ) -> bool:
-        """Send a shard, fragment by fragment; False when its node fails."""
-        stripe_bytes = self.topology.profile(ref.profile).stripe_bytes
-        header = shard_format.build_header(name, codec.scheme.fragment_bytes(stripe_bytes))
-        if not await attempt(node, writer.append([header]), self.directory):
-            return False
-        payload_bytes = 0
-        for number in range(-(-ref.size // stripe_bytes)):
-            length = min(stripe_bytes, ref.size - number * stripe_bytes)
-            payload = await self._rebuild_fragment(ref, codec, name.index, number, length)
-            payload_bytes += len(payload)
-            seal = shard_format.seal_block(name, number, payload)
-            if not await attempt(node, writer.append([payload, seal]), self.directory):
-                return False
-        footer = shard_format.build_footer(name, footer_map, payload_bytes)
-        return await attempt(node, writer.append([footer]), self.directory)
-
-    async def _rebuild_fragment(
-        self, ref: BlobRef, codec: Codec, wanted: int, number: int, length: int
-    ) -> Buffer:
-        """One fragment from the first repair set whose fragments are all good."""
-        scheme, _, _ = self.topology.location(ref)
-        good: dict[int, memoryview] = {}
-        tried: set[int] = {wanted}
-        for index in range(scheme.width):
-            if index in tried or scheme.decodable(list(good)):
-                continue
-            tried.add(index)
-            fragment = await self._fragment(ref, codec, index, number, length)
-            if fragment is not None:
-                good[index] = fragment
-        if not scheme.decodable(list(good)):
-            raise BlobUnreadable(f"{len(good)} good fragments of stripe {number}")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, codec.reconstruct, good, wanted, length)
-
-    async def _fragment(
-        self, ref: BlobRef, codec: Codec, index: int, number: int, length: int
-    ) -> memoryview | None:
-        """A verified fragment, or None when this shard cannot give it."""
-        _, nodes, group = self.topology.location(ref)
-        node = self.directory.get(nodes[index])
-        if node is None or not node.live:
-            return None
-        name = ShardName(ref.profile, group.number, ref.blob, index)
-        block_bytes = codec.scheme.fragment_bytes(group.profile.stripe_bytes)
-        fragment_bytes = codec.scheme.fragment_bytes(length)
-        offset = shard_format.block_offset(block_bytes, number)
-        try:
-            async with asyncio.timeout(REBUILD_SECONDS_MAX):
-                data = await node.drive.read(
-                    name, offset, fragment_bytes + shard_format.CHECKSUM_BYTES
-                )
-            return open_blocks(name, number, [fragment_bytes], data)[0]
-        except (DriveError, DriveRefused, TimeoutError, ShardMissing, shard_format.ShardCorrupt):
-            return None
+        """Rebuild shard `index` from the others onto node `target`; say whether it was written.
+        Raises BlobUnreadable."""
+        return await self._rebuilder.rebuild_shard(ref, index, target, before_read)
 
     async def footer_map(self, ref: BlobRef, *, skip: int = -1) -> bytes:
         """The footer map of a blob, from any good shard but `skip`. Raises BlobUnreadable."""
-        _, nodes, group = self.topology.location(ref)
-        for index, node_id in enumerate(nodes):
-            node = self.directory.get(node_id)
-            if index == skip or node is None or not node.live:
-                continue
-            name = ShardName(ref.profile, group.number, ref.blob, index)
-            try:
-                async with asyncio.timeout(REBUILD_SECONDS_MAX):
-                    size = await node.drive.size(name)
-                    tail_bytes = min(size, shard_format.FOOTER_TAIL_BYTES)
-                    tail = await node.drive.read(name, size - tail_bytes, tail_bytes)
-                    length = shard_format.footer_map_length(tail) + tail_bytes
-                    data = await node.drive.read(name, size - length, length)
-                return shard_format.parse_footer(name, data).map_bytes
-            except (
-                DriveError,
-                DriveRefused,
-                TimeoutError,
-                ShardMissing,
-                shard_format.ShardCorrupt,
-            ):
-                continue
-        raise BlobUnreadable("no shard has a good footer")
+        return await self._rebuilder.footer_map(ref, skip=skip)
 
 
 def _explicit(written: Written, nodes: Sequence[str]) -> BlobRef:

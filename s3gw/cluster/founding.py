@@ -41,6 +41,15 @@ class Founder:
     weight: int
 
 
+def profile_name(scheme: str) -> str:
+    """The name of the profile of a scheme that was given no other. A name is part of paths.
+
+    >>> profile_name("4+2"), profile_name("8+4/2")
+    ('4+2', '8+4-2')
+    """
+    return scheme.replace("/", "-")
+
+
 async def found_store(kv: KV, now_ms: int, store_id: str = "") -> StoreRecord:
     """The store's record; made, with this id if one is given, by the first process to ask."""
     while True:

@@ -14,7 +14,7 @@ The next window is fetched while the present one is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from math import inf
@@ -201,14 +201,20 @@ class BlobReader:
     def _first_choice(self, window: Window) -> Sequence[int]:
         """The data fragments that are needed when their nodes are well, else a set that decodes,
         of the shards that promise to be there first."""
-        ranks = {index: self._rank(index) for index in range(self._scheme.width)}
+        everything = range(self._scheme.width)
+        return self._choose(everything, window) or sorted(everything, key=self._rank)
+
+    def _choose(self, candidates: Iterable[int], window: Window) -> list[int] | None:
+        """The fewest of some shards that give the window's fragments, of those that promise to be
+        there first; None when they do not suffice."""
+        ranks = {index: self._rank(index) for index in candidates}
         order = sorted(ranks, key=lambda index: ranks[index])
         for worst in range(RANK_WORST + 1):
             well = [index for index in order if ranks[index][0] <= worst]
             chosen = self._scheme.minimal_read(well, window.fragments)
             if chosen is not None:
                 return chosen
-        return order
+        return None
 
     def _rank(self, index: int) -> tuple[int, float]:
         """Smaller is better: nodes that are well in order of index, slow ones, then the rest."""
@@ -247,9 +253,7 @@ class BlobReader:
         return p95, p95 * OVERDUE_FACTOR
 
     def _enough(self, state: Gathering, window: Window) -> bool:
-        return all(index in state.got for index in window.fragments) or self._scheme.decodable(
-            list(state.got)
-        )
+        return self._scheme.minimal_read(list(state.got), window.fragments) is not None
 
     def _collect(self, state: Gathering, done: set[asyncio.Task[list[memoryview]]]) -> None:
         for task in done:
@@ -267,13 +271,12 @@ class BlobReader:
     def _replace_failed(self, state: Gathering, window: Window) -> None:
         """Ask more shards until what came and what is on its way would do."""
         pending = set(state.tasks.values()) | set(state.got)
-        wanted = set(window.fragments)
-        for index in sorted(range(self._scheme.width), key=self._rank):
-            if wanted <= pending or self._scheme.decodable(list(pending)):
-                return
+        if self._scheme.minimal_read(list(pending), window.fragments) is not None:
+            return
+        untried = [index for index in range(self._scheme.width) if index not in state.tried]
+        for index in self._choose([*pending, *untried], window) or untried:
             if index not in state.tried:
                 self._ask(state, index, window)
-                pending.add(index)
 
     def _hedge(self, state: Gathering, window: Window, *, everything: bool) -> None:
         """Ask one more shard, or as many as make up for all that are late."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import erasure.scheme
 from erasure.scheme import DATA_MAX, PARITY_MAX, Code, Scheme
 
-SCHEMES = [Scheme.parse(text) for text in ("4+2", "8+3", "2+1", "1+2", "1+0")]
+SCHEMES = [Scheme.parse(text) for text in ("4+2", "8+3", "2+1", "1+2", "1+0", "8+4/2")]
 
 
 def test_worked_examples_hold() -> None:
@@ -37,7 +37,12 @@ def test_any_text_is_a_scheme_or_a_value_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "4", "4+", "+2", "0+2", "4+0", "04+2", "33+2", "4+33", "4+2 ", "-4+2", "٤+٢"]
+    "text",
+    [
+        *("", "4", "4+", "+2", "0+2", "4+0", "04+2", "33+2", "4+33", "4+2 ", "-4+2", "٤+٢"),
+        *("8+4/", "8+4/0", "8+4/1", "8+4/4", "8+4/5", "1+3/2", "4+5/2", "3+3/2", "8+4/02"),
+        *("8/2", "8+4/2/2"),
+    ],
 )
 def test_what_is_not_a_scheme_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"scheme"):

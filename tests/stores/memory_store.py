@@ -15,7 +15,7 @@ from nodes.memory import MemoryDrive
 from nodes.protocol import Buffer
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory, Node
-from s3gw.cluster.founding import Founder, found_layout, found_store
+from s3gw.cluster.founding import Founder, found_layout, found_store, profile_name
 from s3gw.cluster.reader import Damage
 from s3gw.cluster.topology import Profile, Topology
 from s3gw.kv.interface import KV
@@ -106,7 +106,7 @@ class MemoryCluster:
         nodes: Collection[str] = (),
     ) -> None:
         """Make the store, its profile, and a bucket; the layout has `nodes` (all by default)."""
-        kv = self.kv()
+        kv, name = self.kv(), profile_name(scheme)
         self.identity = await found_store(kv, self.clock.ms())
         founders = [
             Founder(name, self.zone_of[name], 1)
@@ -115,7 +115,7 @@ class MemoryCluster:
         ]
         await found_layout(
             kv,
-            scheme,
+            name,
             Scheme.parse(scheme),
             founders,
             pg_count=pg_count,
@@ -123,7 +123,7 @@ class MemoryCluster:
             now_ms=self.clock.ms(),
         )
         tx = Transaction()
-        bucket = BucketRecord(self.clock.ms(), "owner", "us-east-1", scheme, b"b" * 16)
+        bucket = BucketRecord(self.clock.ms(), "owner", "us-east-1", name, b"b" * 16)
         tx.put(keys.bucket(BUCKET), bucket)
         await kv.commit([], list(tx.writes.values()))
 
