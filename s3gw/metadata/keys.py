@@ -16,10 +16,11 @@
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
     draft, tunables, scrub, departure/<node>, failing/<node>
+    snapshot/<revision:8>, restored
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
-    lock/<name>, cursor/<worker>, process/<lease:8>
+    lock/<name>, cursor/<worker>, process/<lease:8>, progress/<lease:8>
 
 Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
 newest version of a key comes first.
@@ -28,7 +29,8 @@ newest version of a key comes first.
 0x00 0x01. "a" (61 00 01) then sorts before "a\\x00" (61 00 ff 00 01) and before "ab" (61 62 00 01).
 
 A holder is what refers to a blob: `o<bucket>/<key*><sequence:8>`, `p<upload:16><number:2>` for a
-part, `m<upload:16>` for the blob of a manifest, and `j<blob:16>` for the re-encoding of a blob.
+part, `m<upload:16>` for the blob of a manifest, `j<blob:16>` for the re-encoding of a blob, and
+`s<revision:8>` for a snapshot of the metadata.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ FENCE_INTERVAL = 1000
 STORE = b"store"
 GENERATION = b"generation"
 DRAFT = b"draft"
+RESTORED = b"restored"
 TUNABLES = b"tunables"
 SCRUB = b"scrub"
 
@@ -51,6 +54,7 @@ UPLOADS = b"upload/"
 GARBAGE = b"garbage/"
 REPAIRS = b"repair/"
 NODES = b"node/"
+SNAPSHOTS = b"snapshot/"
 DEPARTURES = b"departure/"
 FAILURES = b"failing/"
 PROFILES = b"profile/"
@@ -59,6 +63,8 @@ COMPLETED = b"completed/"
 PGS = b"pg/"
 COUNTS = b"count/"
 BLOBS = b"blob/"
+USAGES = b"usage/"
+PROGRESS = b"progress/"
 
 
 def after_prefix(prefix: bytes) -> bytes:
@@ -186,6 +192,14 @@ def job_holder(old_blob: bytes) -> bytes:
     return b"j" + old_blob
 
 
+def snapshot(revision: int) -> bytes:
+    return SNAPSHOTS + revision.to_bytes(8, "big")
+
+
+def snapshot_holder(revision: int) -> bytes:
+    return b"s" + revision.to_bytes(8, "big")
+
+
 def split_object_holder(holder: bytes) -> tuple[str, str, int]:
     """Bucket, key and sequence of an object version's holder."""
     bucket_name, rest = holder[1:].split(b"/", 1)
@@ -304,6 +318,11 @@ def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> b
     )
 
 
+def repairs(urgency: int) -> bytes:
+    """The part of the repair queue with this urgency."""
+    return REPAIRS + bytes((urgency,))
+
+
 def lock(name: str) -> bytes:
     return b"lock/" + name.encode()
 
@@ -320,3 +339,8 @@ def counts(profile: str, pg: int) -> bytes:
 def process(lease: int) -> bytes:
     """Exists while the process that holds the lease lives."""
     return b"process/" + lease.to_bytes(8, "big", signed=True)
+
+
+def progress(lease: int) -> bytes:
+    """What the process that holds the lease says of the moves of placement groups."""
+    return PROGRESS + lease.to_bytes(8, "big", signed=True)

@@ -266,7 +266,8 @@ class Count(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Slot(msgspec.Struct, array_like=True, frozen=True):
-    """One slot of a placement group: its node ("" = none) and who may still hold the shard."""
+    """One slot of a placement group: its node ("" = none) and, while the shards are on their way to
+    that node, who may still hold them ("" among them: the slot was empty before)."""
 
     node: str
     holders_before: tuple[str, ...] = ()
@@ -324,13 +325,32 @@ class LayoutDraft(msgspec.Struct, array_like=True, frozen=True):
     nodes: tuple[LayoutNode, ...]
 
 
+class MoveProgress(msgspec.Struct, array_like=True, frozen=True):
+    """How far one process has come with the moves to layout `epoch`: groups and bytes left (of the
+    whole store, as it sees it), groups done, and bytes copied, bytes rebuilt and bytes read for
+    that (its own), and its present rate."""
+
+    epoch: int
+    groups_left: int = 0
+    groups_done: int = 0
+    bytes_left: int = 0
+    bytes_moved: int = 0
+    bytes_rebuilt: int = 0
+    bytes_read: int = 0
+    bytes_per_second: float = 0.0
+
+
 class Departure(msgspec.Struct, array_like=True, frozen=True):
     """How long a node has been down, in seconds that some worker has counted by its own monotonic
     clock. Time that a flapping node spends down adds up; it is forgotten when the node has been
-    well for as long (`well_seconds`)."""
+    well for as long (`well_seconds`). `hold_seconds`: for how long still no node is taken out,
+    because this one went down together with many. `state`: what the node was before it was taken
+    out."""
 
     down_seconds: float
     well_seconds: float = 0.0
+    hold_seconds: float = 0.0
+    state: str = "active"
 
 
 class FailSimulation(msgspec.Struct, array_like=True, frozen=True):
@@ -379,6 +399,29 @@ class StoreRecord(msgspec.Struct, array_like=True, frozen=True):
 
     def __repr__(self) -> str:
         return f"StoreRecord(store_id={self.store_id!r}, incarnation={self.incarnation})"
+
+
+class SnapshotRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A snapshot of the metadata as it was at `revision`, kept as a blob. `size` is that of the
+    snapshot's file, `items` the number of keys in it."""
+
+    revision: int
+    created_ms: int
+    incarnation: int
+    size: int
+    items: int
+    blob: BlobRef
+
+
+class RestoredRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The metadata was restored or rebuilt. `state`: "writing" while that goes on, "held" until an
+    operator confirms the result; blobs that nothing refers to are not removed meanwhile.
+    `revision` is that of the metadata it came from, 0 when it came from shards alone."""
+
+    state: str
+    restored_ms: int
+    incarnation: int
+    revision: int
 
 
 R = TypeVar("R", bound=msgspec.Struct)

@@ -3,15 +3,21 @@
 A worker does bounded units of work. Safety never rests on its lock: every commit is guarded by
 the records it was decided on, and deletions carry the placement group's revision. The lock keeps
 two processes from doing the same work twice; the commits of a worker that has lost it fail.
+
+A lock is a key under the process's own lease, so it is free again when the process dies. The
+lock's value names its owner: a lock whose taking had an unknown outcome is found again by it.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from s3gw.kv.interface import At, Conflict
-from s3gw.metadata.store import Store, Transaction
+from s3gw.kv.interface import At, Conflict, EngineError, LeaseLost, Put
+from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
+
+log = logging.getLogger(__name__)
 
 
 class ClaimLost(Exception):
@@ -27,6 +33,35 @@ class Claim:
 
 
 UNCLAIMED = Claim()
+
+
+async def take_lock(store: Store, key: bytes, identity: bytes, lease: int) -> Claim | None:
+    """The lock at `key`, held before or taken now under `lease`; None while another has it, or
+    without a lease. Raises EngineError."""
+    (item,) = (await store.kv.get_many([key])).items
+    if item is not None:
+        return Claim(key, item.revision) if item.value == identity else None
+    if not lease:
+        return None
+    tx = Transaction()
+    tx.expect(key, 0)
+    tx.writes[key] = Put(key, identity, lease)
+    tx.witness = key
+    try:
+        return Claim(key, await store.apply(tx))
+    except (Conflict, LeaseLost, OutcomeUnknown):
+        return None  # another was faster; or ours is found by its value next time
+
+
+async def give_back(store: Store, claim: Claim) -> None:
+    """Let others have a lock. One that cannot be given back ends with its lease."""
+    tx = Transaction()
+    tx.expect(claim.key, claim.revision)
+    tx.delete(claim.key)
+    try:
+        await store.apply(tx)
+    except (EngineError, OutcomeUnknown) as error:
+        log.info("lock %r was not given back: %s", claim.key, error)
 
 
 async def commit(store: Store, claim: Claim, tx: Transaction) -> int:

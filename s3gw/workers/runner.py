@@ -1,8 +1,4 @@
-"""Runs the workers of one process: each exclusive one only while its lock is held.
-
-A lock is a key under the process's own lease, so it is free again when the process dies. The
-lock's value names this runner: a lock whose taking had an unknown outcome is found again by it.
-"""
+"""Runs the workers of one process: each exclusive one only while its lock is held."""
 
 from __future__ import annotations
 
@@ -12,10 +8,9 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from s3gw.kv.interface import Conflict, EngineError, LeaseLost, Put
 from s3gw.metadata import keys
-from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
-from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, Worker
+from s3gw.metadata.store import Store
+from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, Worker, give_back, take_lock
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +65,7 @@ class Runner:
         try:
             while not self._stopping.is_set():
                 try:
-                    claim = await self._hold(worker, claim)
+                    claim = await self._hold(worker)
                     if claim is None:
                         await self._pause(LOCK_RETRY_SECONDS)
                         continue
@@ -88,38 +83,14 @@ class Runner:
                         await self._unless_stopping(_awaited(worker.wait()))
         finally:
             if claim is not None and claim.key:
-                await self._release(claim)
+                await give_back(self._store, claim)
 
-    async def _hold(self, worker: Worker, claim: Claim | None) -> Claim | None:
+    async def _hold(self, worker: Worker) -> Claim | None:
         """The worker's lock, held before or taken now; None while another has it."""
         if not worker.exclusive:
             return UNCLAIMED
         key = keys.lock(worker.name)
-        (item,) = (await self._store.kv.get_many([key])).items
-        if item is not None:
-            if claim is not None and item.revision == claim.revision:
-                return claim
-            return Claim(key, item.revision) if item.value == self._identity else None
-        lease = self._lease()
-        if not lease:
-            return None
-        tx = Transaction()
-        tx.expect(key, 0)
-        tx.writes[key] = Put(key, self._identity, lease)
-        tx.witness = key
-        try:
-            return Claim(key, await self._store.apply(tx))
-        except (Conflict, LeaseLost, OutcomeUnknown):
-            return None  # another was faster; or ours is found by its value next time
-
-    async def _release(self, claim: Claim) -> None:
-        tx = Transaction()
-        tx.expect(claim.key, claim.revision)
-        tx.delete(claim.key)
-        try:
-            await self._store.apply(tx)
-        except (EngineError, OutcomeUnknown) as error:
-            log.info("lock %r was not given back: %s", claim.key, error)
+        return await take_lock(self._store, key, self._identity, self._lease())
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopping(_awaited(self._sleep(seconds)))
