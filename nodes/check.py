@@ -35,7 +35,9 @@ def _check_name(name: ShardName, header: Header) -> None:
         raise ShardCorrupt("header is of another shard")
 
 
-def _read_ends(name: ShardName, size: int, read_at: ReadAt) -> tuple[Header, Footer]:
+def read_ends(name: ShardName, size: int, read_at: ReadAt) -> tuple[Header, Footer]:
+    """Read and check header and footer of a stored shard of `size` bytes, and that both agree with
+    its name and size; blocks are not looked at. Raises ShardCorrupt."""
     header = parse_header(read_at(0, HEADER_BYTES))
     _check_name(name, header)
     if size < HEADER_BYTES + FOOTER_TAIL_BYTES:
@@ -57,7 +59,7 @@ def check_shard(name: ShardName, size: int, read_at: ReadAt) -> Verdict:
     damaged, since both together say where blocks are.
     """
     try:
-        header, footer = _read_ends(name, size, read_at)
+        header, footer = read_ends(name, size, read_at)
     except ShardCorrupt as error:
         return Verdict(reason=str(error))
     full = header.block_bytes + CHECKSUM_BYTES

@@ -32,6 +32,7 @@ from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
+from s3gw.rescue.snapshot import SnapshotWorker
 from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.resolve import Domains
@@ -130,6 +131,7 @@ class Gateway:
             MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds),
             ShardVerifier(storage),
             CompletedExpiry(storage),
+            SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
         if self.kv.range_costs_its_size:  # etcd: it does not compact itself
             workers.append(Compaction(self.kv, self.config.history_window_seconds))

@@ -20,6 +20,7 @@ from erasure.codec import codec_of
 from erasure.scheme import Scheme
 from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveFull, DriveRefused, ShardName, ShardWriter
+from s3gw.cluster.coding_note import noted
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.targets import Targets
 from s3gw.cluster.topology import Group
@@ -73,6 +74,7 @@ class BlobWriter:
         if len(payload):
             for shard, blocks in zip(shards, self._prepare(payload), strict=True):
                 shard += blocks
+        footer_map = self._noted(footer_map)
         for name, shard in zip(self._names, shards, strict=True):
             shard.append(shard_format.build_footer(name, footer_map, self._shard_payload))
         written = await self._all(
@@ -106,6 +108,7 @@ class BlobWriter:
         """Write footers and make all shards durable. Raises NotWritten."""
         if not self._stripes:
             return await self.write_whole(b"", footer_map)
+        footer_map = self._noted(footer_map)
         await self._each(
             [
                 (index, self._finish_one(index, writer, footer_map))
@@ -139,6 +142,9 @@ class BlobWriter:
             [payload, shard_format.seal_block(name, number, payload)]
             for name, payload in zip(self._names, payloads, strict=True)
         ]
+
+    def _noted(self, footer_map: bytes) -> bytes:
+        return noted(footer_map, self.group.profile, self.targets.scheme, self._size, self._crc)
 
     def _open_shard(self, name: ShardName) -> list[Buffer]:
         return [shard_format.build_header(name, self._block_bytes)]

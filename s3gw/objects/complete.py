@@ -214,7 +214,8 @@ async def _complete_taken(
     checksums = combine(upload.record, chosen)
     _compare(checksums, completion)
     etag = multipart_etag(chosen)
-    manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums)
+    sequence = publish.sequence_of(storage, target)
+    manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums, sequence)
     manifest = await _write_pages(storage, upload, chosen, manifest_blob)
     done = Completed(etag, checksums, size)
     await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
@@ -270,6 +271,7 @@ async def _write_manifest(
     chosen: Sequence[PartRecord],
     etag: str,
     checksums: Checksums,
+    sequence: int,
 ) -> Ingested:
     """The manifest as a blob, so that rescue finds the parts' order without metadata."""
     body = encode(ManifestPage(tuple(chosen)))
@@ -286,6 +288,7 @@ async def _write_manifest(
             checksums=checksums,
             description=upload.record.description,
             upload=upload.upload_id,
+            sequence=sequence,
         )
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)

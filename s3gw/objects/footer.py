@@ -3,14 +3,17 @@
 A MessagePack map with text keys, versioned by "v". Readers ignore keys they do not know.
 
     v          1
-    kind       "object", "part" or "manifest"
+    kind       "object", "part", "manifest" or "snapshot"
     bucket, key
-    sequence   order among the versions of the key, as known when the blob was written
+    sequence   order among the versions of the key, as known when the blob was written; of a
+               snapshot, the revision it is of
     modified_ms, owner, size, etag, checksums, checksum_kind
-    headers, user, tags, storage_class
+    headers, user, tags, storage_class; lock, encryption, compression, redirect, acl when set
     content_id 16 bytes
-    upload, number        for a part
-    parts                 for a manifest: list of [number, size, etag, blob reference]
+    upload, number        for a part; upload for a manifest
+    profile, scheme, stored, crc64    how the blob is coded (s3gw.cluster.coding_note)
+
+The payload of a manifest's blob is a ManifestPage with all parts in order.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from s3gw.metadata.records import Checksums, Description
+from s3gw.metadata.records import Checksums, Description, Encryption, Lock, ProfileRecord
 
 FOOTER_VERSION = 1
 
@@ -58,7 +61,73 @@ def describe(
         fields["user"] = description.user
         fields["tags"] = description.tags
         fields["storage_class"] = description.storage_class
-        if description.encryption is not None:
-            fields["encryption"] = description.encryption
+        for name in ("lock", "encryption", "compression", "redirect", "acl"):
+            if value := getattr(description, name):
+                fields[name] = value
     fields.update(more)
     return _encoder.encode(fields)
+
+
+class FooterUnknown(Exception):
+    """A footer map is not what this version can read."""
+
+
+class Footer(msgspec.Struct, frozen=True, kw_only=True):
+    """A footer map as read. What is absent has its default; `profile` and `scheme` are absent in
+    shards of old versions."""
+
+    v: int
+    kind: str
+    bucket: str = ""
+    key: str = ""
+    sequence: int = 0
+    modified_ms: int = 0
+    owner: str = ""
+    size: int = 0
+    etag: str = ""
+    checksums: dict[str, str] = {}
+    checksum_kind: str = ""
+    headers: dict[str, str] = {}
+    user: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    storage_class: str = "STANDARD"
+    lock: Lock | None = None
+    encryption: Encryption | None = None
+    compression: str = ""
+    redirect: str = ""
+    acl: bytes = b""
+    content_id: bytes = b""
+    upload: bytes = b""
+    number: int = 0
+    profile: ProfileRecord | None = None
+    scheme: str = ""
+    stored: int = -1
+    crc64: int = -1
+
+    @property
+    def description(self) -> Description:
+        return Description(
+            self.headers,
+            self.user,
+            self.tags,
+            self.storage_class,
+            self.lock,
+            self.encryption,
+            self.compression,
+            self.redirect,
+            self.acl,
+        )
+
+
+_decoder = msgspec.msgpack.Decoder(Footer)
+
+
+def parse(footer_map: bytes) -> Footer:
+    """Read a footer map. Raises FooterUnknown."""
+    try:
+        footer = _decoder.decode(footer_map)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FooterUnknown(str(error)) from error
+    if footer.v != FOOTER_VERSION:
+        raise FooterUnknown(f"footer version {footer.v} is not known")
+    return footer

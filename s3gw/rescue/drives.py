@@ -1,0 +1,220 @@
+"""The drives as a recovery sees them: directories that are only read, and what lies in them.
+
+Nothing is locked, made or written, so that a read-only mount will do. A group's directory is read
+on all drives at a time, then the next: memory grows with one group, not with the store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from nodes.check import read_ends
+from nodes.format import Header, ShardCorrupt
+from nodes.identity import ID_FILE
+from nodes.pg_revisions import REVISIONS
+from nodes.protocol import BLOB_ID_BYTES, INDEX_MAX, PG_MAX, PROFILE_PATTERN, ShardName
+from nodes.sync import DATA
+from s3gw.objects.footer import Footer, FooterUnknown, parse
+
+_SHARD_FILE = re.compile(rf"([0-9a-f]{{{2 * BLOB_ID_BYTES}}})\.(0|[1-9][0-9]{{0,2}})")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
+_REVISION = struct.Struct(">QQ")
+_COMPLEMENT = 2**64 - 1
+
+
+class RescueError(Exception):
+    """The recovery cannot go on; the message is one line for the operator."""
+
+
+class _IdFile(msgspec.Struct):
+    store_id: str
+    drive_id: str
+    version: int
+    incarnation: int = 0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RescueDrive:
+    """A drive: where it is, who it is, and the newest metadata it has seen."""
+
+    path: Path
+    drive_id: str
+    store_id: str
+    incarnation: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard file whose header, footer and size agree. `drive` counts in the order given."""
+
+    index: int
+    drive: int
+    path: str
+
+
+@dataclass(slots=True)
+class Blob:
+    """A blob as found: its shards, and the footer of one of them (None: no shard has a readable
+    one). All shards have blocks of `block_bytes` and `payload_bytes` in all."""
+
+    profile: str
+    pg: int
+    blob: bytes
+    block_bytes: int
+    payload_bytes: int
+    footer: Footer | None
+    footer_map: bytes
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def indexes(self) -> set[int]:
+        return {shard.index for shard in self.shards}
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a scan met beside blobs."""
+
+    shards: int = 0
+    damaged: int = 0
+    unreadable: int = 0
+    foreign: int = 0
+
+
+def open_drives(paths: Sequence[str]) -> list[RescueDrive]:
+    """Look at the drives; all must be of one store. Raises RescueError."""
+    drives = [_open(Path(path)) for path in paths]
+    if not drives:
+        raise RescueError("name the drives' directories")
+    stores = sorted({drive.store_id for drive in drives})
+    if len(stores) > 1:
+        raise RescueError(f"the drives belong to different stores: {', '.join(stores)}")
+    if len({drive.drive_id for drive in drives}) != len(drives):
+        raise RescueError("a drive is named twice")
+    return drives
+
+
+def _open(path: Path) -> RescueDrive:
+    try:
+        found = msgspec.json.decode((path / ID_FILE).read_bytes(), type=_IdFile)
+    except FileNotFoundError:
+        raise RescueError(f"{path} is not a drive: there is no {ID_FILE}") from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RescueError(f"{path / ID_FILE} cannot be read: {error}") from error
+    if found.version != 1:
+        raise RescueError(f"{path} has format version {found.version}, which is not known here")
+    return RescueDrive(path, found.drive_id, found.store_id, found.incarnation, found.revision)
+
+
+def scan(
+    drives: Sequence[RescueDrive], report: Scan, progress: Callable[[str], None]
+) -> Iterator[Blob]:
+    """All blobs of all drives, group by group."""
+    for profile in _profiles(drives):
+        for number in _groups(drives, profile):
+            progress(f"{profile}/{number}")
+            yield from _scan_group(drives, profile, number, report)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []  # a drive without this directory, or one that cannot be read: others are asked
+
+
+def _profiles(drives: Sequence[RescueDrive]) -> list[str]:
+    found = {name for drive in drives for name in _names(drive.path / DATA)}
+    return sorted(name for name in found if PROFILE_PATTERN.fullmatch(name))
+
+
+def _groups(drives: Sequence[RescueDrive], profile: str) -> list[int]:
+    found = {name for drive in drives for name in _names(drive.path / DATA / profile)}
+    numbers = {int(name) for name in found if _NUMBER.fullmatch(name)}
+    return sorted(number for number in numbers if number <= PG_MAX)
+
+
+def _scan_group(
+    drives: Sequence[RescueDrive], profile: str, number: int, report: Scan
+) -> Iterator[Blob]:
+    files: dict[bytes, list[tuple[int, int, str]]] = {}
+    for position, drive in enumerate(drives):
+        folder = drive.path / DATA / profile / str(number)
+        for name in _names(folder):
+            match = _SHARD_FILE.fullmatch(name)
+            if match is None or int(match[2]) > INDEX_MAX:
+                report.foreign += 1
+                continue
+            place = (int(match[2]), position, str(folder / name))
+            files.setdefault(bytes.fromhex(match[1]), []).append(place)
+    for blob in sorted(files):
+        found = _read_blob(profile, number, blob, sorted(files[blob]), report)
+        if found is not None:
+            yield found
+
+
+def _read_blob(
+    profile: str, number: int, blob: bytes, files: list[tuple[int, int, str]], report: Scan
+) -> Blob | None:
+    """One blob from those of its shard files that are whole at both ends and agree."""
+    found: Blob | None = None
+    for index, drive, path in files:
+        report.shards += 1
+        name = ShardName(profile, number, blob, index)
+        try:
+            header, payload_bytes, footer_map = _read_shard(name, path)
+        except ShardCorrupt:
+            report.damaged += 1
+            continue
+        except OSError:
+            report.unreadable += 1
+            continue
+        if found is None:
+            found = Blob(profile, number, blob, header.block_bytes, payload_bytes, None, b"")
+        if (found.block_bytes, found.payload_bytes) != (header.block_bytes, payload_bytes):
+            report.damaged += 1
+            continue
+        if found.footer is None:
+            try:
+                found.footer, found.footer_map = parse(footer_map), footer_map
+            except FooterUnknown:
+                report.damaged += 1
+        found.shards.append(Shard(index, drive, path))
+    return found
+
+
+def _read_shard(name: ShardName, path: str) -> tuple[Header, int, bytes]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        header, footer = read_ends(name, size, lambda at, count: os.pread(descriptor, count, at))
+    finally:
+        os.close(descriptor)
+    return header, footer.payload_bytes, footer.map_bytes
+
+
+def pg_revisions(drives: Sequence[RescueDrive]) -> dict[tuple[str, int], int]:
+    """The highest revision of each placement group that any of the drives has seen. A damaged
+    entry counts as none: the drive refuses deletes of that group whatever they carry."""
+    highest: dict[tuple[str, int], int] = {}
+    for drive in drives:
+        for profile in _names(drive.path / REVISIONS):
+            try:
+                data = (drive.path / REVISIONS / profile).read_bytes()
+            except OSError:
+                continue
+            whole = len(data) - len(data) % _REVISION.size
+            for number, (revision, complement) in enumerate(_REVISION.iter_unpack(data[:whole])):
+                if revision and revision ^ complement == _COMPLEMENT:
+                    key = (profile, number)
+                    highest[key] = max(highest.get(key, 0), revision)
+    return highest
