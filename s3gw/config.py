@@ -17,7 +17,7 @@ import msgspec
 
 ENVIRONMENT_PREFIX = "S3GW_"
 CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
-SECRET_KEYS = frozenset({"root_secret_key"})
+SECRET_KEYS = frozenset({"root_secret_key", "token"})
 LIST_KEYS = frozenset({"drive", "etcd", "domains"})
 
 
@@ -57,7 +57,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_seconds: float = 60.0
     garbage_after_seconds: float = 3600.0
     orphan_after_seconds: float = 24 * 3600.0
+    stale_upload_seconds: float = 7 * 24 * 3600.0
     worker_interval_seconds: float = 10.0
+    snapshot_interval_seconds: float = 24 * 3600.0
+    # Certificates (nodes.tls); "": none, or of a node that joined those in its data directory.
+    tls_dir: str = ""
+    join: str = ""
+    token: str = ""
+    insecure_listen: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
@@ -73,6 +80,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("idle_seconds", self.idle_seconds, 0.5, 3600),
             ("garbage_after_seconds", self.garbage_after_seconds, 0, 30 * 24 * 3600),
             ("orphan_after_seconds", self.orphan_after_seconds, 0, 30 * 24 * 3600),
+            ("snapshot_interval_seconds", self.snapshot_interval_seconds, 0, 30 * 24 * 3600),
+            ("stale_upload_seconds", self.stale_upload_seconds, 0, 3650 * 24 * 3600),
             ("reserve_percent", self.reserve_percent, 0, 50),
         ]
         for name, value, least, most in bounds:
@@ -82,6 +91,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("root_access_key and root_secret_key must be given together")
         if self.root_secret_key and len(self.root_secret_key) < 8:
             raise ValueError("root_secret_key must have at least 8 characters")
+        if bool(self.join) != bool(self.token):
+            raise ValueError("join and token must be given together")
 
     def __repr__(self) -> str:
         return f"Config({self.shown()!r})"
