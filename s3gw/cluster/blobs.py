@@ -6,7 +6,7 @@ publication (the commit that makes a blob referred to) is the business of `s3gw.
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
@@ -15,16 +15,23 @@ from contextlib import aclosing
 from nodes.protocol import Buffer
 from placement.groups import pg_of
 from s3gw import limits
-from s3gw.cluster.directory import Directory
+from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget
 from s3gw.cluster.rebuild import BeforeRead, Rebuilder, at_once
 from s3gw.cluster.targets import TooFewNodes, choose
 from s3gw.cluster.topology import Group, Profile, Topology
-from s3gw.cluster.writer import BlobWriter, NotWritten, Written, survives_one_more
+from s3gw.cluster.writer import (
+    BlobWriter,
+    NotWritten,
+    Written,
+    fill_holes,
+    survives_one_more,
+)
 from s3gw.metadata.records import BlobRef
 
+log = logging.getLogger(__name__)
+
 DRAWS_MAX = 8
-REBUILD_SECONDS_MAX = 10.0
 WINDOW_BUDGET_BYTES = 24 * limits.MIB
 
 
@@ -60,8 +67,14 @@ class BlobStore:
 
     def open_writer(self, blob: bytes, group: Group) -> BlobWriter:
         """A writer onto the best nodes of the moment. Raises TooFewNodes."""
-        usable = {node.id: node.zone for node in self.directory.writable_nodes()}
-        targets = choose(group.profile.scheme, group.nodes, usable)
+        usable = self.directory.writable_nodes()
+        targets = choose(
+            group.profile.scheme,
+            group.nodes,
+            {node.id: node.zone for node in usable},
+            leaving=[node.id for node in usable if not node.counts],
+            spares={node.id for node in self.directory.spare_nodes()},
+        )
         return BlobWriter(group, blob, targets, self.directory, self._executor)
 
     async def complete(self, written: Written, footer_map: bytes) -> Written:
@@ -69,40 +82,38 @@ class BlobStore:
         deadline allows. Raises NotWritten when it cannot be made to survive one more loss."""
         if not written.missing:
             return written
-        try:
-            async with asyncio.timeout(REBUILD_SECONDS_MAX):
-                written = await self._rebuild_missing(written)
-        except (TimeoutError, BlobUnreadable):
-            pass  # what follows judges what is there
+        source = written.ref
+        written = await self._rebuild_missing(written)
         held = [index for index, node in enumerate(written.nodes) if node]
         if survives_one_more(written.scheme, held):
             return written
-        return await self._write_anew(written, footer_map)
+        return await self._write_anew(written.group.profile, source, footer_map)
 
     async def _rebuild_missing(self, written: Written) -> Written:
-        nodes = list(written.nodes)
-        for index in written.missing:
-            for node in self.directory.writable_nodes():
-                if node.id in nodes:
-                    continue
-                ref = _explicit(written, nodes)
-                if await self.rebuild_shard(ref, index, node.id):
-                    nodes[index] = node.id
-                    break
+        """Rebuild the missing shards onto spare nodes, as many as can be before the deadline."""
+        source, nodes = written.ref, list(written.nodes)
+
+        async def rebuild(index: int, node: Node) -> bool:
+            return await self.rebuild_shard(source, index, node.id)
+
+        try:
+            await fill_holes(nodes, (), self.directory, written.scheme.tolerance, rebuild)
+        except BlobUnreadable as error:
+            log.info("blob %s: a missing shard was not rebuilt: %s", source.blob.hex(), error)
         missing = tuple(index for index, node in enumerate(nodes) if not node)
         ref = _explicit(written, nodes) if tuple(nodes) != written.group.nodes else written.ref
         return Written(ref, written.group, tuple(nodes), written.scheme, missing)
 
-    async def _write_anew(self, written: Written, footer_map: bytes) -> Written:
+    async def _write_anew(self, profile: Profile, source: BlobRef, footer_map: bytes) -> Written:
         """Write the same bytes as a new blob onto the nodes that live now."""
-        blob, group = self.draw(written.group.profile, lambda group: False)
+        blob, group = self.draw(profile, lambda group: False)
         try:
             writer = self.open_writer(blob, group)
         except TooFewNodes as error:
             raise NotWritten(str(error)) from error
         try:
             stripe_bytes = group.profile.stripe_bytes
-            async for buffers in self.read(written.ref, 0, written.ref.size, window_stripes=1):
+            async for buffers in self.read(source, 0, source.size, window_stripes=1):
                 stripe = b"".join(buffers)
                 assert len(stripe) <= stripe_bytes
                 await writer.write(stripe)

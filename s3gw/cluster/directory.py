@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from nodes.protocol import Drive
+from s3gw.cluster.epochs import ACTIVE, CORDONED, OUT
 
 SUSPECT_SECONDS_MIN = 1.0
 SUSPECT_SECONDS_MAX = 15.0
@@ -47,9 +48,10 @@ class Node:
     """One node: its drive, where it is, and how it has behaved."""
 
     __slots__ = (
+        "_failing_since",
         "_failures",
-        "_here",
         "_full_until",
+        "_here",
         "_suspect_until",
         "drive",
         "failing",
@@ -67,13 +69,14 @@ class Node:
         self.zone = zone
         self.host = host or node_id
         self.drive = drive
-        self.state = "active"
+        self.state = ACTIVE
         self.failing = False
         self.failures_total = 0
         self._here = True
         self.member = True
         self.latency = Latency()
         self._failures = 0
+        self._failing_since: float | None = None
         self._suspect_until = 0.0
         self._full_until = 0.0
 
@@ -94,10 +97,20 @@ class Node:
         """Whether to send it new work: up, and not suspect at the moment."""
         return self.live and now >= self._suspect_until
 
+    @property
+    def counts(self) -> bool:
+        """Whether a reference may name it: the layout has it and does not empty it. A shard on
+        another node would be in nobody's books, or soon be lost."""
+        return self.member and self.state in (ACTIVE, CORDONED)
+
     def writable(self, now: float) -> bool:
-        """Whether to send it new shards: the layout has it, it is well and not full. A shard on a
-        node outside the layout would be in nobody's books."""
-        return self.member and self.usable(now) and not self.is_full(now)
+        """Whether to send it new shards of its own slots: the layout has it and has not given it
+        up, it is well and not full."""
+        return self.member and self.state != OUT and self.usable(now) and not self.is_full(now)
+
+    def takes_spares(self, now: float) -> bool:
+        """Whether to send it shards of other nodes' slots."""
+        return self.writable(now) and self.state == ACTIVE
 
     def is_full(self, now: float) -> bool:
         """Whether it has just refused a shard for want of space."""
@@ -110,12 +123,21 @@ class Node:
     def failed(self, now: float) -> None:
         """A call failed in a way that the node is to blame for."""
         self.failures_total += 1
+        if self._failing_since is None:
+            self._failing_since = now
         pause = min(SUSPECT_SECONDS_MAX, SUSPECT_SECONDS_MIN * 2**self._failures)
         self._failures = min(self._failures + 1, 8)
         self._suspect_until = now + pause
 
+    def failing_seconds(self, now: float) -> float:
+        """For how long no call has succeeded, while its breaker is open; else 0."""
+        if self._failing_since is None or now >= self._suspect_until:
+            return 0.0
+        return now - self._failing_since
+
     def answered(self) -> None:
         self._failures = 0
+        self._failing_since = None
         self._suspect_until = 0.0
 
 
@@ -147,8 +169,14 @@ class Directory:
         return [node for node in self._nodes.values() if node.usable(now)]
 
     def writable_nodes(self) -> list[Node]:
+        """The nodes that take shards of their own slots."""
         now = self.clock()
         return [node for node in self._nodes.values() if node.writable(now)]
+
+    def spare_nodes(self) -> list[Node]:
+        """The nodes that take shards of other nodes' slots."""
+        now = self.clock()
+        return [node for node in self._nodes.values() if node.takes_spares(now)]
 
     def any_full(self) -> bool:
         """Whether a live node takes no shards for want of space."""

@@ -73,6 +73,14 @@ class Layout:
 
 async def current(kv: KV) -> Layout:
     """The last layout. Raises NoLayout, EngineError."""
+    item = await latest(kv)
+    if item is None:
+        raise NoLayout("the store has no layout yet")
+    return await layout_of(kv, item)
+
+
+async def latest(kv: KV) -> Item | None:
+    """The record of the last layout; None when there is none yet. Raises EngineError."""
     while True:
         epochs = await kv.scan(
             keys.LAYOUTS,
@@ -81,10 +89,10 @@ async def current(kv: KV) -> Layout:
             keys_only=True,
         )
         if not epochs.items:
-            raise NoLayout("the store has no layout yet")
+            return None
         (item,) = (await kv.get_many([epochs.items[-1].key])).items
         if item is not None:  # else so many were made meanwhile that this one is gone
-            return await layout_of(kv, item)
+            return item
 
 
 async def layout_of(kv: KV, item: Item) -> Layout:

@@ -34,11 +34,12 @@ GROUPS_PER_COMMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Founder:
-    """A node of the first layout. `weight` is its capacity in bytes."""
+    """A node of the first layout. `weight` is its capacity in bytes; `host` as in LayoutNode."""
 
     node: str
     zone: str
     weight: int
+    host: str = ""
 
 
 def profile_name(scheme: str) -> str:
@@ -109,7 +110,7 @@ async def found_layout(
         await _found_groups(kv, profile, its_scheme, founders, pg_count)
     layout = LayoutRecord(
         now_ms,
-        tuple(LayoutNode(f.node, f.zone, f.weight) for f in founders),
+        tuple(LayoutNode(f.node, f.zone, f.weight, host=f.host) for f in founders),
         (name, companion),
     )
     key = keys.layout(FIRST_EPOCH)

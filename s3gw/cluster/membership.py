@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 
 from nodes.protocol import Drive
 from s3gw.cluster.directory import Directory, Node
+from s3gw.cluster.epochs import ACTIVE, epoch_of, latest
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.topology import Topology
 from s3gw.kv.interface import (
@@ -31,7 +32,7 @@ from s3gw.kv.interface import (
 )
 from s3gw.limits import SCAN_ITEMS_MAX
 from s3gw.metadata import keys
-from s3gw.metadata.records import LayoutRecord, NodeRecord, decode, encode
+from s3gw.metadata.records import LayoutNode, LayoutRecord, NodeRecord, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ class Membership:
         self._make_drive = make_drive
         self._records: dict[str, NodeRecord] = {}
         self._failing: frozenset[str] = frozenset()
+        self._places: dict[str, LayoutNode] = {}
         self.epoch = 0
-        self.zones: dict[str, str] = {}
+        self.layout = LayoutRecord(0, (), ())
 
     def layout_epoch(self) -> int:
         return self.epoch
@@ -119,7 +121,12 @@ class Membership:
             await self._load_nodes()
         await self._load_failures()
         await self._topology.load()
-        for item in await self._scan(keys.LAYOUTS):
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the last layout, and with it the nodes' states. Raises EngineError."""
+        item = await latest(self._kv)
+        if item is not None:
             self._learn_layout(item)
 
     async def _scan(self, prefix: bytes) -> list[Item]:
@@ -157,23 +164,33 @@ class Membership:
         known = self._records.get(node_id)
         node = self._directory.get(node_id)
         if known is None or node is None or known.address != record.address:
-            node = Node(node_id, record.zone, self._make_drive(node_id, record))
+            drive = self._make_drive(node_id, record)
+            node = Node(node_id, record.zone, drive, record.host)
             self._directory.add(node)
         elif not node.live:
             node.answered()
         node.live = True
         node.failing = node_id in self._failing
-        node.member = not self.zones or node_id in self.zones
+        self._place(node)
         self._records[node_id] = record
 
     def _learn_layout(self, item: Item) -> None:
-        epoch = int.from_bytes(item.key[len(keys.LAYOUTS) :], "big")
+        epoch = epoch_of(item.key)
         if epoch >= self.epoch:
+            # All at once: a commit that is guarded by the epoch counts on the states.
             self.epoch = epoch
-            layout = decode(LayoutRecord, item.value)
-            self.zones = {node.node: node.zone for node in layout.nodes}
-            for known in self._directory.all():
-                known.member = known.id in self.zones
+            self.layout = decode(LayoutRecord, item.value)
+            self._places = {node.node: node for node in self.layout.nodes}
+            for node in self._directory.all():
+                self._place(node)
+
+    def _place(self, node: Node) -> None:
+        """Where the layout has the node. Before there is a layout, every node belongs."""
+        place = self._places.get(node.id)
+        node.member = place is not None or not self._places
+        node.state = place.state if place is not None else ACTIVE
+        if place is not None:
+            node.zone = place.zone
 
     async def follow(self) -> None:
         """Watch and relist for ever."""

@@ -10,7 +10,7 @@ its group's slots is `explicit`: its record names its nodes and scheme.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from erasure.scheme import Scheme
@@ -29,14 +29,23 @@ class TooFewNodes(Exception):
     """Fewer nodes are usable than can hold a blob that survives a loss."""
 
 
-def choose(scheme: Scheme, slots: Sequence[str], usable: Mapping[str, str]) -> Targets:
+def choose(
+    scheme: Scheme,
+    slots: Sequence[str],
+    usable: Mapping[str, str],
+    *,
+    leaving: Collection[str] = (),
+    spares: Collection[str] | None = None,
+) -> Targets:
     """Targets for a blob of a group with these slots; `usable` maps node id to zone.
 
-    Raises TooFewNodes.
+    `leaving`: the usable nodes that an explicit blob cannot count on, because the layout empties
+    them; `spares`: those that take shards of others' slots (None: all). Raises TooFewNodes.
     """
     if all(node in usable for node in slots):
         return Targets(scheme, tuple(slots), explicit=False)
-    nodes = substitute(slots, usable, zone_limit=scheme.tolerance)
+    staying = {node: zone for node, zone in usable.items() if node not in leaving}
+    nodes = substitute(slots, staying, zone_limit=scheme.tolerance, spares=spares)
     present = [node for node in nodes if node]
     if len(present) == len(slots):
         return Targets(scheme, tuple(nodes), explicit=True)
@@ -46,8 +55,15 @@ def choose(scheme: Scheme, slots: Sequence[str], usable: Mapping[str, str]) -> T
     return Targets(narrowed, tuple(present[: narrowed.width]), explicit=True)
 
 
-def substitute(slots: Sequence[str], usable: Mapping[str, str], *, zone_limit: int) -> list[str]:
-    """The slots with each unusable node replaced by a usable one that is in no slot, or by "".
+def substitute(
+    slots: Sequence[str],
+    usable: Mapping[str, str],
+    *,
+    zone_limit: int,
+    spares: Collection[str] | None = None,
+) -> list[str]:
+    """The slots with each unusable node replaced by a usable one that is in no slot and among the
+    `spares` (None: all are), or by "".
 
     Zones with the fewest shards come first; a zone is filled above `zone_limit` only when no
     other has a node left. Ties go by node id, so that equal inputs give equal answers.
@@ -57,7 +73,11 @@ def substitute(slots: Sequence[str], usable: Mapping[str, str], *, zone_limit: i
     """
     nodes = [node if node in usable else "" for node in slots]
     shards_in_zone = Counter(usable[node] for node in nodes if node)
-    spare = {node: zone for node, zone in usable.items() if node not in nodes}
+    spare = {
+        node: zone
+        for node, zone in usable.items()
+        if node not in nodes and (spares is None or node in spares)
+    }
     for index, node in enumerate(nodes):
         if node or not spare:
             continue

@@ -10,7 +10,8 @@ is written anew on the nodes that live; if it does not decode, the write fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -22,11 +23,14 @@ from nodes import format as shard_format
 from nodes.protocol import Buffer, DriveError, DriveFull, DriveRefused, ShardName, ShardWriter
 from s3gw.cluster.coding_note import noted
 from s3gw.cluster.directory import Directory, Node
-from s3gw.cluster.targets import Targets
+from s3gw.cluster.targets import Targets, substitute
 from s3gw.cluster.topology import Group
 from s3gw.metadata.records import BlobRef
 
+log = logging.getLogger(__name__)
+
 STALL_SECONDS = 10.0
+SPARES_SECONDS_MAX = 10.0
 
 
 class NotWritten(Exception):
@@ -81,9 +85,9 @@ class BlobWriter:
             [self._write_one(index, shard) for index, shard in enumerate(shards)]
         )
         nodes = list(self.targets.nodes)
-        for index, done in enumerate(written):
-            if not done:
-                nodes[index] = await self._write_elsewhere(index, nodes, shards[index])
+        if not all(written):
+            nodes = [node if done else "" for node, done in zip(nodes, written, strict=True)]
+            await self._write_elsewhere(nodes, shards)
         return self._accept(nodes)
 
     async def write(self, stripe: Buffer) -> None:
@@ -189,15 +193,15 @@ class BlobWriter:
             return False
         return await attempt(node, node.drive.write(self._names[index], shard), self._directory)
 
-    async def _write_elsewhere(self, index: int, nodes: list[str], shard: Sequence[Buffer]) -> str:
-        """Put a shard that failed on a node without one; "" when none takes it."""
-        for node in self._directory.writable_nodes():
-            if node.id in nodes or node.id in self.targets.nodes:
-                continue
-            write = node.drive.write(self._names[index], shard)
-            if await attempt(node, write, self._directory):
-                return node.id
-        return ""
+    async def _write_elsewhere(self, nodes: list[str], shards: Sequence[Sequence[Buffer]]) -> None:
+        """Put the shards that failed on nodes without one."""
+
+        async def write(index: int, node: Node) -> bool:
+            shard = node.drive.write(self._names[index], shards[index])
+            return await attempt(node, shard, self._directory)
+
+        tolerance = self.targets.scheme.tolerance
+        await fill_holes(nodes, self.targets.nodes, self._directory, tolerance, write)
 
     def _require_decodable(self) -> None:
         held = [index for index, writer in enumerate(self._writers) if writer is not None]
@@ -227,6 +231,42 @@ def survives_one_more(scheme: Scheme, held: Sequence[int]) -> bool:
     return all(
         scheme.decodable([index for index in held if index != lost]) for lost in held
     ) and bool(held)
+
+
+async def fill_holes(
+    nodes: list[str],
+    avoid: Collection[str],
+    directory: Directory,
+    zone_limit: int,
+    put: Callable[[int, Node], Awaitable[bool]],
+) -> None:
+    """Let `put` bring the shards that have no node ("") to spare nodes, all at once, within the
+    zone rule; where that fails, to others, until the deadline. `nodes` is filled in as they
+    arrive. No node is tried twice, and none of `avoid` at all. Raises what `put` raises.
+    """
+    tried = {*nodes, *avoid}
+
+    async def bring(index: int, node: Node) -> None:
+        if await put(index, node):
+            nodes[index] = node.id
+
+    try:
+        async with asyncio.timeout(SPARES_SECONDS_MAX):
+            while "" in nodes:
+                spares = {n.id: n for n in directory.spare_nodes() if n.id not in tried}
+                holders = [node for node_id in nodes if (node := directory.get(node_id))]
+                zones = {node.id: node.zone for node in (*holders, *spares.values())}
+                wanted = substitute(nodes, zones, zone_limit=zone_limit, spares=spares)
+                holes = [(i, n) for i, n in enumerate(wanted) if n and not nodes[i]]
+                if not holes:
+                    return
+                tried.update(node_id for _, node_id in holes)
+                calls = [bring(index, spares[node_id]) for index, node_id in holes]
+                for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+    except TimeoutError:
+        log.info("%d shards could not be brought to spare nodes in time", nodes.count(""))
 
 
 async def attempt(node: Node, call: Awaitable[None], directory: Directory) -> bool:
