@@ -22,6 +22,7 @@ from s3gw.cluster.founding import profile_name
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
+from s3gw.cluster.tunables import LiveTunables, Throttle
 from s3gw.config import Config
 from s3gw.identities.root import Root
 from s3gw.kv.interface import KV, EngineError
@@ -46,6 +47,7 @@ from s3gw.workers.garbage import GarbageCollector
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.runner import Runner
+from s3gw.workers.stale_uploads import StaleUploads
 from s3gw.workers.verify import ShardVerifier
 
 THREADS_PER_PROCESS = 8
@@ -95,6 +97,7 @@ class Gateway:
         )
         self.directory = Directory()
         self.topology = Topology(kv)
+        self.tunables = LiveTunables(kv)
         self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
         self._damage: DamageQueue | None = None
 
@@ -108,6 +111,7 @@ class Gateway:
         """Take the lease and read the topology."""
         await self.lease.take()
         await membership.load()
+        await self.tunables.refresh()
         storage = Storage(
             store=Store(self.kv, self.identity, Counters(self.kv, self.lease.block)),
             blobs=self.blobs,
@@ -123,14 +127,22 @@ class Gateway:
         """The background work of this process."""
         assert self._damage is not None
         interval = self.config.worker_interval_seconds
+        tunables = self.tunables
+        rebuild = Throttle(lambda: tunables.current.rebuild_bytes_per_second)
+        scrub = Throttle(lambda: tunables.current.scrub_bytes_per_second)
         workers: list[Worker] = [
             self._damage,
             SpaceWatch(self.kv, self.space),
             GarbageCollector(storage, interval_seconds=interval),
-            RepairWorker(storage, interval_seconds=interval),
+            RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
             MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds),
-            ShardVerifier(storage),
+            ShardVerifier(
+                storage,
+                throttle=scrub,
+                interval_seconds=lambda: tunables.current.scrub_interval_seconds,
+            ),
             CompletedExpiry(storage),
+            StaleUploads(storage, self.config.stale_upload_seconds),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
         if self.kv.range_costs_its_size:  # etcd: it does not compact itself
@@ -196,6 +208,7 @@ class Gateway:
         background = [
             asyncio.create_task(self.lease.keep()),
             asyncio.create_task(membership.follow()),
+            asyncio.create_task(self.tunables.follow()),
             *(asyncio.create_task(task) for task in tasks),
         ]
         runner = Runner(storage.store, self.lease.current, self.workers(storage))

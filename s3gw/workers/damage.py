@@ -1,7 +1,12 @@
-"""What readers find damaged, on its way into the repair queue.
+"""What readers and scrubs find damaged, on its way into the repair queue.
 
-A reader must not wait for the queue: it calls, and goes on. Each blob is queued once; when more
-blobs than fit are reported at a time the rest is dropped, since shard verification finds it too.
+A blob has one entry. What is found later is added to it: the shards known as lost are united, and
+an entry moves up when so many are lost that one more might be too many. The rest of the entry stays
+as it is, since it may carry the state of a repair in progress; that repair's next commit fails on
+the changed entry and it begins again with what is known now.
+
+A reader must not wait for the queue: it calls, and goes on. When more blobs than fit are reported
+at a time the rest is dropped, since shard verification finds it too.
 """
 
 from __future__ import annotations
@@ -9,45 +14,108 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import msgspec
+
+from s3gw import limits
+from s3gw.cluster.ledger import joined, union
 from s3gw.cluster.topology import Topology, UnknownProfile
-from s3gw.kv.interface import Conflict, EngineError
+from s3gw.kv.interface import Conflict, EngineError, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, Repair
+from s3gw.metadata.records import BlobRef, Repair, decode
 from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
+from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED
 from s3gw.workers.contract import Claim
 
 log = logging.getLogger(__name__)
 
+URGENCY_CRITICAL = 0
 URGENCY_DAMAGED = 2
+URGENCIES = (URGENCY_CRITICAL, URGENCY_REDUCED, URGENCY_DAMAGED, URGENCY_MISPLACED)
 PENDING_MAX = 1024
-REMEMBERED_MAX = 4096
+REMEMBERED_MAX = 16_384
 REMEMBERED_MS = 10 * 60 * 1000
-ENTRIES_PER_COMMIT = 50
+# An entry is looked for under every urgency, and a read has as many keys as a commit.
+ENTRIES_PER_COMMIT = limits.COMMIT_OPERATIONS_MAX // len(URGENCIES)
 
 
-async def queue_repairs(store: Store, repairs: list[Repair], urgency: int) -> int:
-    """Queue blobs for repair that are not queued yet; how many were new.
+async def queue_repairs(
+    store: Store, topology: Topology, repairs: Sequence[Repair], urgency: int
+) -> int:
+    """Queue blobs for repair, or add to their entries what is new; how many were not queued yet.
 
-    An entry that is there stays as it is: it may carry the state of a repair in progress.
+    Raises UnknownProfile, EngineError, OutcomeUnknown.
     """
+    united: dict[tuple[str, bytes], Repair] = {}
+    for repair in repairs:
+        blob = repair.profile, repair.blob
+        united[blob] = joined(united[blob], repair) if blob in united else repair
+    waiting = list(united.values())
     added = 0
-    for first in range(0, len(repairs), ENTRIES_PER_COMMIT):
-        chunk = {
-            keys.repair(urgency, repair.profile, repair.pg, repair.blob): repair
-            for repair in repairs[first : first + ENTRIES_PER_COMMIT]
-        }
-        items = (await store.kv.get_many(list(chunk))).items
-        tx = Transaction()
-        for (key, repair), item in zip(chunk.items(), items, strict=True):
-            if item is None:
-                tx.expect(key, 0)
-                tx.put(key, repair)
-        if tx.writes:
-            await store.apply(tx)
-            added += len(tx.writes)
+    for first in range(0, len(waiting), ENTRIES_PER_COMMIT):
+        chunk = waiting[first : first + ENTRIES_PER_COMMIT]
+        added += await _queue_chunk(store, topology, chunk, urgency)
     return added
+
+
+async def _queue_chunk(
+    store: Store, topology: Topology, repairs: Sequence[Repair], urgency: int
+) -> int:
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        wanted = [
+            keys.repair(known, repair.profile, repair.pg, repair.blob)
+            for repair in repairs
+            for known in URGENCIES
+        ]
+        items = (await store.kv.get_many(wanted)).items
+        tx = Transaction()
+        added = 0
+        for row, repair in enumerate(repairs):
+            found = items[row * len(URGENCIES) : (row + 1) * len(URGENCIES)]
+            first = next((place for place, item in enumerate(found) if item is not None), None)
+            added += first is None
+            present = None if first is None else (URGENCIES[first], found[first])
+            _merge(tx, topology, repair, urgency, present)
+        if not tx.writes:
+            return 0
+        try:
+            await store.apply(tx)
+        except Conflict:
+            continue  # an entry was changed or settled meanwhile
+        return added
+    raise Conflict(None)
+
+
+def _merge(
+    tx: Transaction,
+    topology: Topology,
+    repair: Repair,
+    urgency: int,
+    present: tuple[int, Item | None] | None,
+) -> None:
+    """Write a new entry, or what a present one (its urgency and item) becomes by it."""
+    known_urgency, item = present or (urgency, None)
+    known = decode(Repair, item.value) if item is not None else None
+    lost = union(known.lost if known else (), repair.lost)
+    entry = msgspec.structs.replace(known or repair, lost=lost)
+    tolerance = topology.profile(repair.profile).scheme.tolerance
+    if lost and len(lost) >= tolerance:
+        urgency = URGENCY_CRITICAL
+    urgency = min(urgency, known_urgency)
+    if entry == known and urgency == known_urgency:
+        return
+    if known is not None and lost != known.lost:
+        entry = msgspec.structs.replace(entry, not_before_ms=0)  # there is something new to do
+    key = keys.repair(urgency, repair.profile, repair.pg, repair.blob)
+    if item is not None:
+        tx.expect(item.key, item.revision)
+        if item.key != key:
+            tx.delete(item.key)
+            tx.expect(key, 0)
+    else:
+        tx.expect(key, 0)
+    tx.put(key, entry)
 
 
 class DamageQueue:
@@ -61,15 +129,19 @@ class DamageQueue:
         self._topology = topology
         self._clock_ms = clock_ms
         self._pending: dict[tuple[str, bytes], Repair] = {}
-        self._queued: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+        self._queued: OrderedDict[tuple[str, bytes, int], int] = OrderedDict()
         self._reported = asyncio.Event()
         self.dropped = 0
 
     def __call__(self, ref: BlobRef, index: int, reason: str) -> None:
         """Note that shard `index` of a blob is missing or damaged."""
-        blob = (ref.profile, ref.blob)
         now = self._clock_ms()
-        if blob in self._pending or now - self._queued.get(blob, -REMEMBERED_MS) < REMEMBERED_MS:
+        if now - self._queued.get((ref.profile, ref.blob, index), -REMEMBERED_MS) < REMEMBERED_MS:
+            return
+        blob = (ref.profile, ref.blob)
+        known = self._pending.get(blob)
+        if known is not None:
+            self._pending[blob] = msgspec.structs.replace(known, lost=union(known.lost, (index,)))
             return
         if len(self._pending) >= PENDING_MAX:
             self.dropped += 1
@@ -80,7 +152,9 @@ class DamageQueue:
             log.warning("a shard of profile %s is damaged, which is not known", ref.profile)
             return
         reason = f"shard {index}: {reason}"
-        self._pending[blob] = Repair(ref.profile, group.number, ref.blob, reason, now)
+        self._pending[blob] = Repair(
+            ref.profile, group.number, ref.blob, reason, now, lost=(index,)
+        )
         self._reported.set()
 
     async def work(self, claim: Claim) -> bool:
@@ -90,13 +164,18 @@ class DamageQueue:
         if not reported:
             return False
         try:
-            await queue_repairs(self._store, list(reported.values()), URGENCY_DAMAGED)
-        except (Conflict, EngineError, OutcomeUnknown):
-            self._pending = reported | self._pending
+            await queue_repairs(
+                self._store, self._topology, list(reported.values()), URGENCY_DAMAGED
+            )
+        except (EngineError, OutcomeUnknown):
+            for blob, repair in reported.items():
+                again = self._pending.get(blob)
+                self._pending[blob] = joined(repair, again) if again is not None else repair
             raise
         now = self._clock_ms()
-        for blob in reported:
-            self._queued[blob] = now
+        for (profile, blob), repair in reported.items():
+            for index in repair.lost:
+                self._queued[profile, blob, index] = now
         while len(self._queued) > REMEMBERED_MAX:
             self._queued.popitem(last=False)
         return bool(self._pending)

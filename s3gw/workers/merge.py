@@ -3,8 +3,7 @@
 All nodes are listed first, then the group's references are read, in slices of the blob id. One
 pass over both, ordered by blob, gives
 
-* missing shards: a node should hold one and does not. It is rebuilt there; what cannot be rebuilt
-  now goes into the repair queue;
+* missing shards: a node should hold one and does not. They go into the repair queue;
 * surplus copies: a node holds one that it should not. It goes after a while, when the right one is
   there and whole;
 * orphan candidates: no reference at all, live or dropped. An orphan goes when its own drive saw it
@@ -18,23 +17,21 @@ can have mean that the metadata is not the drives': nothing is removed then, and
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from nodes.protocol import DriveError, DriveRefused, ShardEntry, ShardMissing, ShardName
-from s3gw import limits
-from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import Group
 from s3gw.kv.interface import Conflict, Empty, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, Count, Reference, Repair, decode
+from s3gw.metadata.records import BlobRef, Repair
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED
 from s3gw.objects.storage import Storage
-from s3gw.workers import placing
+from s3gw.workers import compare, placing
+from s3gw.workers.compare import Copy
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
 from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
 from s3gw.workers.manifests import drop_now
@@ -42,13 +39,12 @@ from s3gw.workers.walk import Listings, Walk, all_groups, list_group
 
 log = logging.getLogger(__name__)
 
-SLICE_REFERENCES = 2000
 ORPHAN_AFTER_SECONDS = 24 * 3600.0
 SURPLUS_AFTER_SECONDS = 3600.0
 ORPHANS_ALARM_SHARE = 0.05
 ORPHANS_ALARM_MIN = 100
 INTERVAL_SECONDS = 3600.0
-ASK_SECONDS_MAX = 10.0
+QUEUED_TOGETHER = 1000
 
 
 @dataclass(slots=True)
@@ -59,7 +55,6 @@ class MergeReport:
     groups: int = 0
     blobs: int = 0
     missing: int = 0
-    rebuilt: int = 0
     queued: int = 0
     orphans: int = 0
     orphans_removed: int = 0
@@ -67,18 +62,6 @@ class MergeReport:
     surplus_removed: int = 0
     unlisted: set[str] = field(default_factory=set)
     alarms: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A shard as a node lists it."""
-
-    node: str
-    entry: ShardEntry
-
-    @property
-    def place(self) -> placing.Place:
-        return self.node, self.entry.index
 
 
 class MergeAndRepair:
@@ -158,11 +141,12 @@ class _GroupMerge:
         self._report = report
         self._blobs = 0
         self._candidates: list[tuple[bytes, list[Copy]]] = []
+        self._found: defaultdict[int, list[Repair]] = defaultdict(list)
 
     async def run(self) -> None:
-        held = _by_blob(self._listings)
+        held = compare.by_blob(self._listings)
         waiting = next(held, None)
-        async for blob, references in self._references():
+        async for blob, references in compare.references_of(self._storage, self._group):
             while waiting is not None and waiting[0] < blob:
                 self._note_candidate(*waiting)
                 waiting = next(held, None)
@@ -176,59 +160,21 @@ class _GroupMerge:
             self._note_candidate(*waiting)
             waiting = next(held, None)
         self._report.blobs += self._blobs
+        await self._queue_found()
         await self._remove_orphans()
 
     def _note_candidate(self, blob: bytes, copies: list[Copy]) -> None:
         self._blobs += 1
         self._candidates.append((blob, copies))
 
-    async def _references(self) -> AsyncIterator[tuple[bytes, list[Item]]]:
-        """Blob by blob, the references of the group."""
-        kv = self._storage.store.kv
-        gathered: list[Item] = []
-        for start, end in await self._slices():
-            position, more = start, True
-            while more:
-                page = await kv.scan(position, end, limit=SLICE_REFERENCES)
-                for item in page.items:
-                    if gathered and _blob_of(gathered[0]) != _blob_of(item):
-                        yield _blob_of(gathered[0]), gathered
-                        gathered = []
-                    gathered.append(item)
-                more = page.more
-                if more:
-                    position = page.items[-1].key + b"\x00"
-        if gathered:
-            yield _blob_of(gathered[0]), gathered
-
-    async def _slices(self) -> list[tuple[bytes, bytes]]:
-        """Ranges of the group's prefix with about SLICE_REFERENCES references each."""
-        profile, number = self._group.profile.name, self._group.number
-        counts = keys.counts(profile, number)
-        page = await self._storage.store.kv.scan(
-            counts, keys.after_prefix(counts), limit=limits.SCAN_ITEMS_MAX
-        )
-        total = sum(decode(Count, item.value).references for item in page.items)
-        pieces = max(1, -(-total // SLICE_REFERENCES))
-        prefix = keys.pg_blobs(profile, number)
-        bounds = [prefix + (piece * 2**64 // pieces).to_bytes(8, "big") for piece in range(pieces)]
-        return list(zip(bounds, [*bounds[1:], keys.after_prefix(prefix)], strict=True))
-
     async def _examine(self, blob: bytes, items: Sequence[Item], copies: Sequence[Copy]) -> None:
         """A blob that something refers to."""
-        live = [
-            (item, reference)
-            for item in items
-            if not (reference := decode(Reference, item.value)).dropped_due_ms
-        ]
+        live = compare.live(items)
         if not live:
             return  # the collector's
         for item, _ in live:
             await self._check_manifest(item)
-        reference = live[0][1]
-        ref = BlobRef(
-            self._group.profile.name, blob, reference.size, 0, reference.nodes, reference.scheme
-        )
+        ref = compare.blob_ref(self._group, blob, live[0][1])
         await self._check_shards(ref, copies)
         await self._check_surplus(ref, copies)
 
@@ -251,52 +197,28 @@ class _GroupMerge:
             return  # somebody else dropped it, or the next round sees it again
 
     async def _check_shards(self, ref: BlobRef, copies: Sequence[Copy]) -> None:
-        """Rebuild what is missing of a blob."""
-        _, nodes, group = self._storage.blobs.topology.location(ref)
-        held = {copy.place for copy in copies}
-        for index, node in enumerate(nodes):
-            before = () if ref.nodes else group.record.slots[index].holders_before
-            if node not in self._listings.entries or (node, index) in held:
-                continue
-            if any((other, index) in held for other in before):
-                continue  # on its way here
-            if not await self._is_missing(ref, index, node):
-                continue
-            self._report.missing += 1
-            if await self._rebuild(ref, index, node):
-                self._report.rebuilt += 1
-            else:
-                await self._queue(ref, URGENCY_DAMAGED, f"shard {index} is missing")
+        """Queue what is missing of a blob, and a blob that is not at home."""
+        missing = await compare.missing(self._storage, self._listings, ref, copies)
+        self._report.missing += len(missing)
+        if missing:
+            self._found[URGENCY_DAMAGED].append(compare.missing_repair(self._storage, ref, missing))
         if ref.nodes:
-            reduced = "" in ref.nodes
-            urgency = URGENCY_REDUCED if reduced else URGENCY_MISPLACED
-            await self._queue(ref, urgency, "not on its group's slots")
+            urgency = URGENCY_REDUCED if "" in ref.nodes else URGENCY_MISPLACED
+            now_ms = self._storage.clock_ms()
+            repair = Repair(
+                ref.profile, self._group.number, ref.blob, "not on its group's slots", now_ms
+            )
+            self._found[urgency].append(repair)
+        if sum(map(len, self._found.values())) >= QUEUED_TOGETHER:
+            await self._queue_found()
 
-    async def _is_missing(self, ref: BlobRef, index: int, node_id: str) -> bool:
-        """Ask the node again: the blob may have been written after it was listed."""
-        node = self._storage.blobs.directory.get(node_id)
-        if node is None:
-            return False
-        try:
-            async with asyncio.timeout(ASK_SECONDS_MAX):
-                await node.drive.size(self._name(ref.blob, index))
-        except ShardMissing:
-            return True
-        except (DriveError, DriveRefused, TimeoutError):
-            return False
-        return False
-
-    async def _rebuild(self, ref: BlobRef, index: int, node: str) -> bool:
-        try:
-            return await self._storage.blobs.rebuild_shard(ref, index, node)
-        except BlobUnreadable as error:
-            log.warning("blob %s: shard %d cannot be rebuilt: %s", ref.blob.hex(), index, error)
-            return False
-
-    async def _queue(self, ref: BlobRef, urgency: int, reason: str) -> None:
-        now_ms = self._storage.clock_ms()
-        repair = Repair(ref.profile, self._group.number, ref.blob, reason, now_ms)
-        self._report.queued += await queue_repairs(self._storage.store, [repair], urgency)
+    async def _queue_found(self) -> None:
+        blobs = self._storage.blobs
+        for urgency, repairs in self._found.items():
+            self._report.queued += await queue_repairs(
+                self._storage.store, blobs.topology, repairs, urgency
+            )
+        self._found.clear()
 
     async def _check_surplus(self, ref: BlobRef, copies: Sequence[Copy]) -> None:
         """Remove copies on nodes that should not hold them, when the right ones are whole."""
@@ -336,6 +258,11 @@ class _GroupMerge:
             self._worker.alarms[name] = reason
             self._report.alarms.append(reason)
             return
+        if count and await self._is_held_back():
+            reason = f"{count} blobs of group {name} are not in the restored metadata"
+            self._worker.alarms[name] = reason
+            self._report.alarms.append(reason)
+            return
         self._worker.alarms.pop(name, None)
         if self._listings.unlisted:
             return
@@ -344,6 +271,12 @@ class _GroupMerge:
             if old and not await self._is_referred_to(blob):
                 for copy in old:
                     self._report.orphans_removed += await self._delete(copy, blob)
+
+    async def _is_held_back(self) -> bool:
+        """Whether the metadata was restored and nobody has confirmed it yet (`s3gw rescue confirm`):
+        what was written after the moment it is of looks like an orphan."""
+        (item,) = (await self._storage.store.kv.get_many([keys.RESTORED])).items
+        return item is not None
 
     async def _is_referred_to(self, blob: bytes) -> bool:
         prefix = keys.blob(self._group.profile.name, self._group.number, blob)
@@ -363,17 +296,3 @@ class _GroupMerge:
 
     def _name(self, blob: bytes, index: int) -> ShardName:
         return ShardName(self._group.profile.name, self._group.number, blob, index)
-
-
-def _blob_of(item: Item) -> bytes:
-    return keys.split_reference(item.key)[2]
-
-
-def _by_blob(listings: Listings) -> Iterator[tuple[bytes, list[Copy]]]:
-    """All nodes' sorted listings as one, blob by blob."""
-    streams = [
-        [Copy(node, entry) for entry in entries] for node, entries in listings.entries.items()
-    ]
-    merged = heapq.merge(*streams, key=lambda copy: copy.entry.blob)
-    for blob, copies in itertools.groupby(merged, key=lambda copy: copy.entry.blob):
-        yield blob, list(copies)

@@ -13,6 +13,7 @@ from s3gw.workers.merge import (
     MergeReport,
 )
 from s3gw.workers.repair import RepairReport, RepairWorker
+from s3gw.workers.stale_uploads import StaleReport, StaleUploads
 from s3gw.workers.verify import ShardVerifier, VerifyReport
 
 
@@ -49,3 +50,8 @@ async def merge_all(
 async def expire_completed(storage: Storage) -> ExpiryReport:
     """Remove records of completed uploads whose day is over."""
     return await CompletedExpiry(storage).run_once()
+
+
+async def end_stale_uploads(storage: Storage, after_seconds: float) -> StaleReport:
+    """Abort uploads older than this (0: none), and give back those whose owner is gone."""
+    return await StaleUploads(storage, after_seconds).run_once()

@@ -1,4 +1,5 @@
-"""The repair worker: takes blobs from the repair queue, most urgent first.
+"""The repair worker: takes blobs from the repair queue, most urgent first, and of those the ones
+with the most shards gone.
 
 A blob on its group's slots: its shards are verified where they lie. As long as the whole ones give
 the others, each damaged one is set aside and rebuilt in place. With too few whole shards the
@@ -7,27 +8,37 @@ new blob. What cannot be read stays as it is: nothing is deleted, and it is look
 
 A blob that lies elsewhere, or was written narrowed, is moved home (`s3gw.workers.reencode`); while
 nodes are missing for that, its shards are kept whole where they are.
+
+An entry goes when all damage that is known is mended, or nothing holds the blob any more. Else it
+stays, with what is known of the blob's shards by then. A shard on a node that does not answer is
+not damage: if it was not known to be lost, its entry does not wait for the node.
+
+What is read and written for it is throttled; each step has a deadline by its size, so that a node
+that hangs holds up nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
 
 from nodes.protocol import DriveError, DriveRefused, ShardMissing, ShardName
+from s3gw.cluster.ledger import union
 from s3gw.cluster.reader import BlobUnreadable
-from s3gw.kv.interface import Conflict
+from s3gw.cluster.tunables import Throttle
+from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, Repair, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers import reencode
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow
 
 log = logging.getLogger(__name__)
@@ -36,8 +47,11 @@ BATCH_ENTRIES = 100
 BLOBS_AT_ONCE = 4
 RETRY_MS_MIN = 30_000
 RETRY_MS_MAX = 3600 * 1000
+HOMELESS_RETRY_MS_MAX = 60_000
 INTERVAL_SECONDS = 10.0
 VERIFY_SECONDS_MAX = 300.0
+STEP_SECONDS_MIN = 120.0
+STEP_BYTES_PER_SECOND_MIN = 1024 * 1024
 
 
 class State(Enum):
@@ -71,10 +85,12 @@ class RepairWorker:
         self,
         storage: Storage,
         *,
+        throttle: Throttle | None = None,
         interval_seconds: float = INTERVAL_SECONDS,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._storage = storage
+        self._throttle = throttle or Throttle(lambda: 0)
         self._interval_seconds = interval_seconds
         self._sleep = sleep
         self._position = keys.REPAIRS
@@ -84,7 +100,9 @@ class RepairWorker:
         await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim) -> bool:
-        return await self._page(claim, RepairReport(), self._storage.clock_ms())
+        now_ms = self._storage.clock_ms()
+        await self._look_first(claim, now_ms)
+        return await self._page(claim, RepairReport(), now_ms)
 
     async def run_once(self, claim: Claim = UNCLAIMED) -> RepairReport:
         """Take every entry of the queue in hand once, those that wait for their time too."""
@@ -100,30 +118,58 @@ class RepairWorker:
             self._position, keys.after_prefix(keys.REPAIRS), limit=BATCH_ENTRIES
         )
         self._position = page.items[-1].key + b"\x00" if page.more else keys.REPAIRS
+        await self._take(claim, page.items, report, now_ms)
+        return page.more
+
+    async def _look_first(self, claim: Claim, now_ms: int) -> None:
+        """What has become critical is not made to wait until the walk over a long queue is back."""
+        start = keys.repairs(URGENCY_CRITICAL)
+        page = await self._storage.store.kv.scan(
+            start, keys.after_prefix(start), limit=BATCH_ENTRIES
+        )
+        await self._take(claim, page.items, RepairReport(), now_ms)
+
+    async def _take(
+        self, claim: Claim, items: Sequence[Item], report: RepairReport, now_ms: int | None
+    ) -> None:
+        """Work on entries, a few at a time, the most endangered first."""
         blobs: dict[bytes, Entry] = {}
-        for item in page.items:
+        for item in items:
             entry = Entry(item.key, item.revision, decode(Repair, item.value))
             if now_ms is None or entry.record.not_before_ms <= now_ms:
                 blobs.setdefault(entry.record.blob, entry)
-        await asyncio.gather(*(self._repair(claim, entry, report) for entry in blobs.values()))
-        return page.more
+        entries = sorted(blobs.values(), key=lambda entry: (-self._gone(entry), entry.key))
+        await asyncio.gather(*(self._repair(claim, entry, report) for entry in entries))
+
+    def _gone(self, entry: Entry) -> int:
+        """About how many shards of a blob are gone: known as lost, or their nodes are down."""
+        directory = self._storage.blobs.directory
+        record = entry.record
+        group = self._storage.blobs.topology.group_of(record.profile, record.blob)
+        down = {index for index, node in enumerate(group.nodes) if not directory.usable(node)}
+        return len(down | set(record.lost))
 
     async def _repair(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
         async with self._at_once:
+            job = _BlobRepair(self._storage, claim, self._throttle, report, entry.record.lost)
             try:
-                done = await self._try(claim, entry, report)
-                await (self._settle if done else self._put_off)(claim, entry, report)
+                if await self._try(job, entry, report):
+                    await self._settle(claim, entry, report)
+                else:
+                    await self._put_off(claim, entry, job, report)
             except (Conflict, OutcomeUnknown):
                 report.later += 1  # somebody else has changed the entry or the blob: next time
 
-    async def _try(self, claim: Claim, entry: Entry, report: RepairReport) -> bool:
+    async def _try(self, job: _BlobRepair, entry: Entry, report: RepairReport) -> bool:
         try:
-            return await _BlobRepair(self._storage, claim, report).run(entry)
+            return await job.run(entry)
         except (BlobUnreadable, ContentChanged) as error:
             blob = entry.record.blob.hex()
             log.warning("blob %s cannot be repaired: %s", blob, error)
             report.unreadable += 1
-            return False
+        except TimeoutError:
+            log.warning("the repair of blob %s took too long", entry.record.blob.hex())
+        return False
 
     async def _settle(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
         found = await self._storage.store.get(Repair, entry.key)
@@ -134,30 +180,47 @@ class RepairWorker:
             await commit(self._storage.store, claim, tx)
         report.settled += 1
 
-    async def _put_off(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
+    async def _put_off(
+        self, claim: Claim, entry: Entry, job: _BlobRepair, report: RepairReport
+    ) -> None:
         found = await self._storage.store.get(Repair, entry.key)
         report.later += 1
         if found.record is None:
             return
-        delay_ms = min(RETRY_MS_MAX, RETRY_MS_MIN * 2**found.record.attempts)
+        most = HOMELESS_RETRY_MS_MAX if job.waits_for_nodes else RETRY_MS_MAX
+        delay_ms = min(most, RETRY_MS_MIN * 2**found.record.attempts)
+        # What was added to the entry meanwhile is not known to this job.
+        added = set(found.record.lost) - set(entry.record.lost)
         tx = Transaction()
         tx.expect(entry.key, found.revision)
         later = msgspec.structs.replace(
             found.record,
-            not_before_ms=self._storage.clock_ms() + delay_ms,
+            not_before_ms=0 if added else self._storage.clock_ms() + delay_ms,
             attempts=min(found.record.attempts + 1, 16),
+            lost=union(job.lost, added),
         )
         tx.put(entry.key, later)
         await commit(self._storage.store, claim, tx)
 
 
 class _BlobRepair:
-    """The repair of one blob."""
+    """The repair of one blob. `lost` are the shards known to be missing or damaged, as far as it
+    has come; `waits_for_nodes` says that only nodes are missing for it."""
 
-    def __init__(self, storage: Storage, claim: Claim, report: RepairReport) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        claim: Claim,
+        throttle: Throttle,
+        report: RepairReport,
+        lost: tuple[int, ...],
+    ) -> None:
         self._storage = storage
         self._claim = claim
+        self._throttle = throttle
         self._report = report
+        self.lost = lost
+        self.waits_for_nodes = False
 
     async def run(self, entry: Entry) -> bool:
         """Do what can be done; whether the blob needs nothing more."""
@@ -174,21 +237,26 @@ class _BlobRepair:
         ref = msgspec.structs.replace(
             old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )
-        whole = await self._make_whole(ref)
-        if record.copy is not None:
-            return False  # some holders must wait; what they hold is kept whole meanwhile
-        if whole and not ref.nodes:
+        if ref.nodes and record.copy is None and await self._rewrite(entry, ref):
             return True
-        return await self._rewrite(entry, ref)
+        if ref.nodes and record.attempts and not record.lost:
+            return False  # it was looked at before, and nothing new is known
+        beyond = await self._make_whole(ref)
+        if record.copy is not None or ref.nodes:
+            return False  # some holders, or the move home, must wait; it is kept whole meanwhile
+        if beyond:
+            return await self._rewrite(entry, ref)
+        return not self.lost
 
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""
-        if not ref.nodes and not await self._is_beyond_rebuilding(ref):
-            return False
+        await self._throttle.take(2 * ref.size)
         try:
-            entry = await reencode.write_copy(self._storage, self._claim, entry, ref)
+            async with asyncio.timeout(_step_seconds(2 * ref.size)):
+                entry = await reencode.write_copy(self._storage, self._claim, entry, ref)
         except NotPossibleNow as reason:
             log.info("blob %s stays where it is: %s", ref.blob.hex(), reason)
+            self.waits_for_nodes = True
             return False
         return await self._move(entry, ref)
 
@@ -198,46 +266,50 @@ class _BlobRepair:
         return done
 
     async def _make_whole(self, ref: BlobRef) -> bool:
-        """Rebuild what is damaged or missing; whether every shard is whole afterwards."""
-        states = await self._states(ref)
-        scheme, nodes, _ = self._storage.blobs.topology.location(ref)
-        whole = {index for index, state in states.items() if state is State.WHOLE}
-        if not scheme.decodable(whole):
-            return False
-        for index, state in states.items():
-            if state not in (State.DAMAGED, State.MISSING) or not nodes[index]:
-                continue
-            if await self._rebuild(ref, index, nodes[index], state):
-                whole.add(index)
-        return len(whole) == scheme.width
-
-    async def _is_beyond_rebuilding(self, ref: BlobRef) -> bool:
-        """Whether too few shards are whole although every node has answered."""
-        states = await self._states(ref)
-        scheme, _, _ = self._storage.blobs.topology.location(ref)
-        whole = [index for index, state in states.items() if state is State.WHOLE]
-        return State.UNKNOWN not in states.values() and not scheme.decodable(whole)
+        """Rebuild what is damaged or missing, and note what is still lost; whether too few shards
+        are whole for that although every node has answered."""
+        topology = self._storage.blobs.topology
+        scheme, nodes, _ = topology.location(ref)
+        states = await asyncio.gather(*(self._states(ref, index) for index in range(scheme.width)))
+        whole = {index for index, found in enumerate(states) if State.WHOLE in found}
+        unknown = {
+            index
+            for index, found in enumerate(states)
+            if index not in whole and State.UNKNOWN in found
+        }
+        bad = [i for i in range(scheme.width) if i not in whole | unknown and nodes[i]]
+        rebuildable = scheme.decodable(whole)
+        if rebuildable:
+            for index in bad:
+                if await self._rebuild(ref, index, nodes[index], states[index][0]):
+                    whole.add(index)
+        self.lost = union(set(bad) - whole, unknown & set(self.lost))
+        return not rebuildable and not unknown
 
     async def _rebuild(self, ref: BlobRef, index: int, node_id: str, state: State) -> bool:
-        name = self._name(ref, index)
+        """Rebuild a shard on its node, of which `state` is known."""
+        scheme, _, _ = self._storage.blobs.topology.location(ref)
+        size = ref.size + scheme.fragment_bytes(ref.size)
+        await self._throttle.take(size)
         node = self._storage.blobs.directory.get(node_id)
-        assert node is not None
-        if state is State.DAMAGED:
-            try:
-                await node.drive.quarantine(name)
-            except (DriveError, DriveRefused):
-                return False
-        if not await self._storage.blobs.rebuild_shard(ref, index, node_id):
+        if node is None:
             return False
+        async with asyncio.timeout(_step_seconds(size)):
+            if state is State.DAMAGED:
+                try:
+                    await node.drive.quarantine(self._name(ref, index))
+                except (DriveError, DriveRefused):
+                    return False
+            if not await self._storage.blobs.rebuild_shard(ref, index, node_id):
+                return False
         self._report.rebuilt += 1
         return await self._state(ref, index, node_id) is State.WHOLE
 
-    async def _states(self, ref: BlobRef) -> dict[int, State]:
-        _, nodes, _ = self._storage.blobs.topology.location(ref)
-        states = await asyncio.gather(
-            *(self._state(ref, index, node) for index, node in enumerate(nodes))
-        )
-        return dict(enumerate(states))
+    async def _states(self, ref: BlobRef, index: int) -> list[State]:
+        """A shard as its node sees it, then, while its slot is moved, as those before it do."""
+        _, nodes, group = self._storage.blobs.topology.location(ref)
+        before = () if ref.nodes else group.record.slots[index].holders_before
+        return [await self._state(ref, index, node) for node in (nodes[index], *before)]
 
     async def _state(self, ref: BlobRef, index: int, node_id: str) -> State:
         if not node_id:
@@ -259,3 +331,8 @@ class _BlobRepair:
     def _name(self, ref: BlobRef, index: int) -> ShardName:
         group = self._storage.blobs.topology.group_of(ref.profile, ref.blob)
         return ShardName(ref.profile, group.number, ref.blob, index)
+
+
+def _step_seconds(size: int) -> float:
+    """The deadline of a step that reads and writes so many bytes."""
+    return STEP_SECONDS_MIN + size / STEP_BYTES_PER_SECOND_MIN

@@ -38,9 +38,11 @@ class Walk:
                 return group
         return None
 
-    async def passed(self, claim: Claim, group: Group | None) -> None:
-        """Note that a group is done, or (None) that a round is."""
-        tx = Transaction()
+    async def passed(
+        self, claim: Claim, group: Group | None, tx: Transaction | None = None
+    ) -> None:
+        """Note that a group is done, or (None) that a round is; in one commit with `tx`."""
+        tx = tx or Transaction()
         if group is None:
             tx.delete(self._key)
         else:
