@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from nodes.protocol import (
     ShardName,
     Verdict,
 )
+from nodes.tls import is_loopback
 
 CONNECTIONS_PER_NODE_MAX = 256
 # Shorter than the servers' keep-alive (75 s): a connection about to be closed is not used.
@@ -43,13 +45,15 @@ class Deadlines:
     total: float = 30.0
 
 
-def open_session() -> aiohttp.ClientSession:
-    """A connection pool for any number of drives; to be closed by its owner."""
+def open_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """A connection pool for any number of drives; to be closed by its owner. `tls` is for drives
+    at https (nodes.tls)."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0,
             limit_per_host=CONNECTIONS_PER_NODE_MAX,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ssl=tls or True,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
@@ -59,8 +63,9 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class RemoteDrive:
-    """One drive of a node at `base_url` (http://host:port). The session is shared and stays open
-    when the drive is closed. `clock` gives Unix seconds, for the signatures."""
+    """One drive of a node at `base_url` (http[s]://host:port). The session is shared and stays open
+    when the drive is closed. `clock` gives Unix seconds, for the signatures. Unless `plain_allowed`
+    no byte is sent over plain HTTP to another machine: the drive counts as unreachable."""
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class RemoteDrive:
         *,
         deadlines: Deadlines | None = None,
         clock: Callable[[], float] = time.time,
+        plain_allowed: bool = True,
     ) -> None:
         """Raises ValueError for a short secret."""
         self._session = session
@@ -80,6 +86,10 @@ class RemoteDrive:
         self._deadlines = deadlines or Deadlines()
         self._timeout = aiohttp.ClientTimeout(
             total=self._deadlines.total, sock_connect=self._deadlines.connect
+        )
+        url = URL(base_url)
+        self._refused = (
+            not plain_allowed and url.scheme != "https" and not is_loopback(url.host or "")
         )
         # A stream may last; its steps have deadlines of their own.
         self._stream_timeout = aiohttp.ClientTimeout(
@@ -142,6 +152,8 @@ class RemoteDrive:
     ) -> tuple[bytes, int]:
         """The answer's body and Content-Length. Raises the protocol's exceptions; the only place
         where aiohttp's are translated."""
+        if self._refused:
+            raise DriveUnreachable(f"{self._base_url}: plain HTTP to another machine is refused")
         headers = {"Authorization": self._signer.sign(method, target, length)}
         if length is not None:
             headers["Content-Length"] = str(length)

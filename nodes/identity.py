@@ -24,8 +24,9 @@ FORMAT_VERSION = 1
 ID_FILE = "id.json"
 ID_FILE_BYTES_MAX = 4096
 DIRECTORIES = ("data", "tmp", "quarantine")
-# What a fresh file system may hold.
-IGNORED = frozenset({"lost+found"})
+# What a fresh file system may hold, and what a node keeps beside its drive when its data directory
+# is its drive.
+IGNORED = frozenset({"lost+found", "host.json", "tls"})
 
 
 class IdentityError(Exception):
@@ -48,6 +49,11 @@ class NotADrive(IdentityError):
     """The path is no directory, has no id file, or the id file cannot be understood."""
 
 
+class NonceOutdated(IdentityError):
+    """The node is registered with a nonce that this drive never had: another copy of the drive was
+    started since this one was."""
+
+
 class Unwritable(IdentityError):
     """The directory cannot be read or written."""
 
@@ -62,6 +68,7 @@ class Identity:
     incarnation: int = 0
     revision: int = 0
     version: int = FORMAT_VERSION
+    previous: str = ""
 
 
 def lock(path: str | os.PathLike[str]) -> int:
@@ -182,6 +189,28 @@ class DriveIdentity:
                 _write(self.path, identity)
             self.identity = identity
 
+    def next_nonce(self, registered: str | None) -> str:
+        """The nonce to register with, when the node is registered with `registered` (None: not
+        registered). It is a new one each time, so that copies of this directory made before
+        cannot take the registration over, and is noted here before anybody else hears of it.
+
+        The file names the one before too. A start that died between file and registration is
+        recognised by that: it is repeated with the nonce noted then, since its commit may still be
+        under way. Durable on return; blocks. Raises NonceOutdated, Unwritable, NotADrive.
+        """
+        with _errors(self.path), _ordered(self.path):
+            identity = _read(self.path)
+            if registered in (None, identity.nonce):
+                identity = replace(identity, nonce=secrets.token_hex(16), previous=identity.nonce)
+                _write(self.path, identity)
+            elif registered != identity.previous:
+                raise NonceOutdated(
+                    f"{self.path} is an outdated copy of drive {identity.drive_id}, which is "
+                    "registered from elsewhere"
+                )
+            self.identity = identity
+        return identity.nonce
+
 
 def _read(path: Path) -> Identity:
     try:
@@ -209,6 +238,7 @@ _FIELD_TYPES = {
     "incarnation": int,
     "revision": int,
     "version": int,
+    "previous": str,
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -18,11 +19,12 @@ from pathlib import Path
 
 from nodes.client import RemoteDrive, open_session
 from nodes.http_guard import GuardOptions, serve
-from nodes.identity import DriveIdentity, IdentityError, adopt
-from nodes.protocol import Drive
+from nodes.identity import DriveIdentity, IdentityError, NonceOutdated, adopt
+from nodes.protocol import Drive, DriveError
 from nodes.server import build_app as build_node_app
 from nodes.store import LocalDrive
-from s3gw import limits
+from nodes.tls import GATEWAY, GATEWAY_CALLS, NODE, NODE_SERVES, TlsCredentials, TlsError
+from s3gw import __version__, limits
 from s3gw.cluster.directory import Node
 from s3gw.cluster.founding import (
     Founder,
@@ -32,7 +34,13 @@ from s3gw.cluster.founding import (
     profile_name,
 )
 from s3gw.cluster.lease import ProcessLease
-from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
+from s3gw.cluster.membership import (
+    Membership,
+    NextNonce,
+    NodeIdTaken,
+    NonceUnavailable,
+    Registration,
+)
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
 from s3gw.gateway import Gateway, cancel, scheme_of, serve_beside
@@ -44,14 +52,18 @@ from s3gw.logs import configure
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
 from s3gw.supervisor import WorkerContext
+from s3gw.transport import keep_certificates, open_credentials
 
 log = logging.getLogger(__name__)
 
 THREADS_PER_PROCESS = 8
 NOTE_SECONDS = 60.0
-VERSION = "0.1.0"
+VERSION = __version__
+EXIT_REFUSED = 2
 FOUNDING_LOCK = "founding"
 FOUNDING_POLL_SECONDS = 0.25
+# Beyond the lease's time: etcd ends leases a little late.
+FORMER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,6 @@ class DriveAt:
 
     path: str
     drive_id: str
-    nonce: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Task:
     config: Config
     store_id: str
     drives: tuple[DriveAt, ...] = ()
+    host: str = ""
 
     @property
     def paths(self) -> list[Path]:
@@ -84,8 +96,15 @@ async def open_sqlite(config: Config, drive_paths: Sequence[Path], metadata: Pat
     )
 
 
-async def open_etcd(config: Config) -> EtcdKV:
-    return await EtcdKV.connect(config.etcd, quota_bytes=config.etcd_quota_bytes)
+async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -> EtcdKV:
+    """The engine on etcd, with the certificates of this process where its URLs are https. Raises
+    ConfigError."""
+    try:
+        return await EtcdKV.connect(
+            config.etcd, quota_bytes=config.etcd_quota_bytes, tls=credentials
+        )
+    except (ValueError, TlsError) as error:
+        raise ConfigError(str(error)) from error
 
 
 async def found_on_drives(
@@ -169,21 +188,28 @@ async def gateway_worker(context: WorkerContext) -> None:
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
-        kv = await open_etcd(task.config)
+        credentials = open_credentials(task.config, GATEWAY)
+        kv = await open_etcd(task.config, credentials)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, time.time_ns() // 1_000_000)
-        session = open_session()
+        session = open_session(credentials.client(GATEWAY_CALLS) if credentials else None)
         stack.push_async_callback(session.close)
+        scheme = "http" if credentials is None else "https"
 
         def make_drive(node_id: str, record: NodeRecord) -> Drive:
             return RemoteDrive(
-                session, f"http://{record.address}", node_id, identity.cluster_secret
+                session,
+                f"{scheme}://{record.address}",
+                node_id,
+                identity.cluster_secret,
+                plain_allowed=task.config.insecure_listen,
             )
 
         gateway = Gateway(task.config, kv, identity)
         membership = Membership(kv, gateway.directory, gateway.topology, make_drive)
         await found_on_nodes(kv, task.config)
-        await gateway.run(context, membership)
+        watching = [keep_certificates(credentials, kv.reconnect)] if credentials else []
+        await gateway.run(context, membership, watching)
 
 
 async def found_on_nodes(kv: KV, config: Config) -> None:
@@ -233,43 +259,97 @@ async def node_worker(context: WorkerContext) -> None:
     configure(task.config.log_level)
     config = task.config
     async with AsyncExitStack() as stack:
-        kv = await open_etcd(config)
+        credentials = open_credentials(config, NODE)
+        kv = await open_etcd(config, credentials)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, time.time_ns() // 1_000_000)
-        drives: dict[str, Drive] = {}
-        records: dict[str, NodeRecord] = {}
-        for place, drive in zip(task.drives, open_local_drives(task, context), strict=True):
-            stack.push_async_callback(drive.close)
-            drives[place.drive_id] = drive
-            stats = await drive.stats()
-            records[place.drive_id] = NodeRecord(
-                address=advertised(config),
-                zone=config.zone,
-                host=advertised(config),
-                capacity_bytes=stats.capacity_bytes,
-                free_bytes=stats.free_bytes,
-                nonce=place.nonce,
-                version=VERSION,
-                registered_ms=time.time_ns() // 1_000_000,
-            )
+        drives = await open_served_drives(task, context, stack)
+        records = {
+            place.drive_id: await node_record(task, drives[place.drive_id])
+            for place in task.drives
+            if place.drive_id in drives
+        }
         lease = ProcessLease(
             kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
         )
-        registration = Registration(kv, lease, records)
+        registration = Registration(kv, lease, records, nonces_of(task))
         app = build_node_app(drives, identity.cluster_secret, registration)
-        await lease.take()
         try:
+            await registration.wait_for_former(config.lease_seconds + FORMER_SECONDS)
+            await lease.take()
             await registration.register()
         except NodeIdTaken as error:
-            raise SystemExit(f"s3gw: {error}") from error
-        keeping = asyncio.create_task(registration.keep(config.heartbeat_seconds))
+            print(f"s3gw: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_REFUSED) from error
+        background = [asyncio.create_task(registration.keep(config.heartbeat_seconds))]
+        options = GuardOptions()
+        if credentials is not None:
+            options = GuardOptions(tls=credentials.server(NODE_SERVES))
+            watching = keep_certificates(credentials, kv.reconnect)
+            background.append(asyncio.create_task(watching))
         context.ready()
         try:
-            servers = serve(app, context.sockets, GuardOptions(), context.shutdown)
-            await serve_beside(servers, [keeping], context.shutdown)
+            servers = serve(app, context.sockets, options, context.shutdown)
+            await serve_beside(servers, background, context.shutdown)
         finally:
-            await cancel([keeping])
+            await cancel(background)
             await lease.release()
+
+
+async def open_served_drives(
+    task: Task, context: WorkerContext, stack: AsyncExitStack
+) -> dict[str, Drive]:
+    """The drives of a node that work, by id. One that does not is left out, and its node counts as
+    down; raises what the last one fails with when none works."""
+    drives: dict[str, Drive] = {}
+    for place in task.drives:
+        try:
+            adopt(place.path, context.fds[place.drive_id])
+            ratio = task.config.reserve_percent / 100
+            drive = await asyncio.to_thread(LocalDrive.open, place.path, reserve_ratio=ratio)
+            stack.push_async_callback(drive.close)
+            await drive.stats()
+        except (IdentityError, DriveError, OSError) as error:
+            log.warning("drive %s cannot be used: %s", place.path, error)
+            if not drives and place is task.drives[-1]:
+                raise
+            continue
+        drives[place.drive_id] = drive
+    return drives
+
+
+async def node_record(task: Task, drive: Drive) -> NodeRecord:
+    """What a drive of this node is registered with; its nonce is drawn when it registers."""
+    stats = await drive.stats()
+    return NodeRecord(
+        address=advertised(task.config),
+        zone=task.config.zone,
+        host=task.host,
+        capacity_bytes=stats.capacity_bytes,
+        free_bytes=stats.free_bytes,
+        nonce="",
+        version=VERSION,
+        registered_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def nonces_of(task: Task) -> NextNonce:
+    """The nonces that the drives of this node keep in their id files."""
+    paths = {place.drive_id: place.path for place in task.drives}
+
+    def draw(drive_id: str, registered: str | None) -> str:
+        drive = DriveIdentity.open(paths[drive_id], drive_id=drive_id)
+        return drive.next_nonce(registered)
+
+    async def next_nonce(node_id: str, registered: str | None) -> str:
+        try:
+            return await asyncio.to_thread(draw, node_id, registered)
+        except NonceOutdated as error:
+            raise NodeIdTaken(str(error)) from error
+        except IdentityError as error:
+            raise NonceUnavailable(str(error)) from error
+
+    return next_nonce
 
 
 def advertised(config: Config) -> str:

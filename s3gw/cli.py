@@ -1,4 +1,4 @@
-"""The command line: `s3gw up | gateway | node | config`."""
+"""The command line: `s3gw up | gateway | node | config | ca …`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from s3gw import launch
+from s3gw import ca, launch
 from s3gw.config import Config, ConfigError, load
 from s3gw.logs import configure
 
@@ -29,6 +29,10 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--region": ("region", "region that the store answers for (us-east-1)"),
     "--domains": ("domains", "domains for virtual-host-style addressing, comma separated"),
     "--processes": ("processes", "worker processes (one per core)"),
+    "--tls-dir": ("tls_dir", "directory with ca.pem, cert.pem and key.pem: mutual TLS"),
+    "--join": ("join", "https://HOST:PORT of `s3gw ca serve`, to get a certificate with --token"),
+    "--token": ("token", "what `s3gw ca token` printed; better given as S3GW_TOKEN"),
+    "--insecure-listen": ("insecure_listen", "allow plain HTTP between machines"),
     "--log-level": ("log_level", "debug, info, warning or error"),
 }
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -57,16 +61,31 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--region",
             "--domains",
             "--processes",
+            "--tls-dir",
+            "--insecure-listen",
             "--log-level",
         ),
     ),
     "node": (
         "run a storage node of a cluster",
-        ("--data", "--listen", "--advertise", "--zone", "--etcd", "--log-level"),
+        (
+            "--data",
+            "--drive",
+            "--listen",
+            "--advertise",
+            "--zone",
+            "--etcd",
+            "--tls-dir",
+            "--join",
+            "--token",
+            "--insecure-listen",
+            "--log-level",
+        ),
     ),
     "config": ("print the effective configuration", tuple(FLAGS)),
 }
 LISTS = frozenset({"--drive", "--etcd", "--domains"})
+SWITCHES = frozenset({"--insecure-listen"})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,8 +99,13 @@ def parser() -> argparse.ArgumentParser:
             key, explanation = FLAGS[flag]
             if flag in LISTS:
                 command.add_argument(flag, dest=key, help=explanation, action="append")
+            elif flag in SWITCHES:
+                command.add_argument(
+                    flag, dest=key, help=explanation, action="store_const", const=True
+                )
             else:
                 command.add_argument(flag, dest=key, help=explanation)
+    ca.add_parser(commands)
     return root
 
 
@@ -98,6 +122,8 @@ def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     arguments = parser().parse_args(argv)
+    if arguments.command == "ca":
+        return int(arguments.run(arguments))
     try:
         config = load(flags_given(arguments), file=arguments.config)
     except ConfigError as error:

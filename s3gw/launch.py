@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from nodes.http_guard import BindError, bind
+from nodes.tls import CERTIFICATE_FILE, GATEWAY, NODE, TlsCredentials
 from s3gw import app
 from s3gw.cluster.founding import found_store, layout_exists
 from s3gw.config import Config, ConfigError, host_and_port
@@ -31,10 +32,13 @@ from s3gw.drives import (
     release,
 )
 from s3gw.gateway import scheme_of
+from s3gw.join import JoinError, join
 from s3gw.kv.interface import EngineError
 from s3gw.kv.journal import JournalError
 from s3gw.kv.journal_folder import sync_directory
+from s3gw.node_drives import NodeDrives, open_node_drives
 from s3gw.supervisor import Supervisor
+from s3gw.transport import joined_directory, open_credentials, require_safe_listen
 
 CREDENTIALS_FILE = "credentials.json"
 EXIT_START = 2
@@ -88,6 +92,7 @@ def gateway(config: Config) -> int:
         raise ConfigError(
             "a gateway needs root credentials: set S3GW_ROOT_ACCESS_KEY and S3GW_ROOT_SECRET_KEY"
         )
+    _require_credentials(config, open_credentials(config, GATEWAY))
     sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
     supervisor = Supervisor(
         main=app.gateway_worker,
@@ -100,34 +105,41 @@ def gateway(config: Config) -> int:
 
 
 def node(config: Config) -> int:
-    """`s3gw node`: a storage node of a cluster, with one drive in its data directory."""
+    """`s3gw node`: a storage node of a cluster, with its drives (or one, in its data directory)."""
     _require_etcd(config)
-    app.advertised(config)
+    host, _ = host_and_port(app.advertised(config))
+    joined = joined_directory(config)
+    if config.join and not (joined / CERTIFICATE_FILE).exists():
+        join(config.join, config.token, [host], joined)
+    credentials = open_credentials(config, NODE)
+    require_safe_listen(config, credentials)
+    _require_credentials(config, credentials)
     sockets = [bind(*host_and_port(config.listen))]
-    config = msgspec.structs.replace(config, drive=config.drive or (config.data,))
-    found = open_drives(config, asyncio.run(_store_of_cluster(config)))
+    store_id = asyncio.run(_store_of_cluster(config, credentials))
+    found = open_node_drives(config, store_id)
     try:
+        for warning in found.warnings:
+            _say(f"warning: {warning}")
         drives = _places(found)
+        names = ", ".join(drive.drive_id for drive in drives)
         supervisor = Supervisor(
             main=app.node_worker,
-            payload=app.Task(config, found.store_id, drives),
+            payload=app.Task(config, store_id, drives, found.host),
             processes=1,
             sockets=sockets,
             fds=found.locks,
-            announce=lambda: _say(
-                f"node: {drives[0].drive_id} in {config.zone}, on {config.listen}"
-            ),
+            announce=lambda: _say(f"node: {names} in {config.zone}, on {config.listen}"),
         )
         return supervisor.run()
     finally:
-        release(found)
+        found.release()
 
 
 def run(role: Callable[[Config], int], config: Config) -> int:
     """Run a role; what cannot start says why in one line."""
     try:
         return role(config)
-    except (BindError, ConfigError, StartError, JournalError, EngineError) as error:
+    except (BindError, ConfigError, StartError, JoinError, JournalError, EngineError) as error:
         _say(f"s3gw: {error}")
         return EXIT_START
 
@@ -172,9 +184,9 @@ def _require_newest(found: DriveSet, incarnation: int, revision: int) -> None:
             )
 
 
-async def _store_of_cluster(config: Config) -> str:
+async def _store_of_cluster(config: Config, credentials: TlsCredentials | None) -> str:
     """The id of the cluster's store; waits a little for etcd. Raises EngineError."""
-    kv = await app.open_etcd(config)
+    kv = await app.open_etcd(config, credentials)
     started = time.monotonic()
     try:
         while True:
@@ -212,11 +224,13 @@ def _require_etcd(config: Config) -> None:
         raise ConfigError("name the etcd endpoints with --etcd URL[,URL…]")
 
 
-def _places(found: DriveSet) -> tuple[app.DriveAt, ...]:
-    return tuple(
-        app.DriveAt(str(drive.path), drive.identity.drive_id, drive.identity.nonce)
-        for drive in found.drives
-    )
+def _require_credentials(config: Config, credentials: TlsCredentials | None) -> None:
+    if credentials is None and any(url.startswith("https:") for url in config.etcd):
+        raise ConfigError("etcd at https needs certificates: name them with --tls-dir")
+
+
+def _places(found: DriveSet | NodeDrives) -> tuple[app.DriveAt, ...]:
+    return tuple(app.DriveAt(str(drive.path), drive.identity.drive_id) for drive in found.drives)
 
 
 def _processes(config: Config) -> int:

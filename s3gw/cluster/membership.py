@@ -2,7 +2,10 @@
 
 `Registration` is the node's side: a record `node/<id>` that dies with the lease. It is created
 only if absent, or taken over from a former process of the same drive, which the nonce in the
-drive's id file proves. `Membership` is everybody else's side: it keeps the directory of nodes, and
+drive's id file proves. A *copy* of the drive has the same nonce; two rules keep it out. Every start
+draws a new nonce, so a copy made before the last start has an outdated one. And a registration at
+another address is not taken over but waited for: if a live process renews it, it stays, and whoever
+waits is refused. `Membership` is everybody else's side: it keeps the directory of nodes, and
 the topology, in step with the engine. A watch is a hint: everything is also read again
 periodically, and whenever the watch says that it may have missed something.
 """
@@ -11,9 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, cast
+
+import msgspec
 
 from nodes.protocol import Drive
 from s3gw.cluster.directory import Directory, Node
@@ -45,6 +51,18 @@ class NodeIdTaken(Exception):
     """Another drive is registered under this id."""
 
 
+class NonceUnavailable(Exception):
+    """The drive's id file cannot be read or written."""
+
+
+class NextNonce(Protocol):
+    """Draws the nonce for a registration that replaces the one with nonce `registered` (None: there
+    is none). Raises NodeIdTaken when the drive cannot prove that it was its own,
+    NonceUnavailable."""
+
+    async def __call__(self, node_id: str, registered: str | None) -> str: ...
+
+
 class MakeDrive(Protocol):
     """Makes the drive behind a node's record."""
 
@@ -54,31 +72,72 @@ class MakeDrive(Protocol):
 class Registration:
     """A node's records under its process's lease; one for each of its drives."""
 
-    def __init__(self, kv: KV, lease: ProcessLease, records: dict[str, NodeRecord]) -> None:
+    def __init__(
+        self,
+        kv: KV,
+        lease: ProcessLease,
+        records: dict[str, NodeRecord],
+        next_nonce: NextNonce | None = None,
+    ) -> None:
+        """`next_nonce` None: the nonces of the records are used as they are."""
         self._kv = kv
         self._lease = lease
         self._records = records
+        self._next_nonce = next_nonce
         self._registered_under = 0
 
     def writes_allowed(self) -> bool:
         """Whether the lease still runs, counted from when its last renewal was sent."""
         return self._lease.held and self._registered_under == self._lease.id
 
-    async def register(self) -> None:
-        """Write the records. Raises NodeIdTaken, EngineError."""
+    async def wait_for_former(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Return when none of the nodes is registered at another address than ours: a process that
+        died there is gone when its lease has ended. To be called before the lease is taken, which
+        nobody renews meanwhile. Raises NodeIdTaken after `seconds`, EngineError."""
+        end = clock() + seconds
         for node_id, record in self._records.items():
-            await self._register(node_id, record)
-        self._registered_under = self._lease.id
+            while True:
+                (item,) = (await self._kv.get_many([keys.node(node_id)])).items
+                there = decode(NodeRecord, item.value).address if item is not None else ""
+                if there in ("", record.address):
+                    break
+                if clock() >= end:
+                    raise NodeIdTaken(f"node {node_id} lives at {there}: this is a copy of it")
+                await sleep(RETRY_SECONDS)
 
-    async def _register(self, node_id: str, record: NodeRecord) -> None:
+    async def register(self) -> None:
+        """Write the records. A drive whose id file has failed is left out, as long as another one
+        works. Raises NodeIdTaken, NonceUnavailable, EngineError."""
+        lease, failed = self._lease.id, 0
+        for node_id, record in self._records.items():
+            try:
+                await self._register(node_id, record, lease)
+            except NonceUnavailable as error:
+                failed += 1
+                log.warning("node %s is not registered: %s", node_id, error)
+                if failed == len(self._records):
+                    raise
+        self._registered_under = lease
+
+    async def _register(self, node_id: str, record: NodeRecord, lease: int) -> None:
         key = keys.node(node_id)
         while True:
             (item,) = (await self._kv.get_many([key])).items
-            if item is not None and decode(NodeRecord, item.value).nonce != record.nonce:
+            registered = decode(NodeRecord, item.value).nonce if item is not None else None
+            if self._next_nonce is not None:
+                nonce = await self._next_nonce(node_id, registered)
+                record = msgspec.structs.replace(record, nonce=nonce)
+            elif registered not in (None, record.nonce):
                 raise NodeIdTaken(f"another drive is registered as node {node_id}")
             guard = At(key, item.revision if item else 0)
             try:
-                await self._kv.commit([guard], [Put(key, encode(record), self._lease.id)])
+                await self._kv.commit([guard], [Put(key, encode(record), lease)])
             except Conflict:
                 continue
             return

@@ -29,6 +29,7 @@ from typing import Any
 
 from aetcd import rpc
 
+from nodes.tls import TlsCredentials
 from s3gw import limits
 from s3gw.kv import etcd_watch
 from s3gw.kv.checks import check_commit, check_scan, check_ttl
@@ -91,14 +92,23 @@ class EtcdKV:
         deadline_seconds: float = DEADLINE_SECONDS,
         quota_bytes: int = QUOTA_BYTES,
         receive_bytes_max: int = RECEIVE_BYTES_MAX,
+        tls: TlsCredentials | None = None,
     ) -> EtcdKV:
-        """An engine on the members at `urls` (`http://HOST:PORT`), each call of which ends within
-        `deadline_seconds`. Connections are made by the first call, so this does not fail when
-        etcd is away. Call it in the process and the loop that use the engine."""
+        """An engine on the members at `urls` (`http://HOST:PORT`, or https with the certificates
+        `tls`), each call of which ends within `deadline_seconds`. Connections are made by the
+        first call, so this does not fail when etcd is away. Call it in the process and the loop
+        that use the engine."""
         endpoints = Endpoints(
-            urls, deadline_seconds=deadline_seconds, receive_bytes_max=receive_bytes_max
+            urls,
+            deadline_seconds=deadline_seconds,
+            receive_bytes_max=receive_bytes_max,
+            tls=tls,
         )
         return cls(endpoints, quota_bytes=quota_bytes)
+
+    def reconnect(self) -> None:
+        """Use certificates that were replaced. Raises TlsError."""
+        self._endpoints.reconnect()
 
     # Reads
 

@@ -28,8 +28,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aetcd import rpc
-from grpc import StatusCode
+from grpc import StatusCode, ssl_channel_credentials
 
+from nodes.tls import TlsCredentials
 from s3gw.kv.interface import (
     CommitTooLarge,
     Compacted,
@@ -115,9 +116,9 @@ def meaning(code: StatusCode, details: str) -> Meaning:
 class Endpoint:
     """One member: its channel, and the calls this engine makes."""
 
-    def __init__(self, url: str, receive_bytes_max: int) -> None:
+    def __init__(self, url: str, receive_bytes_max: int, tls: TlsCredentials | None = None) -> None:
         self.url = url
-        self.channel = _channel(url, receive_bytes_max)
+        self.channel = _channel(url, receive_bytes_max, tls)
         kv, lease = rpc.KVStub(self.channel), rpc.LeaseStub(self.channel)
         maintenance = rpc.MaintenanceStub(self.channel)
         self.range, self.txn, self.compact = kv.Range, kv.Txn, kv.Compact
@@ -134,26 +135,43 @@ class Endpoint:
         self.defragment = maintenance.Defragment
 
 
-def _channel(url: str, receive_bytes_max: int) -> Any:
+def _channel(url: str, receive_bytes_max: int, tls: TlsCredentials | None) -> Any:
     """The one place where channels are made. Raises ValueError for a URL that is not
-    `http://HOST:PORT`."""
+    `http[s]://HOST:PORT`, or for https without certificates; TlsError."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise ValueError(f"not an etcd endpoint (http://HOST:PORT): {url}")
+    known = parts.scheme in ("http", "https")
+    if not known or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError(f"not an etcd endpoint (http[s]://HOST:PORT): {url}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", receive_bytes_max))
-    return rpc.insecure_channel(f"{host}:{parts.port or 2379}", options=options)
+    target = f"{host}:{parts.port or 2379}"
+    if parts.scheme == "http":
+        return rpc.insecure_channel(target, options=options)
+    if tls is None:
+        raise ValueError(f"{url} needs certificates")
+    ca, key, certificate = tls.pem()
+    return rpc.secure_channel(
+        target, ssl_channel_credentials(ca, key, certificate), options=options
+    )
 
 
 class Endpoints:
     """All members, the current one, and calls with deadline and failover."""
 
     def __init__(
-        self, urls: Sequence[str], *, deadline_seconds: float, receive_bytes_max: int
+        self,
+        urls: Sequence[str],
+        *,
+        deadline_seconds: float,
+        receive_bytes_max: int,
+        tls: TlsCredentials | None = None,
     ) -> None:
         if not urls:
             raise ValueError("no etcd endpoint")
-        self.all = [Endpoint(url, receive_bytes_max) for url in urls]
+        self._receive_bytes_max = receive_bytes_max
+        self._tls = tls
+        self.all = [Endpoint(url, receive_bytes_max, tls) for url in urls]
+        self._retired: list[Endpoint] = []
         self.deadline_seconds = deadline_seconds
         self.closed = False
         # Gateways start at different members, which spreads their load.
@@ -164,6 +182,15 @@ class Endpoints:
     @property
     def current(self) -> Endpoint:
         return self.all[self._current]
+
+    def reconnect(self) -> None:
+        """Use the certificates as they are now for what is called from now on: gRPC keeps those a
+        channel was made with. Calls and watches in flight end on the old channels, which stay
+        open until `close`, since replacing certificates is rare. Raises TlsError."""
+        if self._tls is not None and not self.closed:
+            fresh = [Endpoint(old.url, self._receive_bytes_max, self._tls) for old in self.all]
+            self._retired += self.all
+            self.all = fresh
 
     def leave(self, endpoint: Endpoint) -> None:
         """Go to the next endpoint, unless somebody else already left this one."""
@@ -236,5 +263,5 @@ class Endpoints:
     async def close(self) -> None:
         """Cancel what is in flight and close all channels."""
         self.closed = True
-        for endpoint in self.all:
+        for endpoint in (*self._retired, *self.all):
             await endpoint.channel.close()
