@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -27,6 +28,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from compose.certificates import Certificates
 
 PORT_MIN = 10_000
 PORT_MAX = 32_000
@@ -84,10 +87,10 @@ def wait_until(
         time.sleep(POLL_SECONDS)
 
 
-def answers(url: str) -> bool:
+def answers(url: str, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a GET of `url` is answered with 200."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with urllib.request.urlopen(url, timeout=2, context=tls) as reply:
             return int(reply.status) == 200
     except (urllib.error.URLError, OSError):
         return False
@@ -191,6 +194,13 @@ class Process:
         assert self._popen is not None
         self._popen.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP everything in the process's session: it answers nothing, its sockets stay."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
 
 def s3gw(*arguments: str) -> list[str]:
     """The command line of the store, run with the interpreter that runs us."""
@@ -253,23 +263,36 @@ class Up:
 class Etcd:
     """One etcd member with its data in `directory`; `start` after `stop` or `kill` resumes it."""
 
-    def __init__(self, directory: Path, *, sink: LineSink | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "local",
+        quota_bytes: int = ETCD_QUOTA_BYTES,
+        sink: LineSink | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
         client, peer = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{client}"
-        peer_url = f"http://127.0.0.1:{peer}"
+        self.name = name
+        scheme = "http" if certificates is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{client}"
+        self.peer_url = f"{scheme}://127.0.0.1:{peer}"
+        self._tls = None if certificates is None else certificates.context("client")
         binary = shutil.which("etcd")
         if binary is None:
             raise StartError("etcd is missing: apt-get install etcd-server")
+        self._command = [
+            *(binary, "--name", name, "--data-dir", str(directory)),
+            *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+            *("--listen-peer-urls", self.peer_url),
+            *("--initial-advertise-peer-urls", self.peer_url),
+            *("--quota-backend-bytes", str(quota_bytes)),
+            *("--logger", "zap", "--log-level", "warn"),
+            *([] if certificates is None else certificates.etcd_flags()),
+        ]
         self.process = Process(
-            "etcd",
-            [
-                *(binary, "--name", "local", "--data-dir", str(directory)),
-                *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-                *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
-                *("--initial-cluster", f"local={peer_url}"),
-                *("--quota-backend-bytes", str(ETCD_QUOTA_BYTES)),
-                *("--logger", "zap", "--log-level", "warn"),
-            ],
+            directory.name,
+            [*self._command, "--initial-cluster", f"{name}={self.peer_url}"],
             directory.with_name(directory.name + ".log"),
             # Idle threads of Go's scheduler spin for work: with one per core, on a machine that
             # the gateways and nodes share, a single read cost etcd a third more CPU.
@@ -277,10 +300,19 @@ class Etcd:
             sink=sink,
         )
 
+    def join(self, members: Sequence["Etcd"]) -> None:
+        """Make this one of `members`, all of which are new."""
+        peers = ",".join(f"{member.name}={member.peer_url}" for member in members)
+        self.process.argv = [*self._command, "--initial-cluster", peers]
+
     def start(self) -> "Etcd":
         self.process.start()
-        self.process.wait_ready(lambda: answers(self.url + "/health"))
+        self.wait()
         return self
+
+    def wait(self) -> None:
+        """Until the member answers, which takes a majority of all."""
+        self.process.wait_ready(lambda: answers(self.url + "/health", self._tls))
 
     def stop(self) -> int:
         return self.process.stop()
@@ -306,7 +338,11 @@ class Cluster:
     """etcd, `nodes` storage nodes spread over `zones` zones, and `gateways` gateways.
 
     `directory` gets etcd/, node-1/ … and the logs; a second Cluster over the same directory finds
-    its data again, on other ports.
+    its data again, on other ports (with one etcd member: several find each other by their ports).
+
+    `advertise` are addresses HOST:PORT at which gateways reach the nodes, and `node_etcd` the URLs
+    at which the nodes reach etcd, one for each node: those of proxies, for tests. `secure`: mutual
+    TLS between gateways, nodes and etcd, with an authority of its own in certificates/.
     """
 
     def __init__(
@@ -316,27 +352,51 @@ class Cluster:
         nodes: int = 6,
         zones: int = 3,
         gateways: int = 2,
+        etcd_members: int = 1,
+        etcd_quota_bytes: int = ETCD_QUOTA_BYTES,
+        advertise: Sequence[str] = (),
+        node_etcd: Sequence[str] = (),
         credentials: Credentials | None = None,
         environment: Mapping[str, str] | None = None,
         sink: LineSink | None = None,
+        secure: bool = False,
     ) -> None:
         self.directory = directory
         self.credentials = credentials or Credentials.generate()
+        self._advertise, self._node_etcd = advertise, node_etcd
         self._environment = {**_root_environment(self.credentials), **(environment or {})}
         self._sink = sink
         directory.mkdir(parents=True, exist_ok=True)
-        self.etcd = Etcd(directory / "etcd", sink=sink)
+        self.certificates = Certificates(directory / "certificates") if secure else None
+        names = ["etcd", *(f"etcd-{number}" for number in range(2, etcd_members + 1))]
+        self.members = [
+            Etcd(
+                directory / name,
+                name=name,
+                quota_bytes=etcd_quota_bytes,
+                sink=sink,
+                certificates=self.certificates,
+            )
+            for name in names
+        ]
+        for member in self.members:
+            member.join(self.members)
+        self.etcd = self.members[0]
+        self.etcd_urls = ",".join(member.url for member in self.members)
         self.nodes = [self._node(number, zones) for number in range(1, nodes + 1)]
         self.gateways = [self._gateway(number) for number in range(1, gateways + 1)]
 
     def _node(self, number: int, zones: int) -> Node:
         tag, port, zone = f"node-{number}", free_port(), f"zone-{(number - 1) % zones + 1}"
         directory = self.directory / tag
+        advertise = self._advertise[number - 1 : number]
+        etcd = self._node_etcd[number - 1] if self._node_etcd else self.etcd_urls
         process = Process(
             tag,
             s3gw(
                 *("node", "--data", str(directory), "--listen", f"127.0.0.1:{port}"),
-                *("--zone", zone, "--etcd", self.etcd.url),
+                *("--zone", zone, "--etcd", etcd, *self._tls_flags("node")),
+                *(flag for address in advertise for flag in ("--advertise", address)),
             ),
             self.directory / f"{tag}.log",
             self._environment,
@@ -350,7 +410,8 @@ class Cluster:
             tag,
             s3gw(
                 *("gateway", "--s3", f"127.0.0.1:{s3_port}"),
-                *("--admin", f"127.0.0.1:{admin_port}", "--etcd", self.etcd.url),
+                *("--admin", f"127.0.0.1:{admin_port}", "--etcd", self.etcd_urls),
+                *self._tls_flags("gateway"),
             ),
             self.directory / f"{tag}.log",
             self._environment,
@@ -358,10 +419,16 @@ class Cluster:
         )
         return Gateway(process, f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{admin_port}")
 
+    def _tls_flags(self, role: str) -> list[str]:
+        return [] if self.certificates is None else ["--tls-dir", str(self.certificates.of(role))]
+
     def start(self) -> "Cluster":
         """Start everything; a failure stops what had started before it is raised."""
         try:
-            self.etcd.start()
+            for member in self.members:
+                member.process.start()
+            for member in self.members:
+                member.wait()
             for node in self.nodes:
                 node.process.start()
             for node in self.nodes:
@@ -385,7 +452,7 @@ class Cluster:
         """Gateways first, then nodes, then etcd: each layer ends while what it needs lives."""
         gateways = [gateway.process for gateway in self.gateways]
         nodes = [node.process for node in self.nodes]
-        for layer in (gateways, nodes, [self.etcd.process]):
+        for layer in (gateways, nodes, [member.process for member in self.members]):
             started = [process for process in layer if process.running()]
             for process in started:
                 process.terminate()
@@ -403,7 +470,8 @@ class Cluster:
     @property
     def processes(self) -> list[Process]:
         nodes = [node.process for node in self.nodes]
-        return [self.etcd.process, *nodes, *(gateway.process for gateway in self.gateways)]
+        members = [member.process for member in self.members]
+        return [*members, *nodes, *(gateway.process for gateway in self.gateways)]
 
 
 Store = Up | Cluster
