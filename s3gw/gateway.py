@@ -118,6 +118,7 @@ class Gateway:
             executor=self.executor,
             garbage_after_ms=int(self.config.garbage_after_seconds * 1000),
             layout_epoch=membership.layout_epoch,
+            refresh_layout=membership.refresh,
             lease=self.lease.current,
         )
         self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)

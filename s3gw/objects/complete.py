@@ -328,13 +328,14 @@ async def _publish(
     done: Completed,
 ) -> None:
     now_ms = storage.clock_ms()
+    placed = publish.Placed(blob.written)
 
     def build(tx: Transaction, now: Target) -> ObjectRecord:
         sequence = publish.sequence_of(storage, now)
         holder = keys.object_holder(now.bucket_name, now.key, sequence)
         manifest_holder = keys.manifest_blob_holder(upload.upload_id)
         tx.expect(upload.record_key, upload.upload_revision)
-        ref = publish.add_new_blob(storage, tx, now.bucket_name, blob.written, manifest_holder)
+        ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, manifest_holder)
         data = msgspec.structs.replace(manifest, blob=ref)
         references.hold(storage, tx, now.bucket_name, data, holder)
         storage.store.delete_listed(tx, upload.record_key)
@@ -365,4 +366,4 @@ async def _publish(
                 "The upload was taken over by another request.", headers={"Retry-After": "1"}
             )
 
-    await publish.publish(storage, target, completion.check, build, written=blob.written, lost=lost)
+    await publish.publish(storage, target, completion.check, build, placed=placed, lost=lost)

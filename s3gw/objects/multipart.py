@@ -175,11 +175,13 @@ async def _publish_part(
 ) -> PartRecord:
     holder = keys.part_holder(upload.upload_id, number)
     part_key = keys.part(upload.upload_id, number)
+    placed = publish.Placed(ingested.written)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         require_open(upload)
+        await placed.settle(storage)
         tx = _guarded(upload)
         tx.expect(part_key, upload.part.revision)
-        ref = publish.add_new_blob(storage, tx, upload.bucket_name, ingested.written, holder)
+        ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder)
         part = PartRecord(number, ingested.size, ingested.md5, modified_ms, ref, ingested.checksums)
         tx.put(part_key, part)
         tx.witness = part_key
@@ -189,8 +191,8 @@ async def _publish_part(
             references.drop(storage, tx, upload.bucket_name, old.blob, holder)
         try:
             await storage.store.apply(tx)
-        except Conflict:
-            await publish.refresh_group(storage, ingested.written)
+        except Conflict as conflict:
+            await placed.refresh(storage, conflict)
             upload = await find_upload(
                 storage, upload.bucket_name, upload.key, upload.upload_id, number
             )

@@ -3,6 +3,10 @@
 The commit is guarded by everything the decision rests on: the bucket's record, the key's record
 and, for a new blob, its placement. When it loses, all of these are read again and the decision
 is made again, preconditions included.
+
+A blob that lies exactly on the present slots of its group is published by the group's record. Any
+other names its nodes, and counts on them: should the layout have given one up since the blob was
+written, that node's shard is rebuilt elsewhere first (`Placed`).
 """
 
 from __future__ import annotations
@@ -11,13 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3gw import errors, limits
-from s3gw.cluster.writer import Written
-from s3gw.kv.interface import Conflict
+from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.writer import NotWritten, Written
+from s3gw.kv.interface import At, Conflict, Empty
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, BucketRecord, ObjectRecord, Usage
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import references
 from s3gw.objects.storage import Storage
+
+SETTLE_ATTEMPTS_MAX = 4
 
 Check = Callable[[ObjectRecord | None], None]
 """A precondition on the key's visible version; raises PreconditionFailed and the like."""
@@ -76,6 +83,12 @@ def replace(storage: Storage, tx: Transaction, target: Target, record: ObjectRec
     tx.witness = object_key
     usage = Usage(objects=1, bytes=record.size)
     old = target.current.record
+    if old is None:
+        # The key may have been created and deleted since it was read as absent: then this
+        # sequence may be taken by what is a noncurrent version by now.
+        newest = keys.versions_of(target.bucket_name, target.key)
+        before = keys.version(target.bucket_name, target.key, sequence_of(storage, target) - 1)
+        tx.guards.append(Empty(newest, before))
     if old is not None:
         usage += Usage(objects=-1, bytes=-old.size)
         holder = keys.object_holder(target.bucket_name, target.key, old.sequence)
@@ -94,23 +107,59 @@ def settle_placement(storage: Storage, written: Written) -> BlobRef:
     return BlobRef(ref.profile, ref.blob, ref.size, ref.crc64, written.nodes, str(written.scheme))
 
 
+class Placed:
+    """A durable blob on its way to its first publication. `written` is where it lies now; another
+    blob of the same bytes may take its place."""
+
+    def __init__(self, written: Written) -> None:
+        self.written = written
+
+    async def settle(self, storage: Storage) -> None:
+        """Before each commit: make sure that every node that the reference is to name counts.
+        Nothing may be awaited between this and reading what the commit is guarded by.
+
+        Raises SlowDown when the shards cannot be had elsewhere.
+        """
+        for _ in range(SETTLE_ATTEMPTS_MAX):
+            ref = settle_placement(storage, self.written)
+            counting = tuple(node if _counts(storage, node) else "" for node in ref.nodes)
+            if counting == ref.nodes:
+                return
+            missing = tuple(index for index, node in enumerate(counting) if not node)
+            held = self.written
+            try:
+                footer_map = await storage.blobs.footer_map(ref)
+                self.written = await storage.blobs.complete(
+                    Written(ref, held.group, counting, held.scheme, missing), footer_map
+                )
+            except (BlobUnreadable, NotWritten) as error:
+                raise errors.SlowDown(str(error), headers={"Retry-After": "1"}) from error
+        raise errors.SlowDown("The layout changes all the time.", headers={"Retry-After": "1"})
+
+    async def refresh(self, storage: Storage, conflict: Conflict) -> None:
+        """After a lost commit: read the blob's placement group again, and, unless that cannot be
+        why it was lost, the layout."""
+        topology = storage.blobs.topology
+        await topology.reread(topology.group_of(self.written.ref.profile, self.written.ref.blob))
+        if not isinstance(conflict.guard, At):
+            await storage.refresh_layout()
+
+
+def _counts(storage: Storage, node_id: str) -> bool:
+    node = storage.blobs.directory.get(node_id)
+    return not node_id or (node is not None and node.counts)
+
+
 def add_new_blob(
-    storage: Storage, tx: Transaction, bucket: str, written: Written, holder: bytes
+    storage: Storage, tx: Transaction, bucket: str, placed: Placed, holder: bytes
 ) -> BlobRef:
-    """Refer to a blob for the first time; queue it if it is not as its profile wants it."""
-    ref = settle_placement(storage, written)
+    """Refer to a settled blob for the first time; queue it if it is not as its profile wants it."""
+    ref = settle_placement(storage, placed.written)
     references.add(storage, tx, bucket, ref, holder)
     references.guard_placement(storage, tx, ref)
     if ref.nodes:
-        references.queue_repair(storage, tx, ref, reduced=bool(written.missing))
+        references.queue_repair(storage, tx, ref, reduced=bool(placed.written.missing))
     return ref
-
-
-async def refresh_group(storage: Storage, written: Written) -> None:
-    """After a lost commit: read the blob's placement group again."""
-    await storage.blobs.topology.reread(
-        storage.blobs.topology.group_of(written.ref.profile, written.ref.blob)
-    )
 
 
 async def publish(
@@ -119,7 +168,7 @@ async def publish(
     check: Check,
     build: Callable[[Transaction, Target], ObjectRecord],
     *,
-    written: Written | None = None,
+    placed: Placed | None = None,
     lost: Callable[[Conflict], None] = lambda conflict: None,
 ) -> ObjectRecord:
     """Make what `build` returns the visible version of the key, if `check` allows it.
@@ -130,6 +179,8 @@ async def publish(
     """
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         check(target.visible)
+        if placed is not None:
+            await placed.settle(storage)
         tx = guarded(target)
         record = build(tx, target)
         replace(storage, tx, target, record)
@@ -137,8 +188,8 @@ async def publish(
             await storage.store.apply(tx)
         except Conflict as conflict:
             lost(conflict)
-            if written is not None:
-                await refresh_group(storage, written)
+            if placed is not None:
+                await placed.refresh(storage, conflict)
             target = await read_target(storage, target.bucket_name, target.key)
         else:
             return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -17,11 +17,16 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+async def no_refresh() -> None:
+    """For a process whose layout cannot change."""
+
+
 @dataclass(slots=True)
 class Storage:
-    """The stores and settings of one process. `lease` is the process's own lease; `readings`
-    counts its announced reads by their keys, `completing` has its attempts to complete an upload
-    that are under way."""
+    """The stores and settings of one process. `lease` is the process's own lease; `refresh_layout`
+    reads the layout again (`layout_epoch` and the nodes' states) and may raise EngineError;
+    `readings` counts its announced reads by their keys, `completing` has its attempts to complete
+    an upload that are under way."""
 
     store: Store
     blobs: BlobStore
@@ -29,6 +34,7 @@ class Storage:
     garbage_after_ms: int
     layout_epoch: Callable[[], int]
     lease: Callable[[], int]
+    refresh_layout: Callable[[], Awaitable[None]] = no_refresh
     clock_ms: Callable[[], int] = wall_clock_ms
     monotonic: Callable[[], float] = time.monotonic
     readings: Counter[bytes] = field(default_factory=Counter)

@@ -77,11 +77,12 @@ async def store_version(
         most=most,
     )
     refuse_if_old(storage, started)
+    placed = publish.Placed(ingested.written)
 
     def build(tx: Transaction, now: Target) -> ObjectRecord:
         sequence = publish.sequence_of(storage, now)
         holder = keys.object_holder(now.bucket_name, now.key, sequence)
-        ref = publish.add_new_blob(storage, tx, now.bucket_name, ingested.written, holder)
+        ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, holder)
         return ObjectRecord(
             sequence=sequence,
             modified_ms=modified_ms,
@@ -95,7 +96,7 @@ async def store_version(
             null_sequence=sequence,
         )
 
-    return await publish.publish(storage, target, check, build, written=ingested.written)
+    return await publish.publish(storage, target, check, build, placed=placed)
 
 
 def refuse_if_old(storage: Storage, started: float) -> None:

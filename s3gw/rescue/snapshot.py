@@ -179,11 +179,13 @@ async def _publish(
     storage: Storage, claim: Lock | None, info: SnapshotInfo, ingested: Ingested
 ) -> None:
     key = keys.snapshot(info.revision)
+    placed = publish.Placed(ingested.written)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        await placed.settle(storage)
         tx = _transaction(claim)
         tx.expect(key, 0)
         holder = keys.snapshot_holder(info.revision)
-        ref = publish.add_new_blob(storage, tx, "", ingested.written, holder)
+        ref = publish.add_new_blob(storage, tx, "", placed, holder)
         incarnation = storage.store.identity.incarnation
         record = SnapshotRecord(
             info.revision, info.created_ms, incarnation, info.size, info.items, ref
@@ -195,7 +197,7 @@ async def _publish(
         except Conflict as conflict:
             if _is_final(conflict, claim, key):
                 raise
-            await publish.refresh_group(storage, ingested.written)
+            await placed.refresh(storage, conflict)
         else:
             return
     raise Conflict(None)
