@@ -26,13 +26,15 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`zone` is the failure domain, `weight` the capacity in units that are the same for all nodes
-    (bytes); a node of weight 0 gets nothing."""
+    """One drive. `zone` is the failure domain, `weight` the capacity in units that are the same for
+    all nodes (bytes); a node of weight 0 gets nothing. Nodes of one zone with the same `host` fail
+    together as the drives of a machine do; "" is a host of its own."""
 
     id: str
     zone: str
     weight: int
     state: NodeState = NodeState.ACTIVE
+    host: str = ""
 
     def __post_init__(self) -> None:
         if not self.id or self.weight < 0:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from erasure.scheme import Scheme
 from placement.cluster_map import Node
-from placement.layout import compute
+from placement.domains import NODE, place
 from s3gw.kv.interface import KV, At, Conflict, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
@@ -29,6 +29,7 @@ from s3gw.metadata.records import (
 
 COMPANION_SUFFIX = ".small"
 FIRST_EPOCH = 1
+FAILURE_DOMAIN = NODE
 GROUPS_PER_COMMIT = 100
 
 
@@ -100,7 +101,9 @@ async def found_layout(
         (companion, scheme.companion(), ""),
     )
     for profile, its_scheme, its_companion in profiles:
-        record = ProfileRecord(str(its_scheme), stripe_bytes, pg_count, "node", its_companion)
+        record = ProfileRecord(
+            str(its_scheme), stripe_bytes, pg_count, FAILURE_DOMAIN, its_companion
+        )
         try:
             await kv.commit(
                 [At(keys.layout(FIRST_EPOCH), 0)], [Put(keys.profile(profile), encode(record))]
@@ -123,11 +126,12 @@ async def found_layout(
 async def _found_groups(
     kv: KV, profile: str, scheme: Scheme, founders: Sequence[Founder], pg_count: int
 ) -> None:
-    assignment = compute(
-        [Node(f.node, f.zone, f.weight) for f in founders],
+    assignment = place(
+        [Node(f.node, f.zone, f.weight, host=f.host) for f in founders],
         pg_count=pg_count,
         width=scheme.width,
         zone_limit=scheme.tolerance,
+        failure_domain=FAILURE_DOMAIN,
     )
     layout = keys.layout(FIRST_EPOCH)
     for first in range(0, pg_count, GROUPS_PER_COMMIT):

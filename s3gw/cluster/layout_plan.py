@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from placement.cluster_map import Node, NodeState
-from placement.layout import compute
+from placement.domains import place
 from placement.moves import Assignment
 from s3gw import limits
 from s3gw.cluster.epochs import (
@@ -160,15 +160,16 @@ async def assignments(reading: Reading, nodes: Sequence[LayoutNode]) -> dict[str
 
 def _assign(profile: Profile, nodes: Sequence[LayoutNode], previous: Assignment) -> Assignment:
     """The targets of one profile."""
-    return compute(
+    return place(
         [
-            Node(node.node, node.zone, node.weight, NodeState(node.state))
+            Node(node.node, node.zone, node.weight, NodeState(node.state), node.host)
             for node in nodes
             if node.state != OUT
         ],
         pg_count=profile.pg_count,
         width=profile.scheme.width,
         zone_limit=profile.scheme.tolerance,
+        failure_domain=profile.failure_domain,
         previous=previous,
     )
 
