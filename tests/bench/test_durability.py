@@ -1,13 +1,16 @@
 """The simulation of data loss against a closed formula, and against what must hold of any."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from bench.durability import (
+    CYCLES,
     FAILURES_PER_YEAR,
     HOURS_PER_YEAR,
     REPAIR_HOURS,
+    SEED,
     Cluster,
     Estimate,
     estimate,
@@ -52,3 +55,12 @@ def test_the_same_seed_gives_the_same_figure() -> None:
 def test_an_estimate_says_how_sure_it_is() -> None:
     assert shown(Estimate(1.2e-9, 4.8e-11)) == "1.2e-09 ± 4 %"
     assert shown(Estimate(0.0, 0.0)) == "none seen"
+
+
+def test_the_documented_table_is_what_a_run_gives() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "durability.md").read_text()
+    table = text.split("<!-- durability:begin -->")[1].split("<!-- durability:end -->")[0]
+    documented = [cell.strip() for cell in table.strip().splitlines()[2].strip("|").split("|")]
+    cluster = Cluster(Scheme.parse("4+2"), 10)
+    found = [estimate(cluster, hours, cycles=CYCLES, seed=SEED) for hours in REPAIR_HOURS]
+    assert documented == ["4+2", "10", *map(shown, found)]
