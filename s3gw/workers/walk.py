@@ -55,7 +55,11 @@ def all_groups(storage: Storage) -> Iterator[Group]:
     topology = storage.blobs.topology
     for profile in sorted(topology.profiles(), key=lambda profile: profile.name):
         for number in range(profile.pg_count):
-            yield topology.group(profile, number)
+            try:
+                group = topology.group(profile, number)
+            except KeyError:
+                break  # the profile is being made, and not in use yet
+            yield group
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from nodes.protocol import Buffer
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.founding import Founder, found_layout, found_store, profile_name
+from s3gw.cluster.membership import Membership
 from s3gw.cluster.reader import Damage
 from s3gw.cluster.topology import Profile, Topology
 from s3gw.kv.interface import KV
@@ -179,3 +180,19 @@ class Process:
 
     def profile(self, name: str = PROFILE) -> Profile:
         return self.topology.profile(name)
+
+    async def take_lease(self, ttl_seconds: int = 10**6) -> int:
+        """Give this process a lease of its own, as the locks of workers need."""
+        lease = await self.kv.grant_lease(ttl_seconds)
+        self.storage.lease = lambda: lease
+        return lease
+
+    async def follow(self) -> None:
+        """See layout and placement groups as they are now, and drives that were added."""
+        for name, drive in self.cluster.drives.items():
+            if self.directory.get(name) is None:
+                self.directory.add(Node(name, self.cluster.zone_of[name], drive))
+        membership = Membership(self.kv, self.directory, self.topology, None)
+        await membership.load()
+        self.storage.layout_epoch = membership.layout_epoch
+        self.storage.refresh_layout = membership.refresh
