@@ -6,16 +6,21 @@ Knows no engine and no kind of drive: those are handed in by the composition roo
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from erasure.scheme import Scheme
 from nodes.http_guard import GuardOptions, serve
-from s3gw.admin.app import AdminPort
+from s3gw import __version__, pki
+from s3gw.admin import models
 from s3gw.admin.app import build_app as build_admin_app
+from s3gw.admin.port import AdminPort
+from s3gw.admin.survey import Signals, Surveyor
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory
 from s3gw.cluster.founding import profile_name
@@ -30,7 +35,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import BlobRef, StoreRecord
 from s3gw.metadata.store import Store
-from s3gw.metrics import Metrics
+from s3gw.metrics import Metrics, Samples, SharedMetrics
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
 from s3gw.rescue.snapshot import SnapshotWorker
@@ -38,13 +43,14 @@ from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.resolve import Domains
 from s3gw.supervisor import WorkerContext
-from s3gw.workers import on_demand
+from s3gw.workers import on_demand, progress
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
 from s3gw.workers.completed import CompletedExpiry
 from s3gw.workers.contract import Worker
 from s3gw.workers.damage import DamageQueue
 from s3gw.workers.garbage import GarbageCollector
 from s3gw.workers.merge import MergeAndRepair
+from s3gw.workers.rebalance import Rebalancer
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.runner import Runner
 from s3gw.workers.stale_uploads import StaleUploads
@@ -100,6 +106,8 @@ class Gateway:
         self.tunables = LiveTunables(kv)
         self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
         self._damage: DamageQueue | None = None
+        self._merge: MergeAndRepair | None = None
+        self.metrics.collect(self._figures)
 
     def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
         """A reader met a missing or damaged shard."""
@@ -131,12 +139,14 @@ class Gateway:
         tunables = self.tunables
         rebuild = Throttle(lambda: tunables.current.rebuild_bytes_per_second)
         scrub = Throttle(lambda: tunables.current.scrub_bytes_per_second)
+        self._merge = MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds)
         workers: list[Worker] = [
             self._damage,
             SpaceWatch(self.kv, self.space),
             GarbageCollector(storage, interval_seconds=interval),
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
-            MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds),
+            self._merge,
+            Rebalancer(storage, tunables, merge=self._merge, throttle=rebuild),
             ShardVerifier(
                 storage,
                 throttle=scrub,
@@ -175,15 +185,63 @@ class Gateway:
             )
         )
 
-    def admin_port(self, storage: Storage) -> AdminPort:
+    def _figures(self) -> Samples:
+        """Figures of this process that are kept where they arise."""
+        now = self.directory.clock()
+        figures: dict[tuple[str, tuple[str, ...]], float] = {
+            ("s3gw_hedged_reads_total", ()): self.blobs.hedges,
+            ("s3gw_merge_alarms", ()): len(self._merge.alarms) if self._merge else 0,
+        }
+        for node in self.directory.all():
+            figures["s3gw_node_failures_total", (node.id,)] = node.failures_total
+            figures["s3gw_node_suspect", (node.id,)] = int(node.suspect(now))
+        return figures
+
+    async def _certificate_days_left(self) -> float | None:
+        """Days until the certificate of this gateway ends; None when it has none."""
+        if not self.config.tls_dir:
+            return None
+        try:
+            info = await asyncio.to_thread(pki.inspect, Path(self.config.tls_dir))
+        except pki.PkiError:
+            return 0.0  # as urgent as one that has ended; the log has the reason
+        return (info.not_after - time.time()) / 86_400
+
+    async def _rebalance(self) -> models.Rebalance:
+        """How far the moves of placement groups have come, in all processes."""
+        found = progress.total(await progress.read_progress(self.kv))
+        return models.Rebalance(
+            found.epoch,
+            found.groups_left,
+            found.groups_done,
+            found.bytes_left,
+            found.bytes_moved,
+            found.bytes_rebuilt,
+            found.bytes_read,
+            round(found.bytes_per_second, 1),
+            found.eta_seconds,
+        )
+
+    def admin_port(self, storage: Storage, shared: SharedMetrics) -> AdminPort:
         merge = partial(
             on_demand.merge_all, storage, orphan_after_seconds=self.config.orphan_after_seconds
         )
+        needed = scheme_of(self.config).tolerance + 1
+        signals = Signals(
+            merge_alarms=lambda: int(shared.gauge("s3gw_merge_alarms")),
+            certificate_days_left=self._certificate_days_left,
+            rebalance=self._rebalance,
+        )
         return AdminPort(
+            storage=storage,
+            surveyor=Surveyor(storage, needed, signals),
+            tunables=self.tunables,
             ready=self.not_ready,
-            metrics=self.metrics,
+            metrics=shared,
             root=self.root,
             region=self.config.region,
+            version=__version__,
+            nodes_needed=needed,
             runs={
                 "garbage": partial(on_demand.collect_garbage, storage),
                 "verify": partial(on_demand.verify_all, storage),
@@ -201,6 +259,7 @@ class Gateway:
         """Serve both ports until shutdown, with `tasks` in the background."""
         storage = await self.start(membership)
         s3, admin = context.sockets
+        shared = SharedMetrics(self.metrics, context.index, context.fds)
         guard = GuardOptions(
             head_seconds=self.config.head_seconds,
             body_idle_seconds=self.config.idle_seconds,
@@ -210,11 +269,12 @@ class Gateway:
             asyncio.create_task(self.lease.keep()),
             asyncio.create_task(membership.follow()),
             asyncio.create_task(self.tunables.follow()),
+            asyncio.create_task(shared.keep_publishing()),
             *(asyncio.create_task(task) for task in tasks),
         ]
         runner = Runner(storage.store, self.lease.current, self.workers(storage))
         runner.start()
-        admin_app = build_admin_app(self.admin_port(storage))
+        admin_app = build_admin_app(self.admin_port(storage, shared))
         servers = asyncio.gather(
             serve(self.s3_app(storage), [s3], replace(guard, refusal=refusal), context.shutdown),
             serve(admin_app, [admin], guard, context.shutdown),

@@ -36,6 +36,7 @@ from s3gw.join import JoinError, join
 from s3gw.kv.interface import EngineError
 from s3gw.kv.journal import JournalError
 from s3gw.kv.journal_folder import sync_directory
+from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
 from s3gw.supervisor import Supervisor
 from s3gw.transport import joined_directory, open_credentials, require_safe_listen
@@ -77,7 +78,7 @@ def up(config: Config) -> int:
             payload=task,
             processes=_processes(config),
             sockets=sockets,
-            fds=found.locks,
+            fds={**found.locks, **boards_of(_processes(config))},
             announce=lambda: _announce_up(config, shows_secret),
         )
         return supervisor.run()
@@ -99,6 +100,7 @@ def gateway(config: Config) -> int:
         payload=app.Task(config, ""),
         processes=_processes(config),
         sockets=sockets,
+        fds=boards_of(_processes(config)),
         announce=lambda: _say(f"gateway: S3 on http://{config.s3}, admin on http://{config.admin}"),
     )
     return supervisor.run()

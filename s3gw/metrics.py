@@ -58,6 +58,9 @@ FAMILIES: dict[str, Family] = {
     "s3gw_node_suspect": Family(
         GAUGE, ("node",), "processes of this gateway that avoid the node (breaker open)"
     ),
+    "s3gw_merge_alarms": Family(
+        GAUGE, (), "groups where nothing is removed because too many blobs have no reference"
+    ),
     "s3gw_tasks": Family(GAUGE, (), "tasks of the event loops"),
     "s3gw_processes": Family(GAUGE, (), "processes of this gateway whose figures are in the sums"),
     "s3gw_health_score": Family(GAUGE, (), "0 to 100, as in GET /health"),
@@ -68,6 +71,18 @@ FAMILIES: dict[str, Family] = {
     "s3gw_layout_epoch": Family(GAUGE, (), "epoch of the layout"),
     "s3gw_engine_used_bytes": Family(GAUGE, (), "size of the metadata engine"),
     "s3gw_engine_quota_bytes": Family(GAUGE, (), "its quota; 0 when only the disk limits it"),
+    "s3gw_ledger_blobs": Family(
+        GAUGE, ("redundancy",), "blobs at full, reduced, critical and lost redundancy"
+    ),
+    "s3gw_ledger_bytes": Family(GAUGE, ("redundancy",), "their bytes, before coding"),
+    "s3gw_rebalance_groups_left": Family(GAUGE, (), "groups that are not where the layout wants"),
+    "s3gw_rebalance_bytes_left": Family(GAUGE, (), "bytes to be copied for them (estimated)"),
+    "s3gw_rebalance_bytes_per_second": Family(GAUGE, (), "rate of the copying"),
+    "s3gw_scrub_groups_done": Family(GAUGE, (), "groups verified in the present round"),
+    "s3gw_scrub_finished_timestamp_seconds": Family(GAUGE, (), "end of the last round; 0: never"),
+    "s3gw_scrub_damaged": Family(GAUGE, (), "damaged or missing shards in both rounds"),
+    "s3gw_groups_moving": Family(GAUGE, (), "placement groups whose shards are being moved"),
+    "s3gw_groups_degraded": Family(GAUGE, (), "placement groups that are not at full redundancy"),
     "s3gw_repairs_waiting": Family(GAUGE, (), "blobs in the repair queue"),
     "s3gw_repair_oldest_seconds": Family(GAUGE, (), "age of the oldest of them"),
 }
@@ -248,14 +263,23 @@ class SharedMetrics:
             self.publish()
             await asyncio.sleep(PUBLISH_SECONDS)
 
-    def render(self, facts: Samples | None = None) -> str:
-        """The text that Prometheus scrapes: the sums, and `facts`, which are of the whole store
-        and the same in every process."""
+    def gauge(self, name: str) -> float:
+        """The sum of a gauge over all processes."""
+        return sum(self.total().gauges.get(name, {}).values())
+
+    def total(self) -> Snapshot:
+        """The figures of all processes: of this one now, of the others as last published."""
         total = self._metrics.snapshot()
         for board in self._others:
             theirs = board.read()
             if theirs is not None:
                 total.add(theirs)
+        return total
+
+    def render(self, facts: Samples | None = None) -> str:
+        """The text that Prometheus scrapes: the sums, and `facts`, which are of the whole store
+        and the same in every process."""
+        total = self.total()
         for (name, labels), value in (facts or {}).items():
             total.gauges.setdefault(name, {})[labels] = value
         return render(total)

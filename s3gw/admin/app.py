@@ -1,91 +1,224 @@
-"""The admin port: health, metrics, and background work on demand.
+"""The admin port: health, metrics and the admin API, on a port of its own.
 
-`/health/live` answers as long as the process serves; `/health/ready` says whether requests can be
-served now: the metadata engine answers and enough nodes are usable. `POST /admin/run/<worker>`
-runs a worker to its end and answers its report; it wants a Signature Version 4 of root, as the S3
-port does (`curl --aws-sigv4`).
+The routes are a table (s3gw.admin.routes). One path leads through all of them:
+
+    body read and bounded → signed by root → converted and checked → handler → JSON
+
+Everything under /admin wants a Signature Version 4 of root over all of the request, its body
+included; a signature may be used again within the clock skew that Version 4 allows, so what must
+not happen twice is guarded by what it was decided on (an epoch, a state). Health and metrics are
+open, so that monitors need no key. Every error is JSON: `{"error": code, "message": line}`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from s3gw.admin.openapi import document
+from s3gw.admin.port import AdminPort, Refusal, bad_request
+from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS, Row, StructType
 from s3gw.auth import sigv4
 from s3gw.auth.canonical import Request as SignedParts
-from s3gw.errors import AccessDenied, S3Error
-from s3gw.identities.root import Root
-from s3gw.metrics import Metrics
+from s3gw.cluster.layouts import NoLayout
+from s3gw.cluster.topology import UnknownProfile
+from s3gw.errors import AccessDenied, InvalidRequest, S3Error
+from s3gw.kv.interface import EngineError, NoSpace
+from s3gw.metadata.store import OutcomeUnknown
 
-Readiness = Callable[[], Awaitable[str]]
-"""Returns "" when requests can be served, else the reason why not."""
+log = logging.getLogger(__name__)
 
-Run = Callable[[], Awaitable[Any]]
-"""Runs a worker once; returns its report, a dataclass."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdminPort:
-    """What the admin port needs."""
-
-    ready: Readiness
-    metrics: Metrics
-    root: Root
-    region: str
-    runs: Mapping[str, Run]
+BODY_BYTES_MAX = 64 * 1024
+RETRY_SOON = {"Retry-After": "1"}
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def build_app(port: AdminPort) -> Starlette:
-    """The admin API of one process."""
+    """The admin port of one process."""
 
-    async def health_live(request: Request) -> Response:
-        return JSONResponse({"status": "live"})
-
-    async def health_ready(request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         reason = await port.ready()
         if reason:
             return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready", "reason": ""})
 
-    async def show_metrics(request: Request) -> Response:
-        return PlainTextResponse(port.metrics.render(), media_type="text/plain; version=0.0.4")
+    async def metrics(request: Request) -> Response:
+        text = port.metrics.render(await port.surveyor.samples())
+        return PlainTextResponse(text, media_type=METRICS_TYPE)
 
-    async def run(request: Request) -> Response:
-        try:
-            require_root(request, port)
-        except S3Error as error:
-            return JSONResponse({"error": error.code, "message": error.message}, error.status)
-        worker = port.runs.get(request.path_params["worker"])
-        if worker is None:
-            return JSONResponse({"error": "NoSuchWorker", "workers": sorted(port.runs)}, 404)
-        report = msgspec.json.encode(await worker())
-        return Response(report, media_type="application/json")
+    described = msgspec.json.encode(document(port.version))
 
-    return Starlette(
+    async def openapi(request: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    async def unknown(request: Request) -> Response:
+        return await _answered(port, None, request)
+
+    app = Starlette(
         routes=[
-            Route("/health/live", health_live, methods=["GET"]),
-            Route("/health/ready", health_ready, methods=["GET"]),
-            Route("/metrics", show_metrics, methods=["GET"]),
-            Route("/admin/run/{worker}", run, methods=["POST"]),
-        ]
+            Route(READY, ready, methods=["GET"]),
+            Route(METRICS, metrics, methods=["GET"]),
+            Route(DOCUMENT, openapi, methods=["GET"]),
+            *(_route(port, path) for path in dict.fromkeys(row.path for row in ROWS)),
+            _any_method("/admin/{rest:path}", unknown),
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _bug},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
-def require_root(request: Request, port: AdminPort) -> None:
-    """Raises S3Error unless root has signed the request."""
+def _route(port: AdminPort, path: str) -> Route:
+    """All operations of one path."""
+    rows = {row.method: row for row in ROWS if row.path == path}
+
+    async def serve(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        row = rows.get(method)
+        if row is None and not path.startswith("/admin/"):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(rows))})
+        return await _answered(port, row, request, allowed=", ".join(sorted(rows)))
+
+    return _any_method(path, serve)
+
+
+def _any_method(path: str, serve: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A route that takes every method, so that a wrong one must be signed, too."""
+    route = Route(path, serve)
+    route.methods = set()
+    return route
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such path, wrong method)."""
+    assert isinstance(error, HTTPException)
+    code = {404: "NoSuchPath", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+    return _problem(error.status_code, code, error.detail, dict(error.headers or {}))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _problem(500, "InternalError", "an internal error; the log has more")
+
+
+def _problem(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": code, "message": message}, status, headers)
+
+
+async def _answered(
+    port: AdminPort, row: Row | None, request: Request, allowed: str = ""
+) -> Response:
+    """Answer a request; every refusal and every trouble is translated here."""
+    try:
+        body = await _body(request)
+        if row is None or not row.open_to_all:
+            require_root(port, request, body)
+        if row is None:
+            if allowed:
+                raise HTTPException(405, headers={"Allow": allowed})
+            raise HTTPException(404)
+        answer = await row.handler(port, **_arguments(row, request, body))
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+    except Refusal as refusal:
+        headers = RETRY_SOON if refusal.status == 503 else None
+        return _problem(refusal.status, refusal.code, refusal.message, headers)
+    except S3Error as error:
+        return _problem(error.status, error.code, error.message, dict(error.headers))
+    except NoSpace:
+        return _problem(507, "InsufficientStorage", "the metadata engine is full")
+    except OutcomeUnknown:
+        message = "the outcome is not known: look before you repeat it"
+        return _problem(503, "OutcomeUnknown", message, RETRY_SOON)
+    except EngineError as error:
+        log.info("%s %s: %s", request.method, request.url.path, error)
+        message = f"the metadata engine does not answer: {error}"
+        return _problem(503, "ServiceUnavailable", message, RETRY_SOON)
+    except (NoLayout, UnknownProfile) as error:
+        return _problem(503, "ServiceUnavailable", str(error), RETRY_SOON)
+    except ClientDisconnect:
+        return _problem(400, "IncompleteBody", "the client left before its body was here")
+
+
+async def _body(request: Request) -> bytes:
+    """The body. Raises Refusal when it is too long; what is left of it the server discards."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_BYTES_MAX:
+            raise Refusal(413, "BodyTooLarge", f"at most {BODY_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+def require_root(port: AdminPort, request: Request, body: bytes) -> None:
+    """Raises S3Error unless root has signed the request and its body."""
     scope = request.scope
     parts = SignedParts(
-        scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], time.time()
+        scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], port.clock()
     )
     credentials = sigv4.parse_credentials(parts, (port.region,))
     if credentials is None or credentials.presigned:
         raise AccessDenied()
-    sigv4.verify(parts, credentials, port.root.secret_of(credentials.access_key))
+    signed = sigv4.verify(parts, credentials, port.root.secret_of(credentials.access_key))
+    payload = signed.payload
+    if payload.mode.chunked or (payload.mode is sigv4.PayloadMode.UNSIGNED and body):
+        raise InvalidRequest("The admin API wants the SHA-256 of the body in x-amz-content-sha256.")
+    if payload.sha256 is not None:
+        found = hashlib.sha256(body).hexdigest()
+        if not hmac.compare_digest(found, payload.sha256):
+            raise AccessDenied("The body is not the one that was signed.")
+
+
+def _arguments(row: Row, request: Request, body: bytes) -> dict[str, Any]:
+    """Path, query and body of a request as its row describes them. Raises Refusal."""
+    arguments: dict[str, Any] = {}
+    if row.path_type is not None:
+        arguments["path"] = _converted(request.path_params, row.path_type, "path")
+    query = _query(request.scope["query_string"])
+    if row.query_type is not None:
+        arguments["query"] = _converted(query, row.query_type, "query")
+    elif query:
+        raise bad_request(f"query: unknown parameter {next(iter(query))!r}")
+    if row.body_type is not None:
+        try:
+            arguments["body"] = msgspec.json.decode(body or b"{}", type=row.body_type)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise bad_request(f"body: {error}") from error
+    elif body:
+        raise bad_request("body: this operation has none")
+    return arguments
+
+
+def _converted(values: Any, kind: StructType, where: str) -> msgspec.Struct:
+    try:
+        return msgspec.convert(dict(values), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"{where}: {error}") from error
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    """The query's parameters. Raises Refusal for one that is there twice or is not UTF-8."""
+    values: dict[str, str] = {}
+    for piece in raw.split(b"&") if raw else ():
+        name, _, value = piece.partition(b"=")
+        try:
+            key, text = (
+                unquote_to_bytes(part.replace(b"+", b" ")).decode() for part in (name, value)
+            )
+        except UnicodeDecodeError as error:
+            raise bad_request("query: it is not UTF-8") from error
+        if key in values:
+            raise bad_request(f"query: {key!r} is there twice")
+        values[key] = text
+    return values

@@ -55,6 +55,11 @@ class BlobStore:
         self._budget = HedgeBudget()
         self._readers = 0
 
+    @property
+    def hedges(self) -> int:
+        """Shards asked for because another was late, since this process started."""
+        return self._budget.hedges
+
     def draw(self, profile: Profile, avoid: Callable[[Group], bool]) -> tuple[bytes, Group]:
         """A new blob id and its group; of a few draws the first whose group is not to be avoided
         (because a commit of this process holds its counter)."""

@@ -52,6 +52,7 @@ class HedgeBudget:
 
     def __init__(self) -> None:
         self._tokens = BUDGET_MAX
+        self.hedges = 0
 
     def earned(self) -> None:
         self._tokens = min(BUDGET_MAX, self._tokens + BUDGET_SHARE)
@@ -287,6 +288,7 @@ class BlobReader:
         for index in sorted(range(self._scheme.width), key=self._rank):
             if more and index not in state.tried:
                 self._ask(state, index, window)
+                self._budget.hedges += 1
                 more -= 1
 
     async def _read_shard(self, index: int, window: Window) -> list[memoryview]:

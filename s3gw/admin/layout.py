@@ -1,0 +1,155 @@
+"""The layout: what it is, staging changes, seeing what they cost, applying them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from s3gw.admin import models
+from s3gw.admin.port import AdminPort, bad_request, conflict, not_found
+from s3gw.cluster import layouts
+from s3gw.cluster.layouts import Draft, LayoutConflict, LayoutRefused
+from s3gw.metadata import keys
+from s3gw.metadata.records import LayoutNode, NodeRecord, decode
+
+
+def _node_views(nodes: Iterable[LayoutNode]) -> list[models.LayoutNodeView]:
+    return [
+        models.LayoutNodeView(node.node, node.zone, node.weight, node.state, node.host)
+        for node in nodes
+    ]
+
+
+def _draft_view(draft: Draft) -> models.DraftView:
+    return models.DraftView(draft.epoch, draft.stale, _node_views(draft.nodes))
+
+
+async def show(port: AdminPort) -> models.LayoutView:
+    """The layout as it is."""
+    layout = await layouts.current(port.storage.store.kv)
+    record = layout.record
+    return models.LayoutView(
+        layout.epoch,
+        record.created_ms,
+        record.reason,
+        list(record.profiles),
+        _node_views(record.nodes),
+    )
+
+
+async def show_draft(port: AdminPort) -> models.DraftView:
+    """The staged changes."""
+    return _draft_view(await _draft(port))
+
+
+async def _draft(port: AdminPort) -> Draft:
+    draft = await layouts.draft(port.storage.store.kv)
+    if draft is None:
+        raise not_found("NoDraft", "nothing is staged")
+    return draft
+
+
+async def stage(port: AdminPort, body: models.StageRequest) -> models.DraftView:
+    """Add changes to the draft, all or none."""
+    registered = await _registered(port, body.changes)
+    changes = [_change(change, registered) for change in body.changes]
+    try:
+        return _draft_view(await layouts.stage(port.storage.store.kv, changes))
+    except LayoutRefused as error:
+        raise bad_request(str(error)) from error
+    except LayoutConflict as error:
+        raise conflict(str(error)) from error
+
+
+async def _registered(
+    port: AdminPort, changes: Iterable[models.NodeChange]
+) -> Mapping[str, NodeRecord]:
+    """The records of the registered nodes that are to be added."""
+    names = [change.node for change in changes if isinstance(change, models.AddNode)]
+    if not names:
+        return {}
+    found = await port.storage.store.kv.get_many([keys.node(name) for name in names])
+    return {
+        name: decode(NodeRecord, item.value)
+        for name, item in zip(names, found.items, strict=True)
+        if item is not None
+    }
+
+
+def _change(change: models.NodeChange, registered: Mapping[str, NodeRecord]) -> layouts.Change:
+    match change:
+        case models.AddNode():
+            record = registered.get(change.node)
+            zone = change.zone or (record.zone if record else "")
+            weight = change.weight or (record.capacity_bytes if record else 0)
+            if not zone or not weight:
+                raise bad_request(
+                    f"node {change.node} is not registered: give its zone and its weight"
+                )
+            host = change.host or (record.host if record else "")
+            return layouts.Add(change.node, zone, weight, host)
+        case models.RemoveNode():
+            return layouts.Remove(change.node)
+        case models.SetNodeState():
+            return layouts.SetState(change.node, change.state)
+        case models.SetNodeWeight():
+            return layouts.SetWeight(change.node, change.weight)
+        case models.SetNodeZone():
+            return layouts.SetZone(change.node, change.zone)
+
+
+async def discard(port: AdminPort) -> models.Done:
+    """Forget the staged changes."""
+    await layouts.discard(port.storage.store.kv)
+    return models.Done()
+
+
+async def plan(port: AdminPort) -> models.PlanView:
+    """What applying the staged changes would mean."""
+    draft = await _draft(port)
+    live = {node.id for node in port.storage.blobs.directory.all() if node.live}
+    storage = port.storage
+    try:
+        found = await layouts.plan(storage.store.kv, storage.blobs.topology, draft.nodes, live=live)
+    except LayoutRefused as error:
+        raise conflict(str(error)) from error
+    return models.PlanView(
+        found.epoch,
+        found.moves,
+        found.bytes,
+        found.tolerance_during,
+        found.tolerance_after,
+        [
+            models.ProfileMoves(
+                profile.profile,
+                profile.moves,
+                profile.bytes,
+                profile.empty_slots,
+                profile.tolerance_during,
+                profile.tolerance_after,
+            )
+            for profile in found.profiles
+        ],
+        list(found.warnings),
+        list(found.refusals),
+    )
+
+
+async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
+    """Make the staged changes the next layout."""
+    draft = await _draft(port)
+    if body.epoch is not None and body.epoch != draft.epoch:
+        raise conflict(f"the changes are staged on epoch {draft.epoch}, not {body.epoch}")
+    storage = port.storage
+    try:
+        epoch = await layouts.apply(
+            storage.store.kv,
+            storage.blobs.topology,
+            draft.nodes,
+            reason=body.reason or "applied by an operator",
+            now_ms=storage.clock_ms(),
+            expected_epoch=draft.epoch,
+            force=body.force,
+        )
+    except (LayoutConflict, LayoutRefused) as error:
+        raise conflict(str(error)) from error
+    return models.Applied(epoch)

@@ -1,0 +1,60 @@
+"""What the handlers of the admin API are given, and how they refuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3gw.admin.survey import Surveyor
+from s3gw.cluster.tunables import LiveTunables
+from s3gw.identities.root import Root
+from s3gw.metrics import SharedMetrics
+from s3gw.objects.storage import Storage
+
+Readiness = Callable[[], Awaitable[str]]
+"""Returns "" when requests can be served, else the reason why not."""
+
+Run = Callable[[], Awaitable[Any]]
+"""Runs a worker once; returns its report, a dataclass."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPort:
+    """What the admin port needs of its process."""
+
+    storage: Storage
+    surveyor: Surveyor
+    tunables: LiveTunables
+    metrics: SharedMetrics
+    root: Root
+    region: str
+    version: str
+    ready: Readiness
+    runs: Mapping[str, Run]
+    nodes_needed: int
+    clock: Callable[[], float] = field(default=time.time)
+
+
+class Refusal(Exception):
+    """An answer that is not a success: status, a code for programs, a line for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+def not_found(code: str, message: str) -> Refusal:
+    return Refusal(404, code, message)
+
+
+def conflict(message: str) -> Refusal:
+    """What was asked for does not fit the state that the store is in."""
+    return Refusal(409, "Conflict", message)
+
+
+def bad_request(message: str) -> Refusal:
+    return Refusal(400, "BadRequest", message)
