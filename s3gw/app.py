@@ -90,7 +90,8 @@ class Task:
 
 async def open_sqlite(config: Config, drive_paths: Sequence[Path], metadata: Path) -> SqliteKV:
     """The embedded engine with its journal on the drives."""
-    journal = Journal(drive_paths, scheme_of(config).tolerance + 1)
+    copies = max(scheme_of(config).tolerance + 1, config.journal_drives)
+    journal = Journal(drive_paths, copies)
     return await SqliteKV.open(
         metadata, journal, history_seconds=float(config.history_window_seconds)
     )

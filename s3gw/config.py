@@ -42,6 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
     profile: str = "4+2"
+    journal_drives: int = 0
     pg_count: int = 256
     stripe_bytes: int = 1024 * 1024
     reserve_percent: float = 1.0
@@ -71,6 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bounds: list[tuple[str, float, float, float]] = [
             ("drives", self.drives, 1, 256),
             ("processes", self.processes, 0, 256),
+            ("journal_drives", self.journal_drives, 0, 64),
             ("pg_count", self.pg_count, 1, 65_536),
             ("stripe_bytes", self.stripe_bytes, 64 * 1024, 8 * 1024 * 1024),
             ("lease_seconds", self.lease_seconds, 2, 600),

@@ -27,6 +27,7 @@ class Profile:
     pg_count: int
     failure_domain: str
     companion: str
+    storage_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,15 @@ class Topology:
         self.revision = 0
 
     async def load(self) -> None:
-        """Read everything: at start, and again when a watch may have missed something."""
+        """Read everything: at start, and again when a watch may have missed something. Nobody
+        sees a profile before its groups are read."""
         profiles = await self._scan(keys.PROFILES)
+        names = [item.key[len(keys.PROFILES) :].decode() for item in profiles]
+        groups = [item for name in names for item in await self._scan(keys.pgs(name))]
         for item in profiles:
             self.learn_profile(item)
-        for profile in list(self._profiles.values()):
-            for item in await self._scan(keys.pgs(profile.name)):
-                self.learn_group(item)
+        for item in groups:
+            self.learn_group(item)
 
     async def _scan(self, prefix: bytes) -> list[Item]:
         items: list[Item] = []
@@ -90,6 +93,7 @@ class Topology:
             record.pg_count,
             record.failure_domain,
             record.companion,
+            record.storage_classes,
         )
 
     def learn_group(self, item: Item) -> None:
@@ -108,6 +112,20 @@ class Topology:
         if item is not None:
             self.learn_group(item)
         return self._groups[group.profile.name, group.number]
+
+    async def know(self, name: str) -> None:
+        """See to it that a profile which another process has made is known here. Raises
+        UnknownProfile, EngineError."""
+        if name not in self._profiles:
+            await self.load()
+            self.profile(name)
+
+    def of_class(self, storage_class: str) -> Profile | None:
+        """The profile that claims a storage class."""
+        for profile in self._profiles.values():
+            if storage_class in profile.storage_classes:
+                return profile
+        return None
 
     def profiles(self) -> Iterable[Profile]:
         return list(self._profiles.values())

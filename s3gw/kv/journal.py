@@ -130,6 +130,11 @@ class Journal:
         self._attached: tuple[bytes, int, int] | None = None
         self._pool = ThreadPoolExecutor(copies, "journal")
 
+    @property
+    def copies(self) -> int:
+        """How many drives hold the journal: with any of them the metadata is there."""
+        return self._copies
+
     def begin(self, position: Position | None, revision: int, database: Database) -> Position:
         """Make journal and database agree; return where the journal ends. `position` and
         `revision` are the database's; when the result differs, so does the database now. Raises

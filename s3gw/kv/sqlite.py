@@ -46,6 +46,8 @@ class SqliteKV:
     range_costs_its_size = False
 
     def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
+        self.journal_copies = 0
+        """On how many drives the journal is (0: there is none)."""
         self._directory = directory
         self._loop = loop
         self._writer = writer
@@ -87,6 +89,7 @@ class SqliteKV:
         except BaseException:
             writer.release()
             raise
+        engine.journal_copies = journal.copies if journal is not None else 0
         engine._start()
         return engine
 

@@ -15,6 +15,7 @@
     count/<profile>/<pg:2><bucket>
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
+    reprofile/<bucket>
     draft, tunables, scrub, departure/<node>, failing/<node>
     snapshot/<revision:8>, restored
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
@@ -58,6 +59,7 @@ SNAPSHOTS = b"snapshot/"
 DEPARTURES = b"departure/"
 FAILURES = b"failing/"
 PROFILES = b"profile/"
+REPROFILES = b"reprofile/"
 LAYOUTS = b"layout/"
 COMPLETED = b"completed/"
 PGS = b"pg/"
@@ -257,6 +259,11 @@ def group_lock(profile_name: str, number: int) -> bytes:
 
 def profile(name: str) -> bytes:
     return PROFILES + name.encode()
+
+
+def reprofile(bucket_name: str) -> bytes:
+    """The move of a bucket into another profile."""
+    return REPROFILES + bucket_name.encode()
 
 
 def layout(epoch: int) -> bytes:

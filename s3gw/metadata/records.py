@@ -110,7 +110,8 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A bucket. `documents` holds its sub-resource configurations by their name."""
+    """A bucket. `documents` holds its sub-resource configurations by their name. `placement` says
+    where its blobs should rather lie: "spread", "latency" or "balanced" ("" as well)."""
 
     created_ms: int
     owner: str
@@ -122,6 +123,7 @@ class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
     documents: dict[str, bytes] = {}
     tags: dict[str, str] = {}
     quota_bytes: int = 0
+    placement: str = ""
 
 
 class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -282,13 +284,36 @@ class PgRecord(msgspec.Struct, array_like=True, frozen=True):
 
 class ProfileRecord(msgspec.Struct, array_like=True, frozen=True):
     """A profile as made: scheme text ("4+2"), stripe size, number of groups, failure domain.
-    `companion` names the profile of copies for small blobs; a companion has none itself."""
+    `companion` names the profile of copies for small blobs; a companion has none itself. Objects
+    of `storage_classes` are stored in this profile, whatever that of their bucket."""
 
     scheme: str
     stripe_bytes: int
     pg_count: int
     failure_domain: str
     companion: str
+    storage_classes: tuple[str, ...] = ()
+
+
+class ReprofileJob(msgspec.Struct, array_like=True, frozen=True):
+    """The move of a bucket's blobs into another profile. `source` is the bucket's profile before.
+
+    `state`: walking, done or cancelled. `stage` and `cursor` say where the walk is: of objects,
+    versions or uploads, behind this key. `blobs_done` and `bytes_done` count what was moved in all
+    rounds, `blobs_left` what this round met and could not move yet; `rounds` those that ended."""
+
+    source: str
+    target: str
+    started_ms: int
+    state: str = "walking"
+    stage: str = ""
+    cursor: bytes = b""
+    blobs_done: int = 0
+    bytes_done: int = 0
+    blobs_left: int = 0
+    rounds: int = 0
+    ended_ms: int = 0
+    note: str = ""
 
 
 class LayoutNode(msgspec.Struct, array_like=True, frozen=True):
