@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
 import aiohttp
 import pytest
 from hypothesis import given
@@ -20,6 +25,7 @@ from nodes.client import RemoteDrive, open_session
 from nodes.memory import MemoryDrive
 from nodes.protocol import DriveRefused, ShardName
 from tests.nodes.drives import SECRET, Clock, make_shard, serving
+from tests.nodes.secure import Pki, client_context, node_context, serving_tls
 
 NAME = ShardName("p", 1, bytes(16), 0)
 OTHER = ShardName("p", 1, bytes(16), 1)
@@ -133,42 +139,136 @@ ROUTES = [
 ]
 
 
-def forged_headers(method: str, target: str) -> list[dict[str, str]]:
+def forged_headers(method: str, target: str) -> dict[str, dict[str, str]]:
     """What an attacker may send: nothing, nonsense, a guess, and signatures of other requests."""
     signer = Signer(SECRET)
     other_method = "GET" if method != "GET" else "DELETE"
     genuine = signer.sign(method, target, None)
-    signatures = [
-        "Basic dXNlcjpwYXNz",
-        genuine.rpartition("=")[0] + "=" + "0" * 64,
-        Signer(b"x" * 32).sign(method, target, None),
-        Signer(SECRET, lambda: 1.0).sign(method, target, None),
-        signer.sign(other_method, target, None),
-        signer.sign(method, target + "0", None),
-        signer.sign(method, target.replace("d1", "d2") + "&", None),
-        signer.sign(method, wire.shard_target("d1", OTHER), None),
-        signer.sign(method, target, 5),
-    ]
-    return [{}, *({"Authorization": signature} for signature in signatures)]
+    signatures = {
+        "another scheme": "Basic dXNlcjpwYXNz",
+        "a guess": genuine.rpartition("=")[0] + "=" + "0" * 64,
+        "wrong secret": Signer(b"x" * 32).sign(method, target, None),
+        "expired": Signer(SECRET, lambda: time.time() - 120).sign(method, target, None),
+        "from the future": Signer(SECRET, lambda: time.time() + 120).sign(method, target, None),
+        "another method": signer.sign(other_method, target, None),
+        "another query": signer.sign(method, target + "0", None),
+        "another drive": signer.sign(method, target.replace("d1", "d2") + "&", None),
+        "another shard": signer.sign(method, wire.shard_target("d1", OTHER), None),
+        "another body": signer.sign(method, target, 5),
+    }
+    return {
+        "no credentials": {},
+        **{name: {"Authorization": signature} for name, signature in signatures.items()},
+    }
 
 
-async def test_no_route_answers_without_credentials_of_exactly_this_request() -> None:
+NO_ANSWER = 0
+
+
+async def status_of(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> int:
+    """The status of the answer, which tells nothing of a shard; NO_ANSWER without one."""
+    try:
+        async with session.request(method, URL(url, encoded=True), **options) as response:
+            assert b"payload" not in await response.read()
+            return response.status
+    except aiohttp.ClientError:
+        return NO_ANSWER
+
+
+def strangers(pki: Pki, tmp_path: Path) -> dict[str, ssl.SSLContext]:
+    """Peers who trust the node but are not of a role, or not of the cluster, that it trusts."""
+    trusted = pki.issue("gateway")
+    foreign = Pki(tmp_path / "foreign").issue("gateway")
+    contexts = {
+        "no client certificate": client_context(trusted),
+        "certificate of another authority": client_context(trusted, foreign),
+        "expired certificate": client_context(trusted, pki.issue("gateway", "old", now=1e9)),
+    }
+    for role in ("etcd", "client", "ca", "admin"):
+        contexts[f"certificate of role {role}"] = client_context(trusted, pki.issue(role))
+    return contexts
+
+
+async def test_no_route_answers_without_credentials_of_exactly_this_request(
+    tmp_path: Path,
+) -> None:
+    """S9: every route, each way of not being a gateway of this cluster; in the clear (on loopback)
+    and over TLS, where neither a signature nor a certificate alone is enough."""
     drive = MemoryDrive()
     shard = b"".join(make_shard(NAME, b"payload"))
     drive.shards[NAME] = shard
-    tried = 0
-    async with serving({"d1": drive}) as url, aiohttp.ClientSession() as session:
+    pki = Pki(tmp_path / "pki")
+    gateway = client_context(pki.issue("gateway"), pki.issue("gateway"))
+    unwelcome = strangers(pki, tmp_path)
+    accepted, tried = [], 0
+    plain, secure = serving({"d1": drive}), serving_tls({"d1": drive}, node_context(pki))
+    async with plain as plain_url, secure as secure_url, aiohttp.ClientSession() as session:
         for method, target in ROUTES:
-            for headers in forged_headers(method, target):
-                async with session.request(
-                    method, URL(url + target, encoded=True), headers=headers
-                ) as response:
-                    assert response.status == 401, (method, target, headers)
-                    assert b"payload" not in await response.read()
+            for name, headers in forged_headers(method, target).items():
+                for url in (plain_url + target, secure_url + target):
+                    tried += 1
+                    found = await status_of(session, method, url, headers=headers, ssl=gateway)
+                    if found != 401:
+                        accepted.append((method, url, name, found))
+            url = secure_url + target
+            for name, context in unwelcome.items():
                 tried += 1
-    assert tried == len(ROUTES) * 10
+                headers = {"Authorization": Signer(SECRET).sign(method, target, None)}
+                found = await status_of(session, method, url, headers=headers, ssl=context)
+                if found != NO_ANSWER:
+                    accepted.append((method, url, name, found))
+    print(f"S9: {tried} forged requests to {len(ROUTES)} routes, {len(accepted)} accepted")
+    assert accepted == []
+    assert tried == len(ROUTES) * (2 * 11 + 7)
     assert drive.shards == {NAME: shard}
     assert drive.calls == []
+
+
+async def test_every_route_accepts_its_own_request_once_and_never_again() -> None:
+    """S9, replays. That each is accepted first shows that the others were refused for what they
+    were, not for being unknown requests."""
+    replays = 0
+    for method, target in ROUTES:
+        drive = MemoryDrive()
+        shard = b"".join(make_shard(NAME, b"payload"))
+        body = shard if method == "PUT" and "/shards/" in target else None
+        if body is None:
+            drive.shards[NAME] = shard
+        header = Signer(SECRET).sign(method, target, len(body) if body else None)
+        async with serving({"d1": drive}) as url, aiohttp.ClientSession() as session:
+            statuses = []
+            for _ in range(2):
+                async with session.request(
+                    method,
+                    URL(url + target, encoded=True),
+                    headers={"Authorization": header},
+                    data=body,
+                ) as response:
+                    statuses.append(response.status)
+        first = 400 if "no-such" in target or target == "/" else 200
+        assert statuses == [first, 401], (method, target)
+        replays += 1
+    print(f"S9: {replays} replayed requests, 0 accepted")
+
+
+async def test_a_put_is_not_accepted_with_another_body() -> None:
+    """The signature covers the length, and the shard format's checksums the rest: bodies of another
+    length, with a flipped bit, or of another shard."""
+    target = wire.shard_target("d1", NAME)
+    shard = b"".join(make_shard(NAME, b"payload" * 100))
+    other = b"".join(make_shard(OTHER, b"payload" * 100))
+    flipped = [bytearray(shard) for _ in range(64)]
+    for number, body in enumerate(flipped):
+        body[len(body) * number // 64] ^= 1 << number % 8
+    bodies = [shard + b"\0", shard[:-1], b"", other, *map(bytes, flipped)]
+    drive = MemoryDrive()
+    async with serving({"d1": drive}) as url, aiohttp.ClientSession() as session:
+        for body in bodies:
+            header = {"Authorization": Signer(SECRET).sign("PUT", target, len(shard))}
+            async with session.put(url + target, headers=header, data=body) as response:
+                assert response.status == (400 if len(body) == len(shard) else 401)
+    print(f"S9: {len(bodies)} replaced bodies, 0 accepted")
+    assert drive.shards == {}
 
 
 async def test_a_replayed_request_is_refused_by_the_server() -> None:
