@@ -199,16 +199,27 @@ async def degraded_reasons(
             f"{ledger.groups_moving} are being moved"
         )
     if ledger.repairs_waiting:
-        seconds = max(0, now_ms - ledger.oldest_repair_ms) // 1000
-        reasons.append(
-            f"{ledger.repairs_waiting} blobs wait for repair, the oldest for {seconds} s"
-        )
+        oldest = span(now_ms - ledger.oldest_repair_ms)
+        reasons.append(f"{ledger.repairs_waiting} blobs wait for repair, the oldest for {oldest}")
     scrub = await read_scrub(kv)
     finished_ms = scrub.last_round.finished_ms
     if finished_ms and now_ms - finished_ms > SCRUB_ROUNDS_OVERDUE * scrub_interval_seconds * 1000:
-        days = (now_ms - finished_ms) // (24 * 3600 * 1000)
-        reasons.append(f"no round of shard verification has ended for {days} days")
+        late = span(now_ms - finished_ms)
+        reasons.append(f"no round of shard verification has ended for {late}")
     return reasons
+
+
+def span(milliseconds: int) -> str:
+    """A time in the unit that suits it, rounded down.
+
+    >>> span(-1), span(119_999), span(7_200_000), span(200_000_000)
+    ('0 s', '119 s', '2 h', '2 days')
+    """
+    seconds = max(0, milliseconds) // 1000
+    for name, size in (("days", 24 * 3600), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {name}"
+    return f"{seconds} s"
 
 
 class _Reading:
