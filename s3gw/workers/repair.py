@@ -47,7 +47,7 @@ BATCH_ENTRIES = 100
 BLOBS_AT_ONCE = 4
 RETRY_MS_MIN = 30_000
 RETRY_MS_MAX = 3600 * 1000
-HOMELESS_RETRY_MS_MAX = 60_000
+NODES_RETRY_MS_MAX = 60_000
 INTERVAL_SECONDS = 10.0
 VERIFY_SECONDS_MAX = 300.0
 STEP_SECONDS_MIN = 120.0
@@ -187,7 +187,7 @@ class RepairWorker:
         report.later += 1
         if found.record is None:
             return
-        most = HOMELESS_RETRY_MS_MAX if job.waits_for_nodes else RETRY_MS_MAX
+        most = NODES_RETRY_MS_MAX if job.waits_for_nodes else RETRY_MS_MAX
         delay_ms = min(most, RETRY_MS_MIN * 2**found.record.attempts)
         # What was added to the entry meanwhile is not known to this job.
         added = set(found.record.lost) - set(entry.record.lost)
@@ -205,7 +205,7 @@ class RepairWorker:
 
 class _BlobRepair:
     """The repair of one blob. `lost` are the shards known to be missing or damaged, as far as it
-    has come; `waits_for_nodes` says that only nodes are missing for it."""
+    has come; `waits_for_nodes` says that it may go on when nodes are back."""
 
     def __init__(
         self,
@@ -283,6 +283,7 @@ class _BlobRepair:
             for index in bad:
                 if await self._rebuild(ref, index, nodes[index], states[index][0]):
                     whole.add(index)
+        self.waits_for_nodes |= bool(unknown)
         self.lost = union(set(bad) - whole, unknown & set(self.lost))
         return not rebuildable and not unknown
 
