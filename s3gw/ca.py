@@ -78,7 +78,6 @@ def _token(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    configure("warning")
     host, port = host_and_port(arguments.listen)
     authority = Authority.open(arguments.dir)
     own = arguments.dir / SERVER_DIRECTORY
@@ -86,6 +85,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     authority.issue(tls.CA, names, own, time.time())
     context = server_context(own)
     listener = bind(host, port)
+    configure("warning")
     app = JoinApp(authority, Tokens(arguments.dir), time.time, _say)
     options = GuardOptions(
         head_seconds=10,
