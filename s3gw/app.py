@@ -97,6 +97,11 @@ async def open_sqlite(config: Config, drive_paths: Sequence[Path], metadata: Pat
     )
 
 
+async def open_bare_sqlite(directory: Path) -> SqliteKV:
+    """The embedded engine without a journal, for a recovery that makes a new database."""
+    return await SqliteKV.open(directory, None)
+
+
 async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -> EtcdKV:
     """The engine on etcd, with the certificates of this process where its URLs are https. Raises
     ConfigError."""

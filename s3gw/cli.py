@@ -1,4 +1,4 @@
-"""The command line: `s3gw up | gateway | node | config | ca …`."""
+"""The command line: `s3gw up | gateway | node | config | ca … | admin …`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from s3gw import ca, launch
+from s3gw.admin import command as admin
 from s3gw.config import Config, ConfigError, load
 from s3gw.logs import configure
+from s3gw.rescue import commands as rescue
 
 EXIT_USAGE = 2
 
@@ -106,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
             else:
                 command.add_argument(flag, dest=key, help=explanation)
     ca.add_parser(commands)
+    rescue.add_arguments(
+        commands.add_parser("rescue", help="recover objects and metadata from the drives alone")
+    )
+    admin.add_parser(commands)
     return root
 
 
@@ -122,8 +128,10 @@ def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     arguments = parser().parse_args(argv)
-    if arguments.command == "ca":
+    if arguments.command in ("ca", "admin"):
         return int(arguments.run(arguments))
+    if arguments.command == "rescue":
+        return launch.rescue(arguments)
     try:
         config = load(flags_given(arguments), file=arguments.config)
     except ConfigError as error:

@@ -6,13 +6,14 @@ drives are checked and locked, then the store is found or made, then the supervi
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +23,24 @@ from nodes.http_guard import BindError, bind
 from nodes.tls import CERTIFICATE_FILE, GATEWAY, NODE, TlsCredentials
 from s3gw import app
 from s3gw.cluster.founding import found_store, layout_exists
-from s3gw.config import Config, ConfigError, host_and_port
+from s3gw.config import Config, ConfigError, host_and_port, load
 from s3gw.drives import (
     DriveSet,
     StartError,
     holds_shards,
     metadata_directory,
     open_drives,
+    paths_of,
     release,
 )
 from s3gw.gateway import scheme_of
 from s3gw.join import JoinError, join
-from s3gw.kv.interface import EngineError
+from s3gw.kv.interface import KV, EngineError
 from s3gw.kv.journal import JournalError
 from s3gw.kv.journal_folder import sync_directory
 from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
+from s3gw.rescue import commands
 from s3gw.supervisor import Supervisor
 from s3gw.transport import joined_directory, open_credentials, require_safe_listen
 
@@ -144,6 +147,21 @@ def run(role: Callable[[Config], int], config: Config) -> int:
     except (BindError, ConfigError, StartError, JoinError, JournalError, EngineError) as error:
         _say(f"s3gw: {error}")
         return EXIT_START
+
+
+def rescue(arguments: argparse.Namespace) -> int:
+    """`s3gw rescue`: recovery from the drives alone. Returns the exit code."""
+
+    async def embedded(data: str, paths: Sequence[Path]) -> KV:
+        config = load({"data": data, "drive": [str(path) for path in paths]})
+        return await app.open_sqlite(config, paths_of(config), metadata_directory(config))
+
+    async def etcd(urls: Sequence[str]) -> KV:
+        config = load({"etcd": list(urls)})
+        return await app.open_etcd(config, open_credentials(config, GATEWAY))
+
+    engines = commands.Engines(app.open_bare_sqlite, embedded, etcd)
+    return run(lambda _: commands.run(arguments, engines), Config())
 
 
 async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.DriveAt, ...]) -> None:

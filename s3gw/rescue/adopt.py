@@ -1,0 +1,329 @@
+"""Versions that only shards know of, published as a write would publish them.
+
+Of a key the newest version counts. A footer's sequence is the state that its writer saw before it
+wrote, and so is that of a record: who saw a record has a higher one, and of racing writers with the
+same none is known to have won. Without a record the newest that decodes is taken.
+
+Nothing in a shard says whether a version was ever published, or was deleted later: what began
+before the base was taken and is not in it is taken only if it can have been under way then, and
+listed either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from s3gw import errors, limits
+from s3gw.buckets.names import is_well_formed
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    BucketRecord,
+    Checksums,
+    Data,
+    ManifestPage,
+    ManifestRef,
+    ObjectRecord,
+    PartRecord,
+    UploadRecord,
+    Usage,
+)
+from s3gw.metadata.store import Transaction
+from s3gw.objects import publish, references
+from s3gw.objects.buckets import create_bucket
+from s3gw.objects.complete import PAGE_PARTS
+from s3gw.objects.multipart import list_parts
+from s3gw.objects.publish import Target
+from s3gw.objects.storage import Storage
+from s3gw.rescue.catalog import Part, Version
+from s3gw.rescue.decode import NotReadable
+from s3gw.rescue.rebuild import Rebuild
+
+KEYS_AT_ONCE = 32
+PARTS_PER_COMMIT = 40
+IN_FLIGHT_MS = limits.WRITE_AGE_SECONDS_MAX * 1000
+
+Key = tuple[str, str, list[Version]]
+
+
+class Adoption:
+    """Publishes what a recovery has found in shards alone. `highest` is the highest sequence that
+    was met."""
+
+    def __init__(self, rebuild: Rebuild, storage: Storage) -> None:
+        self._rebuild = rebuild
+        self._storage = storage
+        self._base = rebuild.base
+        self._buckets: set[str] = set()
+        self.highest = 0
+
+    async def run(self) -> None:
+        """Go over all keys."""
+        batch: list[Key] = []
+        for key in self._rebuild.catalog.versions():
+            batch.append(key)
+            if len(batch) == KEYS_AT_ONCE:
+                await self._adopt(batch)
+                batch = []
+        await self._adopt(batch)
+        await self._note_parts()
+
+    async def _adopt(self, batch: Sequence[Key]) -> None:
+        chosen = []
+        for bucket, key, versions in batch:
+            sequences = [version.footer.sequence for version in versions]
+            self.highest = max(self.highest, *sequences)
+            unknown = [version for version in versions if not self._is_known(version)]
+            readable = self._readable(bucket, key, unknown)
+            if readable and self._is_possible(bucket, key):
+                await self._require_bucket(bucket, readable[0])
+                chosen.append((bucket, key, readable))
+        await asyncio.gather(*(self._adopt_key(*each) for each in chosen))
+
+    def _is_known(self, version: Version) -> bool:
+        """Whether the base refers to the version's blob, or has dropped it."""
+        blob = version.blob
+        prefix = keys.blob(blob.profile, blob.pg, blob.blob)
+        return self._base is not None and self._base.has(prefix)
+
+    def _readable(self, bucket: str, key: str, versions: Sequence[Version]) -> list[Version]:
+        readable = []
+        for version in versions:
+            if version.state == "lost":
+                self._rebuild.note("lost", bucket, key, _shards(version))
+            else:
+                readable.append(version)
+        return readable
+
+    def _is_possible(self, bucket: str, key: str) -> bool:
+        """Whether the names are such that the store itself can have written them."""
+        possible = is_well_formed(bucket.encode()) and 0 < len(key.encode()) <= limits.KEY_BYTES_MAX
+        if not possible:
+            self._rebuild.note("refused", bucket, key, "no object can have this name")
+        return possible
+
+    async def _require_bucket(self, bucket: str, version: Version) -> None:
+        if bucket in self._buckets:
+            return
+        present = await self._storage.store.get(BucketRecord, keys.bucket(bucket))
+        if present.record is None:
+            await create_bucket(
+                self._storage,
+                bucket,
+                owner=version.footer.owner,
+                region=self._rebuild.plan.region,
+                profile=self._main_profile(version.blob.profile),
+                object_lock=False,
+                tags={},
+            )
+            self._rebuild.report.buckets += 1
+            text = "the bucket was made with default settings: its own are not in shards"
+            self._rebuild.note("uncertain", bucket, "", text)
+        self._buckets.add(bucket)
+
+    def _main_profile(self, name: str) -> str:
+        """The profile that a companion belongs to."""
+        for owner, record in self._rebuild.groups.profiles.items():
+            if record.companion == name:
+                return owner
+        return name
+
+    async def _adopt_key(self, bucket: str, key: str, versions: Sequence[Version]) -> None:
+        target = await publish.read_target(self._storage, bucket, key)
+        current = target.current.record
+        newest, *older = versions
+        text = self._left_out(newest, current)
+        if text:
+            self._rebuild.note("uncertain", bucket, key, f"{_about(newest)}: {text}")
+        else:
+            if self._began_before_base(newest):
+                text = "under way when the base was taken: published, as far as can be known"
+                self._rebuild.note("uncertain", bucket, key, f"{_about(newest)}: {text}")
+            try:
+                await self._publish(target, newest)
+            except NotReadable as error:
+                self._rebuild.note("lost", bucket, key, str(error))
+        for version in older:
+            if version.footer.sequence and version.footer.sequence == newest.footer.sequence:
+                text = "written at the same time as the one taken: either may have won"
+                self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
+            elif version.footer.content_id != newest.footer.content_id:
+                self._rebuild.note("older", bucket, key, _about(version))
+
+    def _began_before_base(self, version: Version) -> bool:
+        if self._base is None:
+            return False
+        if version.footer.sequence:
+            return version.footer.sequence <= self._base.sequence
+        return version.footer.modified_ms <= self._base.moment_ms
+
+    def _left_out(self, version: Version, current: ObjectRecord | None) -> str:
+        """Why a version is not published; "" when it is."""
+        footer = version.footer
+        earliest_ms = self._base.moment_ms - IN_FLIGHT_MS if self._base is not None else 0
+        if self._began_before_base(version) and footer.modified_ms < earliest_ms:
+            return "left over from before the base was taken, which does not know it"
+        if current is None:
+            return ""
+        same = bool(current.content_id) and current.content_id in (
+            footer.content_id,
+            footer.upload,
+        )
+        if same:
+            return "" if not self._is_whole(current.data) else "the same bytes as the key has"
+        newer = footer.modified_ms > current.modified_ms
+        if footer.sequence:
+            newer = footer.sequence > current.sequence
+        return "" if newer else "older than the key's record, or written at the same time"
+
+    def _is_whole(self, data: Data | None) -> bool:
+        """Whether what a record of the base names is on these drives."""
+        if isinstance(data, ManifestRef):
+            data = data.blob
+        return data is None or self._rebuild.groups.located(data)[1]
+
+    async def _publish(self, target: Target, version: Version) -> None:
+        footer = version.footer
+        current = target.current.record
+        sequence = max(footer.sequence, current.sequence + 1 if current else 1)
+        self.highest = max(self.highest, sequence)
+        tx = publish.guarded(target)
+        holder = keys.object_holder(target.bucket_name, target.key, sequence)
+        if footer.kind == "manifest":
+            data: Data = await self._manifest(tx, target, version)
+            references.hold(self._storage, tx, target.bucket_name, data, holder)
+        else:
+            assert version.coding is not None
+            data = self._rebuild.groups.found(version.blob, version.coding)
+            self._add(tx, target.bucket_name, data, holder)
+        record = ObjectRecord(
+            sequence=sequence,
+            modified_ms=footer.modified_ms,
+            owner=footer.owner,
+            size=footer.size,
+            etag=footer.etag,
+            data=data,
+            description=footer.description,
+            checksums=Checksums(footer.checksums, footer.checksum_kind),
+            content_id=footer.content_id or footer.upload,
+            null_sequence=sequence,
+        )
+        publish.replace(self._storage, tx, target, record)
+        await self._storage.store.apply(tx)
+        self._rebuild.report.objects += 1
+
+    def _add(self, tx: Transaction, bucket: str, ref: BlobRef, holder: bytes) -> None:
+        """Refer to a blob, and queue it when it does not lie where its group does."""
+        references.add(self._storage, tx, bucket, ref, holder)
+        if ref.nodes:
+            references.queue_repair(self._storage, tx, ref, reduced="" in ref.nodes)
+
+    async def _manifest(self, tx: Transaction, target: Target, version: Version) -> ManifestRef:
+        """Write the references and pages of a manifest, which nobody sees yet, and add to `tx` what
+        belongs to its publication."""
+        bucket, upload = target.bucket_name, version.footer.upload
+        assert version.coding is not None
+        own = self._rebuild.groups.found(version.blob, version.coding)
+        parts = [self._part(part) for part in version.parts]
+        await self._add_parts(bucket, upload, parts)
+        offsets, offset = [], 0
+        for page, row in enumerate(range(0, len(parts), PAGE_PARTS)):
+            listed = tuple(parts[row : row + PAGE_PARTS])
+            offsets.append(offset)
+            offset += sum(part.size for part in listed)
+            page_tx = Transaction()
+            page_tx.put(keys.manifest_page(upload, page), ManifestPage(listed))
+            await self._storage.store.apply(page_tx)
+        self._add(tx, bucket, own, keys.manifest_blob_holder(upload))
+        await self._end_upload(tx, target, upload)
+        return ManifestRef(upload, len(parts), tuple(offsets), PAGE_PARTS, own)
+
+    def _part(self, part: Part) -> PartRecord:
+        if part.blob is None or part.coding is None:
+            raise NotReadable(f"part {part.record.number} is not on these drives")
+        ref = self._rebuild.groups.found(part.blob, part.coding, part.record.blob.crc64)
+        return msgspec.structs.replace(part.record, blob=ref)
+
+    async def _add_parts(self, bucket: str, upload: bytes, parts: Sequence[PartRecord]) -> None:
+        """References of parts, but for those that the base has from the open upload."""
+        topology = self._storage.blobs.topology
+        for rows in _chunks(parts):
+            holders = [keys.part_holder(upload, part.number) for part in rows]
+            wanted = [
+                references.key_of(topology, part.blob, holder)
+                for part, holder in zip(rows, holders, strict=True)
+            ]
+            present = (await self._storage.store.kv.get_many(wanted)).items
+            tx = Transaction()
+            for part, holder, item in zip(rows, holders, present, strict=True):
+                if item is None:
+                    self._add(tx, bucket, part.blob, holder)
+            if tx.writes:
+                await self._storage.store.apply(tx)
+
+    async def _end_upload(self, tx: Transaction, target: Target, upload: bytes) -> None:
+        """The base may know the upload as open: it ends as a completed one does."""
+        key = keys.upload(target.bucket_name, target.key, upload)
+        known = await self._storage.store.get(UploadRecord, key)
+        if known.record is None:
+            return
+        parts, _ = await list_parts(self._storage, upload)
+        tx.expect(key, known.revision)
+        self._storage.store.delete_listed(tx, key)
+        tx.use(target.bucket_name, Usage(uploads=-1, pending_bytes=-parts.bytes))
+        references.queue_manifest(
+            self._storage, tx, target.bucket_name, upload, b"parts", wait=False
+        )
+
+    async def _note_parts(self) -> None:
+        """Parts that nothing refers to now, by upload."""
+        upload, bucket, key, parts = b"", "", "", 0
+        for blob in self._rebuild.catalog.parts():
+            assert blob.footer is not None
+            prefix = keys.blob(blob.profile, blob.pg, blob.blob)
+            page = await self._storage.store.kv.scan(prefix, keys.after_prefix(prefix), limit=1)
+            if page.items:
+                continue
+            if blob.footer.upload != upload:
+                self._note_upload(upload, bucket, key, parts)
+                upload, bucket, key = blob.footer.upload, blob.footer.bucket, blob.footer.key
+                parts = 0
+            parts += 1
+        self._note_upload(upload, bucket, key, parts)
+
+    def _note_upload(self, upload: bytes, bucket: str, key: str, parts: int) -> None:
+        if parts:
+            text = f"upload {upload.hex()}: {parts} parts that no completed object has"
+            self._rebuild.note("upload", bucket, key, text)
+
+
+def _about(version: Version) -> str:
+    footer = version.footer
+    return f"version {footer.sequence or '-'} of {footer.size} bytes, etag {footer.etag}"
+
+
+def _shards(version: Version) -> str:
+    return f"{_about(version)}: {version.shards} of {version.width or '?'} shards"
+
+
+def _chunks(parts: Sequence[PartRecord]) -> Iterator[Sequence[PartRecord]]:
+    for first in range(0, len(parts), PARTS_PER_COMMIT):
+        yield parts[first : first + PARTS_PER_COMMIT]
+
+
+async def recover(rebuild: Rebuild) -> None:
+    """The whole of a recovery. Raises RescueError, EngineError."""
+    await rebuild.begin()
+    storage = await rebuild.storage()
+    adoption = Adoption(rebuild, storage)
+    try:
+        if rebuild.plan.add_newer:
+            await adoption.run()
+    except errors.S3Error as error:
+        raise AssertionError(f"a recovery was refused as a client is: {error}") from error
+    finally:
+        storage.executor.shutdown()
+    await rebuild.finish(adoption.highest)

@@ -1,0 +1,308 @@
+"""What the drives hold, in order: every blob, and the versions of every key.
+
+Filled by one scan and kept in a scratch database, so that a store of any size fits. Keys:
+
+    b <profile> / <pg:2> <blob:16>             every blob
+    o <bucket*> <key*> <blob:16>               blobs of objects and manifests
+    p <upload:16> <number:2> <blob:16>         parts
+    s <incarnation:8> <revision:8> <blob:16>   snapshots of the metadata
+
+`o`, `p` and `s` name the key of the `b` entry.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import msgspec
+
+from s3gw.kv.sqlite_scratch import Scratch
+from s3gw.metadata import keys
+from s3gw.metadata.records import (
+    BlobRef,
+    ManifestPage,
+    PartRecord,
+    ProfileRecord,
+    RecordFormatError,
+    decode,
+)
+from s3gw.objects.footer import Footer, parse
+from s3gw.rescue.coding import Coding, coding_of, named_profile
+from s3gw.rescue.decode import NotReadable, read_blob
+from s3gw.rescue.drives import Blob, RescueDrive, Scan, Shard, scan
+
+MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """A blob as kept in the scratch database; shards are [index, drive, path]."""
+
+    profile: str
+    pg: int
+    blob: bytes
+    block_bytes: int
+    payload_bytes: int
+    footer_map: bytes
+    shards: list[tuple[int, int, str]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Row).decode
+
+
+@dataclass(slots=True)
+class Part:
+    """A part of a manifest, and the blob that holds it; None when it is not on these drives."""
+
+    record: PartRecord
+    blob: Blob | None
+    coding: Coding | None
+
+
+@dataclass(slots=True)
+class Version:
+    """One version of a key as found. `state`: "readable" (all shards), "reduced" (it decodes),
+    "lost". `shards` counts those of the worst blob of it, of `width`."""
+
+    blob: Blob
+    footer: Footer
+    coding: Coding | None
+    state: str
+    shards: int
+    width: int
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def order(self) -> tuple[int, int, bytes]:
+        return self.footer.sequence, self.footer.modified_ms, self.blob.blob
+
+
+STATES = ("readable", "reduced", "lost")
+
+
+class Catalog:
+    """The blobs of some drives. `profiles` are the records that footers name, by profile."""
+
+    def __init__(self, drives: Sequence[RescueDrive]) -> None:
+        self.drives = drives
+        self.scan = Scan()
+        self.profiles: dict[str, ProfileRecord] = {}
+        self.places: Counter[tuple[str, int, int, int]] = Counter()
+        """Shards by profile, group, index and drive, of blobs coded as their profile says."""
+        self.blobs = 0
+        self.unknown = 0
+        self._scratch = Scratch()
+
+    def fill(self, progress: Callable[[str], None] = lambda group: None) -> None:
+        """Read all drives. Blocks."""
+        for blob in scan(self.drives, self.scan, progress):
+            self._add(blob)
+
+    def close(self) -> None:
+        self._scratch.close()
+
+    def _add(self, blob: Blob) -> None:
+        self.blobs += 1
+        key = _blob_key(blob.profile, blob.pg, blob.blob)
+        shards = [(shard.index, shard.drive, shard.path) for shard in blob.shards]
+        row = _Row(
+            blob.profile,
+            blob.pg,
+            blob.blob,
+            blob.block_bytes,
+            blob.payload_bytes,
+            blob.footer_map,
+            shards,
+        )
+        self._scratch.put(key, _encode(row))
+        footer = blob.footer
+        if footer is None:
+            self.unknown += 1
+            return
+        if footer.profile is not None:
+            self.profiles[blob.profile] = footer.profile
+        record = self.profiles.get(blob.profile) or named_profile(blob.profile, 0)
+        if record is not None and (not footer.scheme or footer.scheme == record.scheme):
+            self.places.update(
+                (blob.profile, blob.pg, shard.index, shard.drive) for shard in blob.shards
+            )
+        known = _index_key(footer)
+        if known:
+            self._scratch.put(known + blob.blob, key)
+        else:
+            self.unknown += 1
+
+    def blob(self, profile: str, pg: int, blob: bytes) -> Blob | None:
+        """A blob by its name."""
+        value = self._scratch.get(_blob_key(profile, pg, blob))
+        return None if value is None else _blob(value)
+
+    def coding(self, blob: Blob) -> Coding | None:
+        return coding_of(blob, self.profiles)
+
+    def all_blobs(self) -> Iterator[Blob]:
+        for _, value in self._scratch.scan(b"b", b"c"):
+            yield _blob(value)
+
+    def snapshots(self) -> Iterator[Blob]:
+        """The blobs of snapshots, newest first."""
+        found = list(self._scratch.scan(b"s", b"t"))
+        for _, key in reversed(found):
+            yield self._at(key)
+
+    def parts(self) -> Iterator[Blob]:
+        """The blobs of all parts, by upload and number."""
+        for _, key in self._scratch.scan(b"p", b"q"):
+            yield self._at(key)
+
+    def versions(
+        self, bucket: str = "", prefix: str = "", key: str | None = None
+    ) -> Iterator[tuple[str, str, list[Version]]]:
+        """Every key in order, with its versions, newest first."""
+        start, end = b"o", b"p"
+        if bucket:
+            start = b"o" + keys.ended(bucket)
+            end = keys.after_prefix(start)
+        if bucket and key is not None:
+            start += keys.ended(key)
+            end = keys.after_prefix(start)
+        rows = self._scratch.scan(start, end)
+        for name, group in groupby(rows, lambda row: row[0][:-16]):
+            found_bucket, rest = keys.unended(name[1:])
+            found_key, _ = keys.unended(rest)
+            if found_key.startswith(prefix):
+                versions = [self.version(self._at(row[1])) for row in group]
+                yield found_bucket, found_key, newest_first(versions)
+
+    def version(self, blob: Blob) -> Version:
+        """A blob of an object or a manifest, with what is known of its bytes."""
+        footer = blob.footer
+        assert footer is not None
+        coding = self.coding(blob)
+        state, shards, width = state_of(blob, coding)
+        version = Version(blob, footer, coding, state, shards, width)
+        if footer.kind == "manifest" and state != "lost":
+            self._add_parts(version)
+        return version
+
+    def _add_parts(self, version: Version) -> None:
+        try:
+            records = self.manifest(version)
+        except NotReadable:
+            version.state = "lost"
+            return
+        for record in records:
+            blob = self._part(version.footer.upload, record)
+            coding = None if blob is None else self.coding(blob)
+            version.parts.append(Part(record, blob, coding))
+            state, shards, width = ("lost", 0, 0) if blob is None else state_of(blob, coding)
+            if STATES.index(state) > STATES.index(version.state):
+                version.state, version.shards, version.width = state, shards, width
+
+    def manifest(self, version: Version) -> tuple[PartRecord, ...]:
+        """The parts that a manifest's blob lists. Raises NotReadable."""
+        coding = version.coding
+        if coding is None or coding.stored > MANIFEST_BYTES_MAX:
+            raise NotReadable("the manifest's coding is not known")
+        data = b"".join(read_blob(version.blob, coding))
+        # Old shards do not say where the padding of the last stripe begins.
+        for padding in range(1 if coding.crc64 >= 0 else coding.scheme.data):
+            try:
+                return decode(ManifestPage, data[: len(data) - padding]).parts
+            except RecordFormatError:
+                continue
+        raise NotReadable("the manifest cannot be understood")
+
+    def _part(self, upload: bytes, record: PartRecord) -> Blob | None:
+        """The blob of a part: the one that the manifest names, else one that has since been
+        written anew from the same bytes."""
+        prefix = _part_key(upload, record.number)
+        key = self._scratch.get(prefix + record.blob.blob)
+        found = None if key is None else self._at(key)
+        if found is not None and self._decodes(found):
+            return found
+        for _, other in self._scratch.scan(prefix, keys.after_prefix(prefix)):
+            blob = self._at(other)
+            assert blob.footer is not None
+            same = (blob.footer.etag, blob.footer.size) == (record.etag, record.size)
+            if same and self._decodes(blob):
+                return blob
+        return found
+
+    def _decodes(self, blob: Blob) -> bool:
+        return state_of(blob, self.coding(blob))[0] != "lost"
+
+    def _at(self, key: bytes) -> Blob:
+        value = self._scratch.get(key)
+        assert value is not None
+        return _blob(value)
+
+    def drive_ids(self, blob: Blob) -> dict[int, list[str]]:
+        """The drives that hold each shard of a blob."""
+        held: dict[int, list[str]] = {}
+        for shard in blob.shards:
+            held.setdefault(shard.index, []).append(self.drives[shard.drive].drive_id)
+        return held
+
+
+def _blob_key(profile: str, pg: int, blob: bytes) -> bytes:
+    return b"b" + profile.encode() + b"/" + pg.to_bytes(2, "big") + blob
+
+
+def _part_key(upload: bytes, number: int) -> bytes:
+    return b"p" + upload + number.to_bytes(2, "big")
+
+
+def _index_key(footer: Footer) -> bytes:
+    """What a blob is found by beside its name; b"" for a kind that is not known."""
+    if footer.kind in ("object", "manifest"):
+        return b"o" + keys.ended(footer.bucket) + keys.ended(footer.key)
+    if footer.kind == "part" and len(footer.upload) == 16 and 0 <= footer.number < 65536:
+        return _part_key(footer.upload, footer.number)
+    if footer.kind == "snapshot":
+        incarnation = footer.key.partition("/")[0]
+        if incarnation.isdecimal() and len(incarnation) < 19 and 0 <= footer.sequence < 2**64:
+            return b"s" + int(incarnation).to_bytes(8, "big") + footer.sequence.to_bytes(8, "big")
+    return b""
+
+
+def _blob(value: bytes) -> Blob:
+    row = _decode(value)
+    footer = parse(row.footer_map) if row.footer_map else None
+    shards = [Shard(*shard) for shard in row.shards]
+    return Blob(
+        row.profile,
+        row.pg,
+        row.blob,
+        row.block_bytes,
+        row.payload_bytes,
+        footer,
+        row.footer_map,
+        shards,
+    )
+
+
+def state_of(blob: Blob, coding: Coding | None) -> tuple[str, int, int]:
+    """State, shards found, and shards that there should be (0: not known)."""
+    found = len(blob.indexes)
+    if coding is None:
+        return "lost", found, 0
+    if not coding.scheme.decodable(blob.indexes):
+        return "lost", found, coding.scheme.width
+    state = "readable" if found >= coding.scheme.width else "reduced"
+    return state, found, coding.scheme.width
+
+
+def newest_first(versions: list[Version]) -> list[Version]:
+    """By sequence where all have one (manifests of old versions have none), else by time."""
+    if all(version.footer.sequence for version in versions):
+        return sorted(versions, key=lambda version: version.order, reverse=True)
+    return sorted(versions, key=lambda version: version.order[1:], reverse=True)
+
+
+def plain_ref(blob: Blob, coding: Coding, crc64: int) -> BlobRef:
+    """A reference to a blob that does not say where it lies."""
+    return BlobRef(blob.profile, blob.blob, coding.stored, crc64)
