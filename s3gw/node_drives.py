@@ -75,7 +75,8 @@ def open_node_drives(config: Config, store_id: str) -> NodeDrives:
     host = _read_host(data / HOST_FILE)
     found = NodeDrives(host.host)
     try:
-        for path in paths:
+        # New drives are made after all others were looked at.
+        for path in sorted(paths, key=_holds_nothing):
             known = host.drives.get(str(path))
             try:
                 drive = _open(path, known, store_id, found)
@@ -84,6 +85,7 @@ def open_node_drives(config: Config, store_id: str) -> NodeDrives:
                 continue
             _lock(found, drive)
             host.drives[str(path)] = KnownDrive(drive.identity.drive_id, os.path.ismount(path))
+        found.drives.sort(key=lambda drive: paths.index(drive.path))
         if not found.drives:
             raise StartError(found.warnings[0].removesuffix("; the node serves without it"))
         _keep_host(data, host)
@@ -91,6 +93,13 @@ def open_node_drives(config: Config, store_id: str) -> NodeDrives:
         found.release()
         raise
     return found
+
+
+def _holds_nothing(path: Path) -> bool:
+    try:
+        return identity.is_empty(path)
+    except IdentityError:
+        return False
 
 
 def _open(path: Path, known: KnownDrive | None, store_id: str, found: NodeDrives) -> DriveIdentity:
