@@ -26,8 +26,8 @@ from typing import TypeVar
 
 from nodes.check import check_shard
 from nodes.disk_threads import DiskThreads
-from nodes.filesystem import Filesystem, PosixFilesystem
-from nodes.identity import DriveIdentity
+from nodes.filesystem import Filesystem, PosixFilesystem, Space
+from nodes.identity import ID_FILE, DriveIdentity
 from nodes.pg_revisions import PgRevisions
 from nodes.protocol import (
     BLOB_ID_BYTES,
@@ -143,8 +143,10 @@ class LocalDrive:
         reserve_ratio: float = RESERVE_RATIO,
         clock: Clock = time.monotonic,
         executor: Executor | None = None,
+        id_file: str = "",
     ) -> None:
         self._filesystem = filesystem
+        self._id_file = id_file
         self._store_id = store_id
         self._drive_id = drive_id
         self._clock = clock
@@ -180,6 +182,7 @@ class LocalDrive:
             reserve_ratio=reserve_ratio,
             clock=clock,
             executor=executor,
+            id_file=ID_FILE,
         )
 
     async def write(self, name: ShardName, buffers: Sequence[Buffer]) -> None:
@@ -217,7 +220,9 @@ class LocalDrive:
         await self._run(self._quarantine, name)
 
     async def stats(self) -> DriveStats:
-        space = await self._run(self._filesystem.space)
+        """Also says, by DriveError, that the drive's id file is gone: the directory was removed or
+        emptied, which reads alone would take for missing shards."""
+        space = await self._run(self._space)
         return DriveStats(
             store_id=self._store_id,
             drive_id=self._drive_id,
@@ -237,6 +242,14 @@ class LocalDrive:
             self._executor.shutdown(wait=False)
         self._revisions.close()
         self._filesystem.shut()
+
+    def _space(self) -> Space:
+        if self._id_file:
+            try:
+                self._filesystem.size(self._id_file)
+            except FileNotFoundError:
+                raise DriveError(f"drive {self._drive_id} has lost its id file") from None
+        return self._filesystem.space()
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         try:

@@ -220,12 +220,14 @@ async def apply(
     now_ms: int,
     expected_epoch: int,
     force: bool = False,
+    also: Sequence[Guard] = (),
 ) -> int:
     """Make these nodes the next layout and return its epoch. A draft of just this goes with it.
 
-    `force` gives up what lies on removed nodes, and allows fewer nodes than blobs need.
-    Raises LayoutRefused; LayoutConflict when another epoch than `expected_epoch` is the last, or a
-    profile was made meanwhile; EngineError. After Unavailable the epoch may or may not be there.
+    `force` gives up what lies on removed nodes, and allows fewer nodes than blobs need. `also` are
+    guards of the caller. Raises LayoutRefused; LayoutConflict when another epoch than
+    `expected_epoch` is the last, or a guard failed again and again; EngineError. After Unavailable
+    the epoch may or may not be there.
     """
     check_nodes(nodes)
     for _ in range(CHECKS_MAX):
@@ -245,6 +247,7 @@ async def apply(
             reason,
         )
         guards: list[Guard] = [
+            *also,
             At(keys.layout(layout.epoch), layout.revision),
             _no_later(layout.epoch),
             NoneNewer(keys.PROFILES, keys.after_prefix(keys.PROFILES), reading.revision),
