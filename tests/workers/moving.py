@@ -156,14 +156,16 @@ async def start(cluster: MemoryCluster, kv: KV | None = None, *, seed: int = 0) 
     return process
 
 
-def rebalancer(process: Process) -> Rebalancer:
+def rebalancer(process: Process, tunables: LiveTunables | None = None) -> Rebalancer:
     """The worker on a process, in the cluster's time."""
     clock = process.cluster.clock
 
     async def sleep(seconds: float) -> None:
         clock.advance(seconds)
 
-    return Rebalancer(process.storage, LiveTunables(process.kv), sleep=sleep, clock=clock.monotonic)
+    return Rebalancer(
+        process.storage, tunables or LiveTunables(process.kv), sleep=sleep, clock=clock.monotonic
+    )
 
 
 def placed(meter: Meter) -> int:
