@@ -37,11 +37,12 @@ Report = Callable[[Node, bool], Awaitable[None]]
 @dataclass(slots=True)
 class _State:
     """`since`: when it came up or went down; `well_since`: when its figures could first be read in
-    an unbroken series, None when they could not; `wait_seconds`: how long that has to last."""
+    an unbroken series, None when they could not; `wait_seconds`: how long that has, or had, to
+    last (0 before the first time)."""
 
     up: bool
     since: float
-    wait_seconds: float = UP_SECONDS
+    wait_seconds: float = 0.0
     well_since: float | None = None
 
 
