@@ -83,6 +83,8 @@ class Scenario:
             (self._collect, 6),
             (self._merge, 2),
             (self._repair, 3),
+            (self._scrub, 2),
+            (self._end_stale_uploads, 2),
             (self._fail_node, 3),
             (self._heal, 3),
             (self._rot, 1),
@@ -247,6 +249,22 @@ class Scenario:
     async def _repair(self) -> None:
         await self._work("repair", lambda: on_demand.repair_all(self.process.storage))
 
+    async def _scrub(self) -> None:
+        await self._work("scrub", lambda: on_demand.verify_all(self.process.storage))
+
+    async def _end_stale_uploads(self) -> None:
+        """Uploads a day old go; those whose Complete died accept parts again."""
+        storage = self.process.storage
+        await self._work(
+            "end stale uploads", lambda: on_demand.end_stale_uploads(storage, DAY_SECONDS)
+        )
+        for upload_id, upload in list(self.uploads.items()):
+            item = self.cluster.engine.items.get(keys.upload(BUCKET, upload.key, upload_id))
+            if item is None:
+                del self.uploads[upload_id]
+            else:
+                upload.taken = decode(UploadRecord, item.value).state != "open"
+
     # The world
 
     async def _pass_time(self) -> None:
@@ -255,9 +273,20 @@ class Scenario:
     async def _fail_node(self) -> None:
         if len(self.down) < DOWN_MAX:
             name = self.random.choice(sorted(set(self.cluster.drives) - self.down))
+            if not self._can_do_without(self.down | {name}):
+                return
             self.cluster.drives[name].inject(Fault(error=DriveUnreachable("refused")))
             self.down.add(name)
             self.log.append(f"{name} fails")
+
+    def _can_do_without(self, down: set[str]) -> bool:
+        """Whether everything can be read without these nodes. A blob that lost a node while it was
+        written survives one more loss until it is repaired, not two."""
+        for ref in Audit(self.cluster, self.process).held().values():
+            scheme, nodes, _ = self.process.topology.location(ref)
+            if not scheme.decodable(i for i, node in enumerate(nodes) if node and node not in down):
+                return False
+        return True
 
     async def _stumble(self) -> None:
         """A node fails a few calls, in the middle of whatever comes next."""
