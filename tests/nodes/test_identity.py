@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from nodes.identity import (
     DriveEmptyButKnown,
     DriveIdentity,
     DriveInUse,
+    NonceOutdated,
     NotADrive,
     Unwritable,
 )
@@ -39,6 +41,43 @@ def test_two_drives_differ_in_id_and_nonce(tmp_path: Path) -> None:
     one, two = (DriveIdentity.claim(tmp_path / n, "s").identity for n in ("a", "b"))
     assert one.drive_id != two.drive_id
     assert one.nonce != two.nonce
+
+
+def test_every_registration_draws_a_nonce_that_copies_made_before_do_not_know(
+    path: Path, tmp_path: Path
+) -> None:
+    drive = DriveIdentity.claim(path, "s")
+    first = drive.next_nonce(None)
+    shutil.copytree(path, tmp_path / "copy")
+    second = drive.next_nonce(first)
+    assert len({first, second}) == 2
+    assert DriveIdentity.open(path).identity.nonce == second
+    copy = DriveIdentity.open(tmp_path / "copy")
+    before = (tmp_path / "copy" / "id.json").read_bytes()
+    with pytest.raises(NonceOutdated, match="outdated copy"):
+        copy.next_nonce(second)
+    assert (tmp_path / "copy" / "id.json").read_bytes() == before
+
+
+def test_a_registration_that_was_interrupted_is_repeated_with_its_nonce(path: Path) -> None:
+    """Whether its commit was lost, is still under way, or was applied."""
+    drive = DriveIdentity.claim(path, "s")
+    registered = drive.next_nonce(None)
+    noted = drive.next_nonce(registered)  # and then the process died
+    for _ in range(3):
+        assert DriveIdentity.open(path).next_nonce(registered) == noted
+    fresh = DriveIdentity.open(path).next_nonce(noted)
+    assert fresh not in (registered, noted)
+    with pytest.raises(NonceOutdated):
+        DriveIdentity.open(path).next_nonce(registered)
+
+
+def test_an_id_file_without_a_former_nonce_is_understood(path: Path) -> None:
+    DriveIdentity.claim(path, "s")
+    fields = json.loads((path / "id.json").read_text())
+    del fields["previous"]
+    (path / "id.json").write_text(json.dumps(fields))
+    assert DriveIdentity.open(path).next_nonce(fields["nonce"]) != fields["nonce"]
 
 
 def test_a_drive_of_another_store_is_refused_and_not_touched(path: Path) -> None:
