@@ -143,6 +143,7 @@ class BlobStore:
         """
         if first >= stop:
             return
+        await self.topology.know(ref.profile)
         self._readers += 1
         position = first
         try:

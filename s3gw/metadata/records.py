@@ -194,7 +194,8 @@ class Garbage(msgspec.Struct, array_like=True, frozen=True):
 class Repair(msgspec.Struct, array_like=True, frozen=True):
     """A queue entry of the repair worker: what is known to be wrong with a blob. It is not looked
     at before `not_before_ms`. `copy` is the blob that is to replace it, once that is written.
-    `lost` are the indexes of shards known to be missing or damaged, in order."""
+    `lost` are the indexes of shards known to be missing or damaged, in order. With a `target` the
+    blob is to go to that profile, as far as objects of `bucket` hold it."""
 
     profile: str
     pg: int
@@ -205,6 +206,8 @@ class Repair(msgspec.Struct, array_like=True, frozen=True):
     attempts: int = 0
     copy: BlobRef | None = None
     lost: tuple[int, ...] = ()
+    target: str = ""
+    bucket: str = ""
 
 
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
@@ -296,13 +299,13 @@ class ProfileRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ReprofileJob(msgspec.Struct, array_like=True, frozen=True):
-    """The move of a bucket's blobs into another profile. `source` is the bucket's profile before.
+    """The move of a bucket's blobs into another profile, from those that it had before.
 
     `state`: walking, done or cancelled. `stage` and `cursor` say where the walk is: of objects,
     versions or uploads, behind this key. `blobs_done` and `bytes_done` count what was moved in all
     rounds, `blobs_left` what this round met and could not move yet; `rounds` those that ended."""
 
-    source: str
+    sources: tuple[str, ...]
     target: str
     started_ms: int
     state: str = "walking"

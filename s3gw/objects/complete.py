@@ -329,13 +329,16 @@ async def _publish(
 ) -> None:
     now_ms = storage.clock_ms()
     placed = publish.Placed(blob.written)
+    profile = storage.blobs.topology.profile(upload.record.profile)
 
     def build(tx: Transaction, now: Target) -> ObjectRecord:
         sequence = publish.sequence_of(storage, now)
         holder = keys.object_holder(now.bucket_name, now.key, sequence)
         manifest_holder = keys.manifest_blob_holder(upload.upload_id)
         tx.expect(upload.record_key, upload.upload_revision)
-        ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, manifest_holder)
+        ref = publish.add_new_blob(
+            storage, tx, now.bucket_name, placed, manifest_holder, profile=profile
+        )
         data = msgspec.structs.replace(manifest, blob=ref)
         references.hold(storage, tx, now.bucket_name, data, holder)
         storage.store.delete_listed(tx, upload.record_key)

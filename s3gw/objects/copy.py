@@ -23,6 +23,7 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
+from s3gw.objects.profiles import known_profile
 from s3gw.objects.publish import Check, Target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
@@ -110,7 +111,7 @@ async def copy_object(
                 "The specified copy source is larger than the maximum allowable size for a copy "
                 f"source: {limits.COPY_SOURCE_BYTES_MAX}"
             )
-        if not _shares(storage, record, target, copying):
+        if not _shares(storage, record, target, copying, description):
             return await _rewrite(storage, record, target, copying, description)
         refuse_if_old(storage, started)
         tx = publish.guarded(target)
@@ -128,13 +129,18 @@ async def copy_object(
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 
-def _shares(storage: Storage, record: ObjectRecord, target: Target, copying: Copying) -> bool:
+def _shares(
+    storage: Storage,
+    record: ObjectRecord,
+    target: Target,
+    copying: Copying,
+    description: Description,
+) -> bool:
     """Whether the copy can refer to the source's blob."""
     algorithm = copying.checksum_algorithm
     if algorithm and algorithm not in record.checksums.values:
         return False
-    topology = storage.blobs.topology
-    profile = topology.profile(target.bucket.profile)
+    profile = known_profile(storage, target.bucket, description.storage_class)
     data = record.data
     home = data.blob.profile if isinstance(data, ManifestRef) else ""
     if isinstance(data, BlobRef):

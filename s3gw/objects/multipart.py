@@ -24,7 +24,7 @@ from s3gw.metadata.records import (
     decode,
 )
 from s3gw.metadata.store import Transaction, Versioned, versioned
-from s3gw.objects import footer, publish, references
+from s3gw.objects import footer, profiles, publish, references
 from s3gw.objects.ingest import Ingested, Learned, Payload, ingest
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
@@ -85,8 +85,9 @@ async def create_upload(
         bucket = await storage.store.get(BucketRecord, keys.bucket(bucket_name))
         if bucket.record is None:
             raise errors.NoSuchBucket(BucketName=bucket_name)
+        profile = await profiles.profile_of(storage, bucket.record, description.storage_class)
         record = UploadRecord(
-            now_ms, owner, description, checksum_algorithm, checksum_type, bucket.record.profile
+            now_ms, owner, description, checksum_algorithm, checksum_type, profile.name
         )
         record_key = keys.upload(bucket_name, key, upload_id)
         tx = Transaction()
@@ -120,6 +121,9 @@ async def find_upload(
         raise errors.NoSuchBucket(BucketName=bucket_name)
     if upload.record is None:
         raise errors.NoSuchUpload(UploadId=upload_id.hex())
+    part = versioned(PartRecord, reading.items[2])
+    held = (part.record.blob.profile,) if part.record is not None else ()
+    await profiles.know(storage, upload.record.profile, *held)
     return Upload(
         bucket_name,
         key,
@@ -128,7 +132,7 @@ async def find_upload(
         bucket.revision,
         upload.record,
         upload.revision,
-        versioned(PartRecord, reading.items[2]),
+        part,
     )
 
 
@@ -181,7 +185,8 @@ async def _publish_part(
         await placed.settle(storage)
         tx = _guarded(upload)
         tx.expect(part_key, upload.part.revision)
-        ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder)
+        profile = storage.blobs.topology.profile(upload.record.profile)
+        ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder, profile=profile)
         part = PartRecord(number, ingested.size, ingested.md5, modified_ms, ref, ingested.checksums)
         tx.put(part_key, part)
         tx.witness = part_key

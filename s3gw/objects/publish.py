@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 from s3gw import errors, limits
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import NotWritten, Written
 from s3gw.kv.interface import At, Conflict, Empty
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, BucketRecord, ObjectRecord, Usage
 from s3gw.metadata.store import Transaction, Versioned, versioned
-from s3gw.objects import references
+from s3gw.objects import profiles, references
 from s3gw.objects.storage import Storage
 
 SETTLE_ATTEMPTS_MAX = 4
@@ -56,6 +57,8 @@ async def read_target(storage: Storage, bucket_name: str, key: str) -> Target:
     if bucket.record is None:
         raise errors.NoSuchBucket(BucketName=bucket_name)
     current = versioned(ObjectRecord, reading.items[1])
+    held = profiles.named_by(current.record.data) if current.record is not None else ()
+    await profiles.know(storage, bucket.record.profile, *held)
     return Target(bucket_name, key, bucket.record, bucket.revision, current, reading.revision)
 
 
@@ -151,14 +154,29 @@ def _counts(storage: Storage, node_id: str) -> bool:
 
 
 def add_new_blob(
-    storage: Storage, tx: Transaction, bucket: str, placed: Placed, holder: bytes
+    storage: Storage,
+    tx: Transaction,
+    bucket: str,
+    placed: Placed,
+    holder: bytes,
+    *,
+    profile: Profile,
 ) -> BlobRef:
-    """Refer to a settled blob for the first time; queue it if it is not as its profile wants it."""
+    """Refer to a settled blob for the first time; queue it if it is not as its profile wants it,
+    or not in `profile`, which may have become another one since its bytes were written."""
     ref = settle_placement(storage, placed.written)
     references.add(storage, tx, bucket, ref, holder)
     references.guard_placement(storage, tx, ref)
-    if ref.nodes:
-        references.queue_repair(storage, tx, ref, reduced=bool(placed.written.missing))
+    target = "" if ref.profile in (profile.name, profile.companion) else profile.name
+    if ref.nodes or target:
+        references.queue_repair(
+            storage,
+            tx,
+            ref,
+            reduced=bool(placed.written.missing),
+            target=target,
+            bucket=bucket if target else "",
+        )
     return ref
 
 

@@ -63,13 +63,32 @@ def guard_placement(storage: Storage, tx: Transaction, ref: BlobRef) -> None:
         tx.expect(group.key, group.revision)
 
 
-def queue_repair(storage: Storage, tx: Transaction, ref: BlobRef, *, reduced: bool) -> None:
-    """Queue an explicit blob: to be completed if shards are missing, and to be moved home."""
+def queue_repair(
+    storage: Storage,
+    tx: Transaction,
+    ref: BlobRef,
+    *,
+    reduced: bool,
+    target: str = "",
+    bucket: str = "",
+) -> None:
+    """Queue an explicit blob: to be completed if shards are missing, and to be moved home. With a
+    `target`: any blob, to be moved into that profile for a bucket."""
     group = storage.blobs.topology.group_of(ref.profile, ref.blob)
     urgency = URGENCY_REDUCED if reduced else URGENCY_MISPLACED
     reason = "shards missing since it was written" if reduced else "not on its group's slots"
+    if target and not reduced:
+        reason = "not in the profile of its bucket"
     key = keys.repair(urgency, ref.profile, group.number, ref.blob)
-    record = Repair(ref.profile, group.number, ref.blob, reason, storage.clock_ms())
+    record = Repair(
+        ref.profile,
+        group.number,
+        ref.blob,
+        reason,
+        storage.clock_ms(),
+        target=target,
+        bucket=bucket,
+    )
     tx.writes[key] = Put(key, encode(record))
 
 

@@ -10,6 +10,7 @@ from s3gw.metadata.records import Description, ObjectRecord
 from s3gw.metadata.store import Transaction
 from s3gw.objects import footer, publish
 from s3gw.objects.ingest import Learned, Payload, ingest
+from s3gw.objects.profiles import known_profile, profile_of
 from s3gw.objects.publish import Check, Target
 from s3gw.objects.storage import Storage
 
@@ -67,7 +68,7 @@ async def store_version(
             content_id=content_id,
         )
 
-    profile = storage.blobs.topology.profile(target.bucket.profile)
+    profile = await profile_of(storage, target.bucket, description.storage_class)
     ingested = await ingest(
         storage,
         profile,
@@ -82,7 +83,8 @@ async def store_version(
     def build(tx: Transaction, now: Target) -> ObjectRecord:
         sequence = publish.sequence_of(storage, now)
         holder = keys.object_holder(now.bucket_name, now.key, sequence)
-        ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, holder)
+        wanted = known_profile(storage, now.bucket, description.storage_class)
+        ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, holder, profile=wanted)
         return ObjectRecord(
             sequence=sequence,
             modified_ms=modified_ms,

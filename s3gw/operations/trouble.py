@@ -8,6 +8,7 @@ from __future__ import annotations
 from s3gw import errors
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.targets import TooFewNodes
+from s3gw.cluster.topology import UnknownProfile
 from s3gw.cluster.writer import NotWritten
 from s3gw.kv.interface import CommitTooLarge, EngineError, NoSpace
 from s3gw.metadata.store import OutcomeUnknown
@@ -19,6 +20,7 @@ TROUBLE = (
     BlobUnreadable,
     NotWritten,
     TooFewNodes,
+    UnknownProfile,
 )
 
 
@@ -33,6 +35,8 @@ def translate(error: BaseException) -> errors.S3Error:
             return errors.InternalError()
         case OutcomeUnknown():
             return errors.ServiceUnavailable("The outcome of the request is not known.")
+        case UnknownProfile():
+            return errors.ServiceUnavailable("A storage profile is not known here yet.")
         case EngineError():
             return errors.ServiceUnavailable("The metadata engine does not answer.")
         case BlobUnreadable() | NotWritten() | TooFewNodes():

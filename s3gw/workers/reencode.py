@@ -9,6 +9,9 @@ profile's scheme and its group's slots, its bytes are written as a new blob:
    dropped. A holder that changed meanwhile is looked at again;
 3. when the old blob has no live reference left, the job's reference and the entry go.
 
+An entry with a `target` moves a blob into another profile (`s3gw.workers.reprofile`) for objects
+of one bucket. Objects of other buckets that share the blob keep it.
+
 What holds a blob, and where that is written:
 
     o…   an object version: its own record
@@ -22,6 +25,8 @@ has read its parts.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -29,7 +34,7 @@ import msgspec
 from s3gw import limits
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.targets import TooFewNodes
-from s3gw.cluster.topology import Group, Profile
+from s3gw.cluster.topology import Group, Profile, Topology
 from s3gw.cluster.writer import NotWritten
 from s3gw.kv.interface import Conflict, Item, NoneNewer
 from s3gw.metadata import keys
@@ -85,9 +90,14 @@ async def live_references(
 async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> Entry:
     """Write a blob's bytes anew and publish them under the job's reference; the entry that names
     them. Raises NotPossibleNow, BlobUnreadable, Conflict, OutcomeUnknown."""
-    topology = storage.blobs.topology
-    profile = topology.profile(old.profile)
-    holders = await live_references(storage, old.profile, entry.record.pg, old.blob)
+    profile = destination(storage.blobs.topology, old.profile, entry.record.target)
+    holders = [
+        (item, reference)
+        for item, reference in await live_references(
+            storage, old.profile, entry.record.pg, old.blob
+        )
+        if _concerns(item, entry.record)
+    ]
     if not holders:
         raise NotPossibleNow("nothing holds the blob any more")
     new = await _write(storage, profile, old)
@@ -103,6 +113,40 @@ async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef)
     return Entry(entry.key, revision, record)
 
 
+def destination(topology: Topology, present: str, target: str) -> Profile:
+    """The profile for a blob of profile `present` that is to go to `target` ("": to stay): a small
+    blob's is the companion."""
+    profile = topology.profile(present)
+    if not target:
+        return profile
+    goal = topology.profile(target)
+    return goal if profile.companion else topology.companion(goal)
+
+
+def _concerns(item: Item, record: Repair) -> bool:
+    """Whether a holder is to go over to the copy. For a profile change of one bucket, objects of
+    other buckets that share the blob stay; what a manifest holds goes with it."""
+    holder = keys.split_reference(item.key)[3]
+    if not record.bucket or holder[:1] != b"o":
+        return True
+    return keys.split_object_holder(holder)[0] == record.bucket
+
+
+async def _stripes(
+    storage: Storage, old: BlobRef, stripe_bytes: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a blob in stripes of another length."""
+    held = bytearray()
+    async for buffers in storage.blobs.read(old, 0, old.size, window_stripes=1):
+        for buffer in buffers:
+            held += buffer
+        while len(held) >= stripe_bytes:
+            yield bytes(memoryview(held)[:stripe_bytes])
+            del held[:stripe_bytes]
+    if held:
+        yield bytes(held)
+
+
 async def _write(storage: Storage, profile: Profile, old: BlobRef) -> BlobRef:
     def not_whole(group: Group) -> bool:
         return not all(storage.blobs.directory.usable(node) for node in group.nodes)
@@ -114,8 +158,9 @@ async def _write(storage: Storage, profile: Profile, old: BlobRef) -> BlobRef:
     try:
         writer = storage.blobs.open_writer(blob, group)
         try:
-            async for buffers in storage.blobs.read(old, 0, old.size, window_stripes=1):
-                await writer.write(b"".join(buffers))
+            async with aclosing(_stripes(storage, old, profile.stripe_bytes)) as stripes:
+                async for stripe in stripes:
+                    await writer.write(stripe)
             written = await writer.finish(footer_map)
         except BaseException:
             await writer.abort()
@@ -152,9 +197,10 @@ class Swap:
             raise ContentChanged("the copy has lost its reference")
         self._job_revision, self._bucket = job.revision, job.record.bucket
         for _ in range(ROUNDS_MAX):
-            holders = await live_references(
+            live = await live_references(
                 self._storage, self._old.profile, self._entry.record.pg, self._old.blob
             )
+            holders = [held for held in live if _concerns(held[0], self._entry.record)]
             if not holders:
                 return await self._finish()
             for item, reference in holders:

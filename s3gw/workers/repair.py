@@ -30,6 +30,7 @@ import msgspec
 from nodes.protocol import DriveError, DriveRefused, ShardMissing, ShardName
 from s3gw.cluster.ledger import union
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.topology import UnknownProfile
 from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
@@ -145,7 +146,10 @@ class RepairWorker:
         """About how many shards of a blob are gone: known as lost, or their nodes are down."""
         directory = self._storage.blobs.directory
         record = entry.record
-        group = self._storage.blobs.topology.group_of(record.profile, record.blob)
+        try:
+            group = self._storage.blobs.topology.group_of(record.profile, record.blob)
+        except UnknownProfile:
+            return 0
         down = {index for index, node in enumerate(group.nodes) if not directory.usable(node)}
         return len(down | set(record.lost))
 
@@ -163,7 +167,7 @@ class RepairWorker:
     async def _try(self, job: _BlobRepair, entry: Entry, report: RepairReport) -> bool:
         try:
             return await job.run(entry)
-        except (BlobUnreadable, ContentChanged) as error:
+        except (BlobUnreadable, ContentChanged, UnknownProfile) as error:
             blob = entry.record.blob.hex()
             log.warning("blob %s cannot be repaired: %s", blob, error)
             report.unreadable += 1
@@ -237,12 +241,13 @@ class _BlobRepair:
         ref = msgspec.structs.replace(
             old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )
-        if ref.nodes and record.copy is None and await self._rewrite(entry, ref):
+        elsewhere = bool(ref.nodes or record.target)
+        if elsewhere and record.copy is None and await self._rewrite(entry, ref):
             return True
         if ref.nodes and record.attempts and not record.lost:
             return False  # it was looked at before, and nothing new is known
         beyond = await self._make_whole(ref)
-        if record.copy is not None or ref.nodes:
+        if record.copy is not None or elsewhere:
             return False  # some holders, or the move home, must wait; it is kept whole meanwhile
         if beyond:
             return await self._rewrite(entry, ref)
