@@ -249,10 +249,10 @@ class _Reading:
         for profile in profiles:
             await self._read_counts(profile, family.get(profile.name, profile.name))
         entries = await self._entries()
-        moves = [
-            self._correct(entry, family.get(entry.profile, entry.profile)) for entry in entries
-        ]
-        await asyncio.gather(*moves)
+        judged = await asyncio.gather(
+            *(self._correct(entry, family.get(entry.profile, entry.profile)) for entry in entries)
+        )
+        waiting = [entry for entry, waits in zip(entries, judged, strict=True) if waits]
         states = self._groups.values()
         return Ledger(
             self._revision,
@@ -261,8 +261,8 @@ class _Reading:
                 for (bucket, profile), amounts in sorted(self._sums.items())
                 if any(amount != Amount() for amount in amounts.values())
             ),
-            len(entries),
-            min((entry.queued_ms for entry in entries), default=0),
+            len(waiting),
+            min((entry.queued_ms for entry in waiting), default=0),
             len(states),
             sum(state.moving for state in states),
             sum(state.redundancy is not Redundancy.FULL for state in states),
@@ -336,19 +336,23 @@ class _Reading:
             found[blob] = joined(found[blob], entry) if blob in found else entry
         return list(found.values())
 
-    async def _correct(self, entry: Repair, profile: str) -> None:
-        """Move a queued blob's references from its group's class to its own."""
+    async def _correct(self, entry: Repair, profile: str) -> bool:
+        """Move a queued blob's references from its group's class to its own; whether it waits for
+        repair. One that is whole and only to go to another profile does not."""
         group = self._state(entry.profile, entry.pg)
         items = await self._under(keys.blob(entry.profile, entry.pg, entry.blob))
         references = [decode(Reference, item.value) for item in items]
         live = [reference for reference in references if not reference.dropped_due_ms]
         if not live:
-            return
+            return True
+        if entry.target and not entry.lost and not live[0].nodes:
+            return False
         own = self._redundancy(group, entry, live[0])
         for reference in references:
             sums = self._sums[reference.bucket, profile]
             sums[group.redundancy] -= Amount(1, reference.size)
             sums[own] += Amount(1, reference.size)
+        return True
 
     def _redundancy(self, group: GroupState, entry: Repair, reference: Reference) -> Redundancy:
         lost = set(entry.lost)

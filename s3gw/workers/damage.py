@@ -173,9 +173,9 @@ class DamageQueue:
                 self._pending[blob] = joined(repair, again) if again is not None else repair
             raise
         now = self._clock_ms()
-        for (profile, blob), repair in reported.items():
+        for repair in reported.values():
             for index in repair.lost:
-                self._queued[profile, blob, index] = now
+                self._queued[repair.profile, repair.blob, index] = now
         while len(self._queued) > REMEMBERED_MAX:
             self._queued.popitem(last=False)
         return bool(self._pending)

@@ -151,6 +151,22 @@ async def test_a_queued_blob_is_judged_by_its_lost_shards_and_the_nodes_that_are
     assert (await ledger_of(memory_store)).total(Redundancy.LOST) == both
 
 
+async def test_a_whole_blob_that_only_goes_to_another_profile_is_no_repair(
+    memory_store: Process,
+) -> None:
+    await put(memory_store, "k", BIG)
+    ref = await blob_of(memory_store, "k")
+    group = memory_store.topology.group_of(ref.profile, ref.blob)
+    key = keys.repair(5, ref.profile, group.number, ref.blob)
+    entry = Repair(ref.profile, group.number, ref.blob, "to 8+3", 17, target="8+3", bucket=BUCKET)
+    await memory_store.kv.commit([], [Put(key, encode(entry))])
+    assert (await ledger_of(memory_store)).healed
+    damaged = msgspec.structs.replace(entry, lost=(2,))
+    await memory_store.kv.commit([], [Put(key, encode(damaged))])
+    ledger = await ledger_of(memory_store)
+    assert (ledger.repairs_waiting, ledger.total(Redundancy.REDUCED).blobs) == (1, 1)
+
+
 async def test_a_blob_written_around_lost_nodes_is_judged_by_its_own_nodes_and_scheme(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
