@@ -38,6 +38,7 @@ from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics, Samples, SharedMetrics
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
+from s3gw.rescue import snapshot
 from s3gw.rescue.snapshot import SnapshotWorker
 from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
@@ -52,6 +53,7 @@ from s3gw.workers.garbage import GarbageCollector
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.rebalance import Rebalancer
 from s3gw.workers.repair import RepairWorker
+from s3gw.workers.reprofile import Reprofiler
 from s3gw.workers.runner import Runner
 from s3gw.workers.stale_uploads import StaleUploads
 from s3gw.workers.verify import ShardVerifier
@@ -145,6 +147,7 @@ class Gateway:
             SpaceWatch(self.kv, self.space),
             GarbageCollector(storage, interval_seconds=interval),
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
+            Reprofiler(storage, throttle=rebuild, interval_seconds=interval),
             self._merge,
             Rebalancer(storage, tunables, merge=self._merge, throttle=rebuild),
             ShardVerifier(
@@ -222,6 +225,24 @@ class Gateway:
             found.eta_seconds,
         )
 
+    async def _snapshots(self, storage: Storage) -> list[models.Snapshot]:
+        return [
+            models.Snapshot(
+                record.incarnation,
+                record.revision,
+                record.created_ms,
+                record.size,
+                record.items,
+            )
+            for record in await snapshot.list_snapshots(storage)
+        ]
+
+    async def _take_snapshot(self, storage: Storage) -> models.Snapshot:
+        taken = await snapshot.take_snapshot(storage)
+        return models.Snapshot(
+            self.identity.incarnation, taken.revision, taken.created_ms, taken.size, taken.items
+        )
+
     def admin_port(self, storage: Storage, shared: SharedMetrics) -> AdminPort:
         merge = partial(
             on_demand.merge_all, storage, orphan_after_seconds=self.config.orphan_after_seconds
@@ -242,6 +263,8 @@ class Gateway:
             region=self.config.region,
             version=__version__,
             nodes_needed=needed,
+            snapshots=partial(self._snapshots, storage),
+            take_snapshot=partial(self._take_snapshot, storage),
             runs={
                 "garbage": partial(on_demand.collect_garbage, storage),
                 "verify": partial(on_demand.verify_all, storage),
