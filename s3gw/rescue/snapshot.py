@@ -179,13 +179,14 @@ async def _publish(
     storage: Storage, claim: Lock | None, info: SnapshotInfo, ingested: Ingested
 ) -> None:
     key = keys.snapshot(info.revision)
+    profile = safest_profile(storage.blobs.topology)
     placed = publish.Placed(ingested.written)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         await placed.settle(storage)
         tx = _transaction(claim)
         tx.expect(key, 0)
         holder = keys.snapshot_holder(info.revision)
-        ref = publish.add_new_blob(storage, tx, "", placed, holder)
+        ref = publish.add_new_blob(storage, tx, "", placed, holder, profile=profile)
         incarnation = storage.store.identity.incarnation
         record = SnapshotRecord(
             info.revision, info.created_ms, incarnation, info.size, info.items, ref
