@@ -9,7 +9,10 @@ numbers its requests; the node keeps, per client, the highest number and which o
 it were used, as IPsec does (RFC 4303, 3.4.3): memory grows with clients, not with requests. Only
 holders of the secret can make entries. Each process of a node keeps its own memory, so a captured
 request could be replayed to another process within its 60 s; every request of this protocol is
-idempotent, and TLS is the answer to listeners.
+idempotent. Those checksums are no proof of origin: in the clear, whoever sits on the wire could
+hold a PUT back and send another whole shard of the same name and length in its place. Mutual TLS
+(nodes.tls) is the answer to both, in addition to the signature; without it a node does not leave
+loopback unless told to.
 """
 
 from __future__ import annotations

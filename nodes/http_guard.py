@@ -123,6 +123,8 @@ class _GuardConfig(Config):
         self.guard = guard
         # Hypercorn's own limit must never strike: it cancels its tasks and then fails on them.
         self.graceful_timeout = guard.options.graceful_seconds + 60
+        if guard.options.head_seconds > 0:  # a stalled handshake counts as a head that is not sent
+            self.ssl_handshake_timeout = guard.options.head_seconds
 
     @property
     def ssl_enabled(self) -> bool:
