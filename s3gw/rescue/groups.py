@@ -49,7 +49,7 @@ def profiles_of(catalog: Catalog, base: Base | None, pg_count: int) -> dict[str,
     for name, told in catalog.profiles.items():
         found.setdefault(name, told)
     for blob in catalog.all_blobs():
-        record = found.get(blob.profile) or named_profile(blob.profile, pg_count)
+        record = found.get(blob.profile) or _told_by_name(catalog, blob, pg_count)
         if record is None:
             raise RescueError(f"profile {blob.profile} is in no shard and no metadata found")
         found[blob.profile] = record
@@ -66,6 +66,14 @@ def profiles_of(catalog: Catalog, base: Base | None, pg_count: int) -> dict[str,
             )
     _name_owners(found)
     return found
+
+
+def _told_by_name(catalog: Catalog, blob: Blob, pg_count: int) -> ProfileRecord | None:
+    """A profile of which the shards say nothing, by its name and the size of a blob's blocks."""
+    record, coding = named_profile(blob.profile, pg_count), catalog.coding(blob)
+    if record is None or coding is None:
+        return None
+    return msgspec.structs.replace(record, stripe_bytes=coding.stripe_bytes)
 
 
 def _name_owners(found: dict[str, ProfileRecord]) -> None:

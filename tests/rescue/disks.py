@@ -84,6 +84,7 @@ async def recovered(
     metadata: bool = True,
     base: Base | None = None,
     add_newer: bool = True,
+    pg_count: int = 256,
 ) -> Recovered:
     """Lose the cluster's metadata, and recover it from the directories."""
     assert cluster.identity is not None
@@ -95,7 +96,7 @@ async def recovered(
     kv = MemoryKV(cluster.engine)
     findings: list[Finding] = []
     plan = Plan(
-        cluster.identity.store_id, "us-east-1", 256, cluster.clock.ms(), add_newer=add_newer
+        cluster.identity.store_id, "us-east-1", pg_count, cluster.clock.ms(), add_newer=add_newer
     )
     rebuild = Rebuild(kv, catalog, base, plan, findings.append)
     await recover(rebuild)
