@@ -72,6 +72,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     tunables = action("tunables", _tunables, "settings that are changed while the store runs")
     tunables.add_argument("set", nargs="?", choices=["set"], help="change some")
     tunables.add_argument("values", nargs="*", metavar="NAME=VALUE")
+    profiles = action("profiles", _profiles, "profiles, and what each survives")
+    profiles.add_argument("create", nargs="?", choices=["create"], help="make one")
+    profiles.add_argument("name", nargs="?")
+    profiles.add_argument("scheme", nargs="?", help="as in 8+3, 1+2 (copies), 8+4/2")
+    profiles.add_argument("--failure-domain", choices=["drive", "node", "zone"], default="node")
+    profiles.add_argument("--groups", type=_count, default=0, help="placement groups (enough)")
+    profiles.add_argument("--storage-class", action="append", default=[], help="to be kept in it")
+    snapshots = action("snapshots", _snapshots, "snapshots of the metadata that the nodes keep")
+    snapshots.add_argument("take", nargs="?", choices=["take"], help="take one now")
     worker = action("run", _run_worker, "run a background worker to its end now")
     worker.add_argument("worker", help="garbage, repair, verify or merge")
 
@@ -81,7 +90,6 @@ READS: dict[str, tuple[str, str]] = {
     "summary": ("/admin/summary", "the store at a glance"),
     "nodes": ("/admin/nodes", "all nodes"),
     "ledger": ("/admin/ledger", "blobs and bytes by redundancy"),
-    "profiles": ("/admin/profiles", "profiles, and what each survives"),
     "scrub": ("/admin/scrub", "how far the verification of all shards has come"),
     "health": ("/health", "the health score and its reasons"),
 }
@@ -341,6 +349,31 @@ def _tunables(client: AdminClient, arguments: Arguments) -> int:
     if not values:
         raise Usage("name what to set: NAME=VALUE …")
     return _show(arguments, "tunables", client.call("PUT", "/admin/tunables", values))
+
+
+def _profiles(client: AdminClient, arguments: Arguments) -> int:
+    if not arguments.create:
+        return _show(arguments, "profiles", client.call("GET", "/admin/profiles"))
+    if not arguments.name or not arguments.scheme:
+        raise Usage("profiles create NAME SCHEME")
+    body = {
+        "name": arguments.name,
+        "scheme": arguments.scheme,
+        "failure_domain": arguments.failure_domain,
+        "pg_count": arguments.groups,
+        "storage_classes": arguments.storage_class,
+    }
+    return _show(arguments, "profile", client.call("POST", "/admin/profiles", body))
+
+
+def _snapshots(client: AdminClient, arguments: Arguments) -> int:
+    from s3gw.admin.client import RUN_SECONDS
+
+    if not arguments.take:
+        return _show(arguments, "snapshots", client.call("GET", "/admin/snapshots"))
+    return _show(
+        arguments, "snapshot", client.call("POST", "/admin/snapshots", seconds=RUN_SECONDS)
+    )
 
 
 def _run_worker(client: AdminClient, arguments: Arguments) -> int:

@@ -367,6 +367,20 @@ class Rebalance(Struct):
     eta_seconds: float | None = 0.0
 
 
+class Snapshot(Struct):
+    """A snapshot of the metadata, kept as a blob on the nodes. `items` are its keys."""
+
+    incarnation: int
+    revision: int
+    created_ms: int
+    bytes: int
+    items: int
+
+
+class Snapshots(Struct):
+    snapshots: list[Snapshot]
+
+
 class RunReport(Struct):
     """What the worker did, in its own words."""
 
@@ -415,6 +429,18 @@ class ProfileView(Struct):
     pg_count: int
     failure_domain: str
     companion: str
+
+
+class CreateProfile(Struct, forbid_unknown_fields=True):
+    """`scheme` as in 4+2, 1+2 (copies) or 8+4/2 (local reconstruction). `pg_count` 0: as many
+    groups as balance the present nodes. New objects of `storage_classes` go to this profile."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=32, pattern="^[a-z0-9][a-z0-9+._-]*$")]
+    scheme: Annotated[str, Meta(min_length=3, max_length=16)]
+    pg_count: Annotated[int, Meta(ge=0, le=65_536)] = 0
+    stripe_bytes: Annotated[int, Meta(ge=65_536, le=8_388_608)] = 1_048_576
+    failure_domain: Literal["drive", "node", "zone"] = "node"
+    storage_classes: Annotated[list[Name], Meta(max_length=16)] = []
 
 
 class Profiles(Struct):

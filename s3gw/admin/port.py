@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from s3gw.admin import models
 from s3gw.admin.survey import Surveyor
 from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.root import Root
@@ -34,6 +35,8 @@ class AdminPort:
     ready: Readiness
     runs: Mapping[str, Run]
     nodes_needed: int
+    snapshots: Callable[[], Awaitable[list[models.Snapshot]]]
+    take_snapshot: Callable[[], Awaitable[models.Snapshot]]
     clock: Callable[[], float] = field(default=time.time)
 
 

@@ -146,6 +146,16 @@ def _round(record: msgspec.Struct) -> models.ScrubRound | None:
     return view if view.started_ms else None
 
 
+async def snapshots(port: AdminPort) -> models.Snapshots:
+    """The snapshots of the metadata that the nodes keep, oldest first."""
+    return models.Snapshots(await port.snapshots())
+
+
+async def take_snapshot(port: AdminPort) -> models.Snapshot:
+    """Take a snapshot of the metadata now."""
+    return await port.take_snapshot()
+
+
 async def run(port: AdminPort, path: models.WorkerPath) -> models.RunReport:
     """Run a background worker to its end now; beside the one that runs anyway this is safe."""
     worker = port.runs.get(path.worker)

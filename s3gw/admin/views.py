@@ -335,6 +335,20 @@ def _scrub(answer: Answer) -> str:
     return facts(lines)
 
 
+def _snapshots(answer: Answer) -> str:
+    rows = [
+        [
+            found["incarnation"],
+            found["revision"],
+            moment(found["created_ms"]),
+            found["items"],
+            size(found["bytes"]),
+        ]
+        for found in answer["snapshots"]
+    ]
+    return table(["incarnation", "revision", "taken", "keys", "bytes"], rows)
+
+
 def _run(answer: Answer) -> str:
     lines = [("worker", answer["worker"]), ("took", f"{answer['seconds']:.1f} s")]
     return facts([*lines, *answer["report"].items()])
@@ -362,4 +376,7 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "tunables": lambda answer: facts(answer.items()),
     "scrub": _scrub,
     "run": _run,
+    "snapshots": _snapshots,
+    "snapshot": lambda answer: _snapshots({"snapshots": [answer]}),
+    "profile": lambda answer: _profiles({"profiles": [answer]}),
 }

@@ -1,4 +1,4 @@
-"""The admin port over a store in memory, called through ASGI and signed as its command line does."""
+"""The admin port over a store in memory, called through ASGI, signed as the command line does."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.root import Root
 from s3gw.kv.interface import KV
 from s3gw.metrics import Metrics, SharedMetrics
+from s3gw.rescue import snapshot
 from s3gw.workers import on_demand
 from tests.stores.memory_store import MemoryCluster, Process
 
@@ -96,6 +97,16 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
     async def rebalance() -> models.Rebalance:
         return admin.rebalance
 
+    async def snapshots() -> list[models.Snapshot]:
+        return [
+            models.Snapshot(r.incarnation, r.revision, r.created_ms, r.size, r.items)
+            for r in await snapshot.list_snapshots(storage)
+        ]
+
+    async def take_snapshot() -> models.Snapshot:
+        taken = await snapshot.take_snapshot(storage)
+        return models.Snapshot(1, taken.revision, taken.created_ms, taken.size, taken.items)
+
     port = AdminPort(
         storage=storage,
         surveyor=Surveyor(storage, 3, Signals(rebalance=rebalance)),
@@ -107,6 +118,8 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
         ready=ready,
         runs={"garbage": lambda: on_demand.collect_garbage(storage)},
         nodes_needed=3,
+        snapshots=snapshots,
+        take_snapshot=take_snapshot,
     )
     transport = httpx.ASGITransport(build_app(port), raise_app_exceptions=True)
     http = httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}")

@@ -11,15 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from compose.s3_http import Signer
 from s3gw.admin.app import BODY_BYTES_MAX
 from s3gw.admin.models import Problem
 from s3gw.admin.routes import ROWS, Row, examples
-from tests.admin.conftest import ROOT, Admin
+from tests.admin.conftest import HOST, REGION, ROOT, Admin
 
 BODIES: dict[str, Any] = {
     "failNode": {"seconds": 5},
     "stageChanges": {"changes": [{"change": "state", "node": "d1", "state": "cordoned"}]},
     "applyLayout": {"reason": "because"},
+    "createProfile": {"name": "copies", "scheme": "1+1"},
     "changeTunables": {"rebuild_groups_at_once": 2},
 }
 # What must be so before the operation can be done, as calls.
@@ -93,27 +95,35 @@ async def _signed_for_another_path(admin: Admin, row: Row, body: bytes) -> Any:
     }
 
 
+BAD_BODIES = (
+    b"[]",
+    b"{",
+    b"null",
+    b'{"surprise":1}',
+    b"\xff",
+    b'{"seconds":1e999}',
+    b"[" * 5000,
+    b'{"reason":"\\ud800"}',
+    b"{}" + b" " * 100 + b"x",
+)
+BAD_VALUES = ("", "-1", "0", "x" * 9000, "1e9", "%00", "nan", "zz")
+
+
 def bad_inputs() -> list[Any]:
     """Path, query and body that every row of the kind must refuse."""
-    cases = []
+    cases: list[tuple[Row, str, bytes]] = []
     for row in ROWS:
         target, body = target_of(row), body_of(row)
-        cases.append((row, f"{target}?surprise=1", body))
-        cases.append((row, f"{target}?%ff=1", body))
-        if row.body_type is None:
-            cases.append((row, target, b"{}"))
-        else:
-            for bad in (
-                b"[]", b"{", b"null", b'{"surprise":1}', b"\xff", b'{"seconds":1e999}',
-                b"[" * 5000, b'{"reason":"\\ud800"}', b"{}" + b" " * 100 + b"x",
-            ):  # fmt: skip
-                cases.append((row, target, bad))
-        if row.query_type is not None:
-            for field in msgspec.structs.fields(row.query_type):
-                for value in ("", "-1", "0", "x" * 9000, "1e9", "%00", "nan", "zz"):
-                    if (field.name, value) != ("after", "") and not plain_name(row, field, value):
-                        cases.append((row, f"{target}?{field.name}={value}", body))
-                cases.append((row, f"{target}?{field.name}=1&{field.name}=1", body))
+        cases += [(row, f"{target}?surprise=1", body), (row, f"{target}?%ff=1", body)]
+        bodies = BAD_BODIES if row.body_type is not None else (b"{}",)
+        cases += [(row, target, bad) for bad in bodies]
+        for field in msgspec.structs.fields(row.query_type) if row.query_type else ():
+            cases.append((row, f"{target}?{field.name}=1&{field.name}=1", body))
+            cases += [
+                (row, f"{target}?{field.name}={value}", body)
+                for value in BAD_VALUES
+                if (field.name, value) != ("after", "") and not plain_name(row, field, value)
+            ]
         if row.path_type is not None:
             cases.append((row, row.path.replace("{", "").replace("}", "x" * 200), body))
     return [
@@ -172,9 +182,6 @@ async def test_below_admin_even_an_unknown_path_or_method_wants_a_signature(admi
 
 
 async def test_an_unsigned_payload_is_taken_only_without_a_body(admin: Admin) -> None:
-    from compose.s3_http import Signer
-    from tests.admin.conftest import HOST, REGION
-
     signer = Signer(ROOT.access_key, ROOT.secret_key, REGION)
 
     async def send(method: str, path: str, body: bytes) -> int:

@@ -1,0 +1,306 @@
+"""Nodes and layout through the admin API: states, simulated failure, and whether one may stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from s3gw.cluster import layouts
+from s3gw.kv.interface import Put, Unavailable
+from s3gw.kv.memory import MemoryKV
+from s3gw.metadata import keys
+from s3gw.metadata.records import BlobRef, PgRecord, Repair, Slot, encode
+from s3gw.metadata.store import OutcomeUnknown
+from tests.admin.conftest import Admin, make_admin
+from tests.stores.memory_store import BUCKET, PROFILE, MemoryCluster
+from tests.stores.operations import put
+
+
+async def blob_of(admin: Admin, size: int = 200_000) -> BlobRef:
+    """An object's blob."""
+    record = await put(admin.process, "key", b"x" * size)
+    assert isinstance(record.data, BlobRef)
+    return record.data
+
+
+async def lose_shards(admin: Admin, count: int = 1) -> BlobRef:
+    """An object that has lost `count` shards, and is in the repair queue for it; d7 is down."""
+    ref = await blob_of(admin)
+    group = admin.process.topology.group_of(ref.profile, ref.blob)
+    lost = tuple(range(count))
+    entry = Repair(ref.profile, group.number, ref.blob, "gone", 0, lost=lost)
+    key = keys.repair(2, ref.profile, group.number, ref.blob)
+    await admin.process.kv.commit([], [Put(key, encode(entry))])
+    node = admin.process.directory.get("d7")
+    assert node is not None
+    node.live = False
+    return ref
+
+
+async def test_nodes_are_those_of_layout_and_directory(admin: Admin) -> None:
+    nodes = (await admin.get("/admin/nodes"))["nodes"]
+    assert [node["node"] for node in nodes] == [f"d{number}" for number in range(8)]
+    assert {node["state"] for node in nodes} == {"active"}
+    assert all(node["live"] and node["capacity_bytes"] for node in nodes)
+    slots = sum(node["slots"] for node in nodes)
+    assert slots == 8 * 6 + 8 * 3  # groups × width of the profile and of its companion
+    assert (await admin.get("/admin/nodes/d3"))["node"] == "d3"
+
+
+async def test_a_node_goes_from_active_over_draining_out_of_the_layout(admin: Admin) -> None:
+    answer = await admin.call("POST", "/admin/nodes/d0/cordon")
+    assert (answer["state"], answer["epoch"], answer["done"]) == ("cordoned", 2, True)
+    again = await admin.call("POST", "/admin/nodes/d0/cordon")
+    assert again["epoch"] == 2, "what is so already makes no new layout"
+    assert (await admin.call("POST", "/admin/nodes/d0/uncordon"))["epoch"] == 3
+    answer = await admin.call("POST", "/admin/nodes/d0/decommission")
+    assert (answer["state"], answer["epoch"], answer["done"]) == ("draining", 4, False)
+    assert answer["slots"] > 0
+    again = await admin.call("POST", "/admin/nodes/d0/decommission")
+    assert again["epoch"] == 4
+    assert not again["done"]
+    await take_off(admin, "d0")
+    done = await admin.call("POST", "/admin/nodes/d0/decommission")
+    assert (done["state"], done["epoch"], done["done"]) == ("", 5, True)
+    layout = await admin.get("/admin/layout")
+    assert "d0" not in [node["node"] for node in layout["nodes"]]
+
+
+async def take_off(admin: Admin, node: str) -> None:
+    """Put groups where the layout wants them, as the rebalancer does."""
+    layout = await layouts.current(admin.process.kv)
+    for profile in admin.process.topology.profiles():
+        for number in range(profile.pg_count):
+            target = layout.target(profile.name, number)
+            assert target is not None
+            assert node not in target
+            record = PgRecord(9, tuple(Slot(name) for name in target))
+            await admin.process.kv.commit([], [Put(keys.pg(profile.name, number), encode(record))])
+
+
+async def test_a_change_of_state_that_makes_no_sense_is_409(admin: Admin) -> None:
+    assert (await admin.send("POST", "/admin/nodes/d0/uncordon")).status_code == 200  # it is active
+    await admin.call("POST", "/admin/nodes/d0/drain")
+    reply = await admin.send("POST", "/admin/nodes/d0/cordon")
+    assert reply.status_code == 409
+    assert "draining" in reply.json()["message"]
+    # More than the scheme can spare.
+    for number in range(1, 5):
+        await admin.call("POST", f"/admin/nodes/d{number}/drain")
+    reply = await admin.send("POST", "/admin/nodes/d5/drain")
+    assert reply.status_code == 409
+    assert "needed" in reply.json()["message"]
+
+
+async def test_changes_are_staged_previewed_and_applied(admin: Admin) -> None:
+    for target in ("/admin/layout/draft", "/admin/layout/plan"):
+        assert (await admin.send("GET", target)).status_code == 404
+    changes = [
+        {"change": "state", "node": "d0", "state": "draining"},
+        {"change": "weight", "node": "d1", "weight": 3},
+        {"change": "zone", "node": "d2", "zone": "elsewhere"},
+        {"change": "add", "node": "d9", "zone": "z9", "weight": 1},
+    ]
+    await admin.call("POST", "/admin/layout/draft", {"changes": changes[:2]})
+    draft = await admin.call("POST", "/admin/layout/draft", {"changes": changes[2:]})
+    nodes = {node["node"]: node for node in draft["nodes"]}
+    assert nodes["d0"]["state"] == "draining"
+    assert nodes["d1"]["weight"] == 3
+    assert nodes["d2"]["zone"] == "elsewhere"
+    assert nodes["d9"]["zone"] == "z9"
+    plan = await admin.get("/admin/layout/plan")
+    assert plan["moves"] > 0
+    assert any("d9" in warning for warning in plan["warnings"])
+    reply = await admin.send("POST", "/admin/layout/apply", b'{"epoch":7}')
+    assert reply.status_code == 409
+    assert (await admin.call("POST", "/admin/layout/apply", {"epoch": 1}))["epoch"] == 2
+    assert (await admin.get("/admin/layout"))["epoch"] == 2
+    assert (await admin.send("GET", "/admin/layout/draft")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"change": "remove", "node": "nobody"},
+        {"change": "add", "node": "d0", "zone": "z", "weight": 1},
+        {"change": "add", "node": "unregistered"},
+        {"change": "weight", "node": "d0", "weight": -1},
+        {"change": "weight", "node": "d0", "weight": 2**63},
+        {"change": "state", "node": "d0", "state": "asleep"},
+        {"change": "zone", "node": "d0", "zone": "\x1b[2J"},
+        {"change": "surprise", "node": "d0"},
+        {"node": "d0"},
+    ],
+)
+async def test_a_change_that_makes_no_sense_is_400_and_stages_nothing(
+    admin: Admin, change: dict[str, Any]
+) -> None:
+    body = {"changes": [{"change": "weight", "node": "d1", "weight": 2}, change]}
+    reply = await admin.send("POST", "/admin/layout/draft", json.dumps(body).encode())
+    assert reply.status_code == 400, reply.text
+    assert (await admin.send("GET", "/admin/layout/draft")).status_code == 404
+
+
+async def test_a_simulated_failure_is_seen_by_other_processes_and_ends_by_itself(
+    memory_cluster: MemoryCluster,
+) -> None:
+    admin, other = await make_admin(memory_cluster), await make_admin(memory_cluster)
+    following = asyncio.create_task(other.membership.follow())
+    try:
+        await other.membership.load()
+        await admin.call("POST", "/admin/nodes/d2/fail", {"seconds": 30})
+        node = other.process.directory.get("d2")
+        assert node is not None
+        await until(lambda: not node.live)
+        assert node.failing
+        memory_cluster.clock.advance(31)
+        await other.process.kv.get_many([keys.STORE])  # whoever comes next ends the lease
+        await until(lambda: node.live)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await admin.http.aclose()
+        await other.http.aclose()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_one_of_eight_may_stop_and_with_one_down_another_may_not(admin: Admin) -> None:
+    answer = await admin.get("/admin/nodes/d0/may-stop")
+    assert answer["may_stop"] is True
+    assert answer["reasons"] == []
+    assert answer["writable_nodes_left"] == 7
+    affected = {row["profile"]: row["affected"] for row in answer["profiles"]}
+    assert 0 < affected[PROFILE] <= 8
+    down = admin.process.directory.get("d1")
+    assert down is not None
+    down.live = False
+    answer = await admin.get("/admin/nodes/d0/may-stop")
+    assert answer["may_stop"] is False
+    assert any("one more loss" in reason for reason in answer["reasons"])
+    assert sum(row["critical"] for row in answer["profiles"]) > 0
+    assert (await admin.get("/admin/nodes/d1/may-stop"))["may_stop"] is True, "it is down already"
+
+
+async def test_a_blob_in_the_repair_queue_keeps_a_node_from_stopping(admin: Admin) -> None:
+    ref = await lose_shards(admin)
+    for number in range(8):
+        node = admin.process.directory.get(f"d{number}")
+        assert node is not None
+        node.live = True
+    group = admin.process.topology.group_of(ref.profile, ref.blob)
+    holders = set(group.nodes)
+    for number in range(8):
+        answer = await admin.get(f"/admin/nodes/d{number}/may-stop")
+        # The one whose shard is lost adds nothing to what is lost; strangers to the blob do not.
+        expected = f"d{number}" not in holders or f"d{number}" == group.nodes[0]
+        assert answer["may_stop"] is expected, (number, answer)
+
+
+async def test_all_drives_of_a_host_stop_together(admin: Admin) -> None:
+    for name in ("d0", "d1"):
+        node = admin.process.directory.get(name)
+        assert node is not None
+        node.host = "machine"
+    answer = await admin.get("/admin/nodes/d0/may-stop")
+    assert answer["nodes"] == ["d0", "d1"]
+    assert answer["may_stop"] is False
+
+
+async def test_the_summary_follows_what_happens(admin: Admin) -> None:
+    assert (await admin.get("/admin/summary"))["health"] == {"score": 100, "reasons": []}
+    await lose_shards(admin)
+    assert (await admin.get("/admin/summary"))["health"]["score"] == 100, "it is a few seconds old"
+    admin.forget_survey()
+    summary = await admin.get("/admin/summary")
+    assert summary["nodes"] == {"known": 8, "live": 7, "by_state": {"active": 8}}
+    assert summary["objects"] == 1
+    assert summary["bytes"] == 200_000
+    assert summary["repairs_waiting"] == 1
+    assert summary["health"]["score"] <= 80
+    ledger = await admin.get("/admin/ledger")
+    assert ledger["healed"] is False
+    assert ledger["nodes_down"] == ["d7"]
+    assert ledger["total"]["full"]["blobs"] == 0
+    assert [row["bucket"] for row in ledger["rows"]] == [BUCKET]
+    assert (await admin.get("/health"))["score"] == summary["health"]["score"]
+
+
+class DeadKV(MemoryKV):
+    """An engine that stops to answer when told to."""
+
+    error: Exception | None = None
+
+    async def get_many(self, keys: Any) -> Any:
+        if self.error:
+            raise self.error
+        return await super().get_many(keys)
+
+    async def scan(self, *arguments: Any, **options: Any) -> Any:
+        if self.error:
+            raise self.error
+        return await super().scan(*arguments, **options)
+
+    async def commit(self, guards: Any, writes: Any) -> int:
+        if self.error:
+            raise self.error
+        return await super().commit(guards, writes)
+
+
+async def test_an_unknown_outcome_is_503_and_says_so(memory_cluster: MemoryCluster) -> None:
+    kv = DeadKV(memory_cluster.engine)
+    admin = await make_admin(memory_cluster, kv)
+    kv.error = OutcomeUnknown()
+    reply = await admin.send("PUT", "/admin/tunables", b'{"rebuild_groups_at_once":2}')
+    assert (reply.status_code, reply.json()["error"]) == (503, "OutcomeUnknown")
+    assert reply.headers["retry-after"] == "1"
+    await admin.http.aclose()
+
+
+async def test_trouble_of_the_engine_is_503_with_a_time_to_come_again(
+    memory_cluster: MemoryCluster,
+) -> None:
+    kv = DeadKV(memory_cluster.engine)
+    admin = await make_admin(memory_cluster, kv)
+    kv.error = Unavailable("gone")
+    body = b'{"rebuild_groups_at_once":2}'
+    for method, target, sent in (
+        ("GET", "/admin/nodes", b""),
+        ("GET", "/admin/repairs", b""),
+        ("PUT", "/admin/tunables", body),
+        ("GET", "/admin/summary", b""),
+        ("POST", "/admin/nodes/d0/cordon", b""),
+    ):
+        reply = await admin.send(method, target, sent)
+        assert reply.status_code == 503, (target, reply.text)
+        assert reply.headers["retry-after"] == "1"
+        assert reply.json()["message"]
+    health = await admin.http.get("/health")
+    assert health.json()["score"] == 0
+    assert (await admin.http.get("/metrics")).status_code == 200
+    assert (await admin.http.get("/health/live")).status_code == 200
+    kv.error = None
+    admin.forget_survey()
+    assert (await admin.http.get("/health")).json()["score"] == 100
+    await admin.http.aclose()
+
+
+async def test_readiness_says_why_not(admin: Admin) -> None:
+    assert (await admin.http.get("/health/ready")).json() == {"status": "ready", "reason": ""}
+    admin.ready_reason = "because"
+    reply = await admin.http.get("/health/ready")
+    assert (reply.status_code, reply.json()["reason"]) == (503, "because")
+
+
+async def test_polling_costs_one_gathering(admin: Admin) -> None:
+    drive = admin.cluster.drives["d0"]
+    await asyncio.gather(*(admin.http.get("/health") for _ in range(20)))
+    await asyncio.gather(*(admin.http.get("/metrics") for _ in range(20)))
+    assert [operation for operation, _ in drive.calls].count("stats") == 1
