@@ -26,6 +26,7 @@ from nodes.store import LocalDrive
 from nodes.tls import GATEWAY, GATEWAY_CALLS, NODE, NODE_SERVES, TlsCredentials, TlsError
 from s3gw import __version__, limits
 from s3gw.cluster.directory import Node
+from s3gw.cluster.drive_watch import DriveWatch
 from s3gw.cluster.founding import (
     Founder,
     found_layout,
@@ -174,7 +175,7 @@ async def up_worker(context: WorkerContext) -> None:
             zone = zones.get(place.drive_id, place.drive_id)
             gateway.directory.add(Node(place.drive_id, zone, drive))
         membership = Membership(kv, gateway.directory, gateway.topology, None)
-        tasks = []
+        tasks = [DriveWatch(gateway.directory).follow()]
         if context.index == 0:
             tasks.append(note_revisions(kv, identity.incarnation, task.drives))
         await gateway.run(context, membership, tasks)
@@ -240,7 +241,7 @@ async def found_on_nodes(kv: KV, config: Config) -> None:
                     kv,
                     profile_name(config.profile),
                     scheme_of(config),
-                    [Founder(n, r.zone, r.capacity_bytes) for n, r in nodes.items()],
+                    [Founder(n, r.zone, r.capacity_bytes, r.host) for n, r in nodes.items()],
                     pg_count=config.pg_count,
                     stripe_bytes=config.stripe_bytes,
                     now_ms=time.time_ns() // 1_000_000,

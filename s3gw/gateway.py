@@ -49,6 +49,7 @@ from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
 from s3gw.workers.completed import CompletedExpiry
 from s3gw.workers.contract import Worker
 from s3gw.workers.damage import DamageQueue
+from s3gw.workers.departures import Departures, drives_live, leases_live
 from s3gw.workers.garbage import GarbageCollector
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.rebalance import Rebalancer
@@ -134,7 +135,7 @@ class Gateway:
         self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)
         return storage
 
-    def workers(self, storage: Storage) -> list[Worker]:
+    def workers(self, storage: Storage, membership: Membership) -> list[Worker]:
         """The background work of this process."""
         assert self._damage is not None
         interval = self.config.worker_interval_seconds
@@ -154,6 +155,12 @@ class Gateway:
                 storage,
                 throttle=scrub,
                 interval_seconds=lambda: tunables.current.scrub_interval_seconds,
+            ),
+            Departures(
+                storage,
+                tunables,
+                leases_live(self.kv) if membership.leases_tell else drives_live(self.directory),
+                lease_seconds=self.config.lease_seconds,
             ),
             CompletedExpiry(storage),
             StaleUploads(storage, self.config.stale_upload_seconds),
@@ -295,7 +302,7 @@ class Gateway:
             asyncio.create_task(shared.keep_publishing()),
             *(asyncio.create_task(task) for task in tasks),
         ]
-        runner = Runner(storage.store, self.lease.current, self.workers(storage))
+        runner = Runner(storage.store, self.lease.current, self.workers(storage, membership))
         runner.start()
         admin_app = build_admin_app(self.admin_port(storage, shared))
         servers = asyncio.gather(

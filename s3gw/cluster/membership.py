@@ -171,6 +171,11 @@ class Membership:
         self.epoch = 0
         self.layout = LayoutRecord(0, (), ())
 
+    @property
+    def leases_tell(self) -> bool:
+        """Whether a node lives as long as its lease, and not as long as a drive here works."""
+        return self._make_drive is not None
+
     def layout_epoch(self) -> int:
         return self.epoch
 
