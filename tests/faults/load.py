@@ -346,7 +346,7 @@ class Load:
             client = self.client(f"witness-{len(self.history.calls)}", [endpoint])
             for key in self.names:
                 wait_until(lambda: client.get(key), what=f"a GET of {key}", seconds_max=seconds_max)  # noqa: B023
-            wait_until(lambda: client.list(""), what="a listing", seconds_max=seconds_max)
+            wait_until(lambda: client.list(""), what="a listing", seconds_max=seconds_max)  # noqa: B023
         found = violations(self.history)
         assert not found, "\n".join(found[:3])
 
