@@ -413,8 +413,9 @@ class GroupMove:
         except BlobUnreadable as error:
             log.warning("shard %s cannot be moved to %s: %s", name, target.id, error)
             reason = f"shard {name.index} cannot be rebuilt"
+            now_ms, lost = self._storage.clock_ms(), (name.index,)
             comparison.unreadable.append(
-                Repair(ref.profile, name.pg, ref.blob, reason, self._storage.clock_ms())
+                Repair(ref.profile, name.pg, ref.blob, reason, now_ms, lost=lost)
             )
             return False
         if not await self._is_whole(target.id, name):
