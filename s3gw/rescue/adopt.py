@@ -94,6 +94,9 @@ class Adoption:
         for version in versions:
             if version.state == "lost":
                 self._rebuild.note("lost", bucket, key, _shards(version))
+            elif not self._rebuild.groups.is_home(version.blob):
+                text = f"{_about(version)}: its shards lie in a group that is not theirs"
+                self._rebuild.note("uncertain", bucket, key, text)
             else:
                 readable.append(version)
         return readable

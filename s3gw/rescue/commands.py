@@ -107,7 +107,7 @@ class _Output:
     def __init__(self, as_json: bool) -> None:
         self._json = as_json
 
-    def line(self, text: str, **fact: object) -> None:
+    def line(self, text: str, /, **fact: object) -> None:
         shown = json.dumps(fact) if self._json else _printable(text)
         print(shown, flush=True)
 

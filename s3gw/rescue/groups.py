@@ -48,14 +48,21 @@ def profiles_of(catalog: Catalog, base: Base | None, pg_count: int) -> dict[str,
             found[key[len(keys.PROFILES) :].decode()] = decode(ProfileRecord, value)
     for name, told in catalog.profiles.items():
         found.setdefault(name, told)
+    unknown: set[str] = set()
+    misplaced: Counter[str] = Counter()
     for blob in catalog.all_blobs():
         record = found.get(blob.profile) or _told_by_name(catalog, blob, pg_count)
         if record is None:
-            raise RescueError(f"profile {blob.profile} is in no shard and no metadata found")
+            unknown.add(blob.profile)
+            continue
         found[blob.profile] = record
-        if pg_of(blob.blob, record.pg_count) != blob.pg:
+        misplaced[blob.profile] += 1 if pg_of(blob.blob, record.pg_count) != blob.pg else -1
+    for name in sorted(unknown - set(found)):
+        raise RescueError(f"profile {name} is in no shard and no metadata found")
+    for name, balance in misplaced.items():
+        if balance > 0:  # single files in a wrong directory are passed over, with a finding
             raise RescueError(
-                f"profile {blob.profile} does not have {record.pg_count} groups: name their number "
+                f"profile {name} does not have {found[name].pg_count} groups: name their number "
                 "with --pg-count"
             )
     for record in list(found.values()):
@@ -198,6 +205,10 @@ class Groups:
         others = [*before.holders_before, before.node]
         moving = node != before.node or before.holders_before
         return Slot(node, tuple(dict.fromkeys(o for o in others if o != node)) if moving else ())
+
+    def is_home(self, blob: Blob) -> bool:
+        """Whether a blob lies in the directory of its group."""
+        return pg_of(blob.blob, self.profiles[blob.profile].pg_count) == blob.pg
 
     def located(self, ref: BlobRef) -> tuple[BlobRef, bool]:
         """A reference of the base as it must be for its blob to be found, and whether any shard of

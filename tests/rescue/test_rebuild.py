@@ -410,3 +410,21 @@ async def test_a_base_of_another_store_is_not_used(
     warnings: list[str] = []
     assert sources.newest(catalog, "another", warnings.append) is None
     assert len(warnings) == 1
+
+
+async def test_a_file_in_a_wrong_directory_does_not_stop_a_recovery(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    for number in range(5):
+        await operations.put(memory_store, f"k{number}", data_of(str(number), 100))
+    ref = await operations.blob_of(memory_store, "k3")
+    paths = put_on_disks(memory_cluster, tmp_path)
+    for file in tmp_path.rglob(f"{ref.blob.hex()}.*"):
+        wrong = file.parent.parent / str((int(file.parent.name) + 1) % 8)
+        wrong.mkdir(exist_ok=True)
+        file.rename(wrong / file.name)
+    result = await recovered(memory_cluster, paths)
+    result.check()
+    assert ("uncertain", "k3") in result.kinds()
+    assert await operations.record(result.process, "k3") is None
+    assert await operations.get(result.process, "k2") == data_of("2", 100)

@@ -1,0 +1,186 @@
+"""`s3gw rescue` on the drives of a real store: lost metadata, lost journals, and starting again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compose.local import Credentials, Etcd, Up, running, s3gw
+from tests.cluster.load import client
+from tests.rescue.test_rebuild import data_of
+
+CREDENTIALS = Credentials.generate()
+ENVIRONMENT = {"S3GW_PG_COUNT": "32", "S3GW_PROCESSES": "1"}
+BUCKET = "bucket"
+PART = 5 * 1024 * 1024
+BODIES = {
+    "empty": b"",
+    "small": data_of("small", 900),
+    "large": data_of("large", 2_500_000),
+    "twice": b"second",
+    "naïve key/ä\u2028": b"unicode",
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stopped store, and what clients saw of it."""
+
+    directory: Path
+    expected: dict[str, Any]
+
+
+def start(directory: Path) -> Up:
+    return Up(directory, credentials=CREDENTIALS, environment=ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A store with objects of every kind, stopped."""
+    up = start(tmp_path_factory.mktemp("made") / "store")
+    with running(up):
+        s3: Any = client(up.endpoint, CREDENTIALS)
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_object(Bucket=BUCKET, Key="twice", Body=b"first")
+        for key, data in BODIES.items():
+            s3.put_object(
+                Bucket=BUCKET,
+                Key=key,
+                Body=data,
+                ContentType="text/x-test",
+                Metadata={"colour": "blue"},
+                Tagging="a=b",
+                ChecksumAlgorithm="SHA256",
+            )
+        upload = s3.create_multipart_upload(
+            Bucket=BUCKET, Key="parts", ContentType="text/x-parts", Metadata={"n": "2"}
+        )["UploadId"]
+        parts = [
+            {
+                "PartNumber": number,
+                "ETag": s3.upload_part(
+                    Bucket=BUCKET, Key="parts", UploadId=upload, PartNumber=number, Body=body
+                )["ETag"],
+            }
+            for number, body in enumerate((data_of("p1", PART), data_of("p2", 70_000)), 1)
+        ]
+        s3.complete_multipart_upload(
+            Bucket=BUCKET, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts}
+        )
+        s3.put_object(Bucket=BUCKET, Key="deleted", Body=b"d" * 100)
+        s3.delete_object(Bucket=BUCKET, Key="deleted")
+        expected = seen(s3)
+    return Made(up.directory, expected)
+
+
+@pytest.fixture
+def data(made: Made, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return Path(shutil.copytree(made.directory, tmp_path / "store", symlinks=True))
+
+
+def drives(data: Path) -> list[str]:
+    return [str(path) for path in sorted(data.glob("drive-*"))]
+
+
+def rescue(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    """Run the command; its lines."""
+    ended = subprocess.run(
+        s3gw("rescue", *arguments, "--json"), capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == code, ended
+    assert "Traceback" not in ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def seen(s3: Any) -> dict[str, Any]:
+    """All that clients can see of the objects, bodies included."""
+    found = {}
+    for listed in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        key = listed["Key"]
+        got = s3.get_object(Bucket=BUCKET, Key=key, ChecksumMode="ENABLED")
+        tags = s3.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
+        fields = ("ETag", "LastModified", "ContentType", "Metadata", "ChecksumSHA256")
+        shown = {name: got.get(name) for name in fields}
+        found[key] = (got["Body"].read(), shown, tags, listed["Size"])
+    return found
+
+
+def lose_metadata(data: Path, *, journals: bool) -> None:
+    shutil.rmtree(data / "metadata")
+    if journals:
+        for journal in data.glob("drive-*/journal"):
+            shutil.rmtree(journal)
+
+
+def test_from_shards_alone_and_two_drives_less(made: Made, data: Path) -> None:
+    lose_metadata(data, journals=True)
+    for number in (2, 5):
+        shutil.rmtree(data / f"drive-{number}")
+    lines = rescue("rebuild", "--into", "sqlite", "--data", str(data), *drives(data))
+    assert lines[-1]["kind"] == "summary"
+    assert lines[-1]["source"] == ""
+    up = start(data)
+    with running(up):
+        s3 = client(up.endpoint, CREDENTIALS, attempts=5)
+        found = seen(s3)
+        assert found.pop("deleted")[0] == b"d" * 100  # nothing on the drives says that it went
+        assert found == made.expected
+        s3.put_object(Bucket=BUCKET, Key="twice", Body=b"third" * 50_000)
+        assert s3.get_object(Bucket=BUCKET, Key="twice")["Body"].read() == b"third" * 50_000
+        s3.delete_object(Bucket=BUCKET, Key="large")
+    shutil.rmtree(data / "metadata")
+    with running(up):  # from the journal that goes with the new database
+        left = {each["Key"] for each in s3.list_objects_v2(Bucket=BUCKET)["Contents"]}
+        assert left == {*made.expected, "deleted"} - {"large"}
+        assert s3.get_object(Bucket=BUCKET, Key="twice")["Body"].read() == b"third" * 50_000
+    assert rescue("confirm", "--data", str(data), *drives(data))[0]["confirmed"]
+
+
+def test_a_journal_on_one_drive_has_the_deletes(made: Made, data: Path) -> None:
+    """The set record says that this drive is not enough, so that `up` refuses."""
+    lose_metadata(data, journals=False)
+    members = sorted({path.parent for path in data.glob("drive-*/journal/segment-*")})
+    assert len(members) == 3
+    for journal in members[1:]:
+        shutil.rmtree(journal)
+    (members[0] / "set").unlink()
+    lines = rescue("rebuild", "--into", "sqlite", "--data", str(data), *drives(data))
+    assert lines[-1]["source"] == str(members[0])
+    assert (lines[-1]["objects"], lines[-1]["buckets"]) == (0, 0)
+    up = start(data)
+    with running(up):
+        assert seen(client(up.endpoint, CREDENTIALS)) == made.expected
+    lines = rescue("rebuild", "--into", "sqlite", "--data", str(data), *drives(data), code=2)
+    assert lines == []
+    assert list(data.glob("drive-*/journal.before-2"))
+
+
+def test_a_drive_in_use_is_refused_and_nothing_is_touched(data: Path, tmp_path: Path) -> None:
+    up = start(data)
+    with running(up):
+        rescue(
+            "rebuild", "--into", "sqlite", "--data", str(tmp_path / "other"), *drives(data), code=2
+        )
+        listed = rescue("list", *drives(data))  # reads beside a running store
+        assert {line["key"] for line in listed if line["kind"] == "object"} >= set(BODIES)
+    assert not (tmp_path / "other").exists()
+
+
+def test_into_etcd_and_refused_the_second_time(data: Path, tmp_path: Path) -> None:
+    etcd = Etcd(tmp_path / "etcd").start()
+    try:
+        into = ("rebuild", "--into", "etcd", "--etcd", etcd.url, "--ignore-metadata")
+        lines = rescue(*into, *drives(data))
+        assert lines[-1]["objects"] == len(BODIES) + 2
+        rescue(*into, *drives(data), code=2)
+        assert rescue("confirm", "--etcd", etcd.url) == [{"kind": "confirmed", "confirmed": True}]
+        assert rescue("confirm", "--etcd", etcd.url) == [{"kind": "confirmed", "confirmed": False}]
+    finally:
+        etcd.stop()
