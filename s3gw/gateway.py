@@ -10,14 +10,12 @@ import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from erasure.scheme import Scheme
 from nodes.http_guard import GuardOptions, serve
 from s3gw import __version__, pki
-from s3gw.admin import models
 from s3gw.admin.app import build_app as build_admin_app
 from s3gw.admin.port import AdminPort
 from s3gw.admin.survey import Signals, Surveyor
@@ -38,13 +36,12 @@ from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics, Samples, SharedMetrics
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
-from s3gw.rescue import snapshot
+from s3gw.operator_jobs import OperatorJobs
 from s3gw.rescue.snapshot import SnapshotWorker
 from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.resolve import Domains
 from s3gw.supervisor import WorkerContext
-from s3gw.workers import on_demand, progress
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
 from s3gw.workers.completed import CompletedExpiry
 from s3gw.workers.contract import Worker
@@ -59,6 +56,8 @@ from s3gw.workers.runner import Runner
 from s3gw.workers.stale_uploads import StaleUploads
 from s3gw.workers.verify import ShardVerifier
 
+# Of who was told no zone.
+DEFAULT_ZONE = "default"
 THREADS_PER_PROCESS = 8
 
 
@@ -108,6 +107,7 @@ class Gateway:
         self.topology = Topology(kv)
         self.tunables = LiveTunables(kv)
         self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
+        self.blobs.zone = config.zone if config.zone != DEFAULT_ZONE else ""
         self._damage: DamageQueue | None = None
         self._merge: MergeAndRepair | None = None
         self.metrics.collect(self._figures)
@@ -217,48 +217,13 @@ class Gateway:
             return 0.0  # as urgent as one that has ended; the log has the reason
         return (info.not_after - time.time()) / 86_400
 
-    async def _rebalance(self) -> models.Rebalance:
-        """How far the moves of placement groups have come, in all processes."""
-        found = progress.total(await progress.read_progress(self.kv))
-        return models.Rebalance(
-            found.epoch,
-            found.groups_left,
-            found.groups_done,
-            found.bytes_left,
-            found.bytes_moved,
-            found.bytes_rebuilt,
-            found.bytes_read,
-            round(found.bytes_per_second, 1),
-            found.eta_seconds,
-        )
-
-    async def _snapshots(self, storage: Storage) -> list[models.Snapshot]:
-        return [
-            models.Snapshot(
-                record.incarnation,
-                record.revision,
-                record.created_ms,
-                record.size,
-                record.items,
-            )
-            for record in await snapshot.list_snapshots(storage)
-        ]
-
-    async def _take_snapshot(self, storage: Storage) -> models.Snapshot:
-        taken = await snapshot.take_snapshot(storage)
-        return models.Snapshot(
-            self.identity.incarnation, taken.revision, taken.created_ms, taken.size, taken.items
-        )
-
     def admin_port(self, storage: Storage, shared: SharedMetrics) -> AdminPort:
-        merge = partial(
-            on_demand.merge_all, storage, orphan_after_seconds=self.config.orphan_after_seconds
-        )
+        jobs = OperatorJobs(storage, orphan_after_seconds=self.config.orphan_after_seconds)
         needed = scheme_of(self.config).tolerance + 1
         signals = Signals(
             merge_alarms=lambda: int(shared.gauge("s3gw_merge_alarms")),
             certificate_days_left=self._certificate_days_left,
-            rebalance=self._rebalance,
+            rebalance=jobs.rebalance,
         )
         return AdminPort(
             storage=storage,
@@ -270,14 +235,7 @@ class Gateway:
             region=self.config.region,
             version=__version__,
             nodes_needed=needed,
-            snapshots=partial(self._snapshots, storage),
-            take_snapshot=partial(self._take_snapshot, storage),
-            runs={
-                "garbage": partial(on_demand.collect_garbage, storage),
-                "verify": partial(on_demand.verify_all, storage),
-                "repair": partial(on_demand.repair_all, storage),
-                "merge": merge,
-            },
+            jobs=jobs,
         )
 
     async def run(

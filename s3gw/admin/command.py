@@ -79,6 +79,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     profiles.add_argument("--failure-domain", choices=["drive", "node", "zone"], default="node")
     profiles.add_argument("--groups", type=_count, default=0, help="placement groups (enough)")
     profiles.add_argument("--storage-class", action="append", default=[], help="to be kept in it")
+    bucket = action("bucket-profile", _bucket_profile, "change a bucket's profile while it is used")
+    bucket.add_argument("bucket")
+    bucket.add_argument("profile", nargs="?", help="without: how far the last change has come")
+    bucket.add_argument("--cancel", action="store_true", help="stop moving")
+    bucket.add_argument("--watch", action="store_true", help="follow it to its end")
     snapshots = action("snapshots", _snapshots, "snapshots of the metadata that the nodes keep")
     snapshots.add_argument("take", nargs="?", choices=["take"], help="take one now")
     worker = action("run", _run_worker, "run a background worker to its end now")
@@ -364,6 +369,25 @@ def _profiles(client: AdminClient, arguments: Arguments) -> int:
         "storage_classes": arguments.storage_class,
     }
     return _show(arguments, "profile", client.call("POST", "/admin/profiles", body))
+
+
+def _bucket_profile(client: AdminClient, arguments: Arguments) -> int:
+    path = _path("buckets", arguments.bucket, "profile")
+    if arguments.cancel:
+        return _show(arguments, "bucket-profile", client.call("DELETE", path))
+    if arguments.profile:
+        answer = client.call("POST", path, {"profile": arguments.profile})
+    else:
+        answer = client.call("GET", path)
+    if not arguments.watch:
+        return _show(arguments, "bucket-profile", answer)
+    return _follow(
+        arguments,
+        "bucket-profile",
+        lambda: client.call("GET", path),
+        lambda state: state["state"] != "walking",
+        views.profile_progress,
+    )
 
 
 def _snapshots(client: AdminClient, arguments: Arguments) -> int:

@@ -381,6 +381,28 @@ class Snapshots(Struct):
     snapshots: list[Snapshot]
 
 
+class ChangeProfile(Struct, forbid_unknown_fields=True):
+    profile: Name
+
+
+class ProfileJob(Struct):
+    """A change of a bucket's profile. `state`: walking, done or cancelled. `stage` says what the
+    walk is at; `blobs_left` are those that this round has met and could not move yet."""
+
+    bucket: str
+    sources: list[str]
+    target: str
+    state: str
+    stage: str
+    started_ms: int
+    ended_ms: int
+    blobs_done: int
+    bytes_done: int
+    blobs_left: int
+    rounds: int
+    note: str
+
+
 class RunReport(Struct):
     """What the worker did, in its own words."""
 

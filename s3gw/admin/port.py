@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from s3gw.admin import models
 from s3gw.admin.survey import Surveyor
@@ -21,6 +21,26 @@ Run = Callable[[], Awaitable[Any]]
 """Runs a worker once; returns its report, a dataclass."""
 
 
+class Jobs(Protocol):
+    """Long work that other packages do. `runs` are workers by name. What does not fit the state of
+    the store raises Refusal."""
+
+    @property
+    def runs(self) -> Mapping[str, Run]: ...
+
+    async def rebalance(self) -> models.Rebalance: ...
+
+    async def snapshots(self) -> list[models.Snapshot]: ...
+
+    async def take_snapshot(self) -> models.Snapshot: ...
+
+    async def change_profile(self, bucket: str, profile: str) -> models.ProfileJob: ...
+
+    async def profile_job(self, bucket: str) -> models.ProfileJob | None: ...
+
+    async def cancel_profile_job(self, bucket: str) -> models.ProfileJob: ...
+
+
 @dataclass(frozen=True, slots=True)
 class AdminPort:
     """What the admin port needs of its process."""
@@ -33,10 +53,8 @@ class AdminPort:
     region: str
     version: str
     ready: Readiness
-    runs: Mapping[str, Run]
+    jobs: Jobs
     nodes_needed: int
-    snapshots: Callable[[], Awaitable[list[models.Snapshot]]]
-    take_snapshot: Callable[[], Awaitable[models.Snapshot]]
     clock: Callable[[], float] = field(default=time.time)
 
 

@@ -15,7 +15,7 @@ from s3gw.kv.interface import Item
 from s3gw.metadata import keys
 from s3gw.metadata.counters import total
 from s3gw.metadata.records import PartRecord, Repair, UploadRecord, decode
-from s3gw.objects.buckets import list_buckets
+from s3gw.objects.buckets import find_bucket, list_buckets
 from s3gw.objects.storage import Storage
 
 READS_AT_ONCE = 8
@@ -127,6 +127,29 @@ async def buckets(port: AdminPort, query: models.BucketsQuery) -> models.Buckets
     return models.Buckets(list(found), page.buckets[-1][0] if page.more and page.buckets else "")
 
 
+async def change_profile(
+    port: AdminPort, path: models.BucketPath, body: models.ChangeProfile
+) -> models.ProfileJob:
+    """Give a bucket another profile: for new objects at once, for the others by a job."""
+    await find_bucket(port.storage, path.bucket)
+    return await port.jobs.change_profile(path.bucket, body.profile)
+
+
+async def profile_job(port: AdminPort, path: models.BucketPath) -> models.ProfileJob:
+    """How far the last change of a bucket's profile has come."""
+    await find_bucket(port.storage, path.bucket)
+    job = await port.jobs.profile_job(path.bucket)
+    if job is None:
+        raise not_found("NoProfileJob", f"the profile of {path.bucket} was never changed")
+    return job
+
+
+async def cancel_profile_job(port: AdminPort, path: models.BucketPath) -> models.ProfileJob:
+    """Stop moving a bucket's blobs. The bucket keeps its new profile, and what was moved stays."""
+    await find_bucket(port.storage, path.bucket)
+    return await port.jobs.cancel_profile_job(path.bucket)
+
+
 async def scrub(port: AdminPort) -> models.Scrub:
     """How far the verification of all shards has come."""
     state = await read_scrub(port.storage.store.kv)
@@ -148,19 +171,19 @@ def _round(record: msgspec.Struct) -> models.ScrubRound | None:
 
 async def snapshots(port: AdminPort) -> models.Snapshots:
     """The snapshots of the metadata that the nodes keep, oldest first."""
-    return models.Snapshots(await port.snapshots())
+    return models.Snapshots(await port.jobs.snapshots())
 
 
 async def take_snapshot(port: AdminPort) -> models.Snapshot:
     """Take a snapshot of the metadata now."""
-    return await port.take_snapshot()
+    return await port.jobs.take_snapshot()
 
 
 async def run(port: AdminPort, path: models.WorkerPath) -> models.RunReport:
     """Run a background worker to its end now; beside the one that runs anyway this is safe."""
-    worker = port.runs.get(path.worker)
+    worker = port.jobs.runs.get(path.worker)
     if worker is None:
-        raise not_found("NoSuchWorker", f"there are {', '.join(sorted(port.runs))}")
+        raise not_found("NoSuchWorker", f"there are {', '.join(sorted(port.jobs.runs))}")
     started = port.storage.monotonic()
     report = await worker()
     described = {

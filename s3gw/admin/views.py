@@ -10,7 +10,7 @@ from s3gw.admin.terminal import duration, facts, moment, plain, size, table
 Answer = Mapping[str, Any]
 REDUNDANCIES = ("full", "reduced", "critical", "lost")
 
-__all__ = ["VIEWS", "moves_left", "plain", "slots_left"]
+__all__ = ["VIEWS", "moves_left", "plain", "profile_progress", "slots_left"]
 
 
 def _summary(answer: Answer) -> str:
@@ -335,6 +335,30 @@ def _scrub(answer: Answer) -> str:
     return facts(lines)
 
 
+def _profile_job(answer: Answer) -> str:
+    state = f"{answer['state']} ({answer['stage']})" if answer["stage"] else answer["state"]
+    return facts(
+        [
+            ("bucket", answer["bucket"]),
+            ("from", ", ".join(answer["sources"])),
+            ("to", answer["target"]),
+            ("is", state),
+            ("moved", f"{answer['blobs_done']} blobs, {size(answer['bytes_done'])}"),
+            ("not yet", answer["blobs_left"]),
+            ("since", moment(answer["started_ms"])),
+            ("ended", moment(answer["ended_ms"])),
+            ("note", answer["note"]),
+        ]
+    )
+
+
+def profile_progress(answer: Answer) -> tuple[float, str]:
+    """The bar of a change of profile: how many blobs there are is known at its end only."""
+    done = answer["state"] != "walking"
+    moved = f"{answer['blobs_done']} blobs, {size(answer['bytes_done'])} moved"
+    return (1.0 if done else 0.0), f"{answer['stage'] or answer['state']}: {moved}"
+
+
 def _snapshots(answer: Answer) -> str:
     rows = [
         [
@@ -376,6 +400,7 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "tunables": lambda answer: facts(answer.items()),
     "scrub": _scrub,
     "run": _run,
+    "bucket-profile": _profile_job,
     "snapshots": _snapshots,
     "snapshot": lambda answer: _snapshots({"snapshots": [answer]}),
     "profile": lambda answer: _profiles({"profiles": [answer]}),

@@ -21,8 +21,7 @@ from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.root import Root
 from s3gw.kv.interface import KV
 from s3gw.metrics import Metrics, SharedMetrics
-from s3gw.rescue import snapshot
-from s3gw.workers import on_demand
+from s3gw.operator_jobs import OperatorJobs
 from tests.stores.memory_store import MemoryCluster, Process
 
 REGION = "eu-west-3"
@@ -97,16 +96,6 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
     async def rebalance() -> models.Rebalance:
         return admin.rebalance
 
-    async def snapshots() -> list[models.Snapshot]:
-        return [
-            models.Snapshot(r.incarnation, r.revision, r.created_ms, r.size, r.items)
-            for r in await snapshot.list_snapshots(storage)
-        ]
-
-    async def take_snapshot() -> models.Snapshot:
-        taken = await snapshot.take_snapshot(storage)
-        return models.Snapshot(1, taken.revision, taken.created_ms, taken.size, taken.items)
-
     port = AdminPort(
         storage=storage,
         surveyor=Surveyor(storage, 3, Signals(rebalance=rebalance)),
@@ -116,10 +105,8 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
         region=REGION,
         version="1.2.3",
         ready=ready,
-        runs={"garbage": lambda: on_demand.collect_garbage(storage)},
+        jobs=OperatorJobs(storage, orphan_after_seconds=3600.0),
         nodes_needed=3,
-        snapshots=snapshots,
-        take_snapshot=take_snapshot,
     )
     transport = httpx.ASGITransport(build_app(port), raise_app_exceptions=True)
     http = httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}")

@@ -21,6 +21,7 @@ BODIES: dict[str, Any] = {
     "failNode": {"seconds": 5},
     "stageChanges": {"changes": [{"change": "state", "node": "d1", "state": "cordoned"}]},
     "applyLayout": {"reason": "because"},
+    "changeBucketProfile": {"profile": "copies"},
     "createProfile": {"name": "copies", "scheme": "1+1"},
     "changeTunables": {"rebuild_groups_at_once": 2},
 }
@@ -28,6 +29,14 @@ BODIES: dict[str, Any] = {
 BEFORE: dict[str, list[tuple[str, str, Any]]] = {
     "uncordonNode": [("POST", "/admin/nodes/d0/cordon", None)],
     "activateNode": [("POST", "/admin/nodes/d0/drain", None)],
+    "changeBucketProfile": [("POST", "/admin/profiles", BODIES["createProfile"])],
+    **{
+        operation: [
+            ("POST", "/admin/profiles", BODIES["createProfile"]),
+            ("POST", "/admin/buckets/bucket/profile", BODIES["changeBucketProfile"]),
+        ]
+        for operation in ("getBucketProfileJob", "cancelBucketProfileJob")
+    },
     **{
         operation: [("POST", "/admin/layout/draft", BODIES["stageChanges"])]
         for operation in ("getDraft", "planLayout", "applyLayout")
