@@ -16,6 +16,7 @@ from nodes.protocol import Buffer
 from placement.groups import pg_of
 from s3gw import limits
 from s3gw.cluster.directory import Directory, Node
+from s3gw.cluster.policies import preference
 from s3gw.cluster.reader import BlobReader, BlobUnreadable, Damage, HedgeBudget
 from s3gw.cluster.rebuild import BeforeRead, Rebuilder, at_once
 from s3gw.cluster.targets import TooFewNodes, choose
@@ -54,21 +55,33 @@ class BlobStore:
         self._rebuilder = Rebuilder(topology, directory, executor)
         self._budget = HedgeBudget()
         self._readers = 0
+        self.zone = ""
+        """The zone of this gateway: reads and the latency policy prefer it. "": none."""
 
     @property
     def hedges(self) -> int:
         """Shards asked for because another was late, since this process started."""
         return self._budget.hedges
 
-    def draw(self, profile: Profile, avoid: Callable[[Group], bool]) -> tuple[bytes, Group]:
+    def draw(
+        self, profile: Profile, avoid: Callable[[Group], bool], *, placement: str = ""
+    ) -> tuple[bytes, Group]:
         """A new blob id and its group; of a few draws the first whose group is not to be avoided
-        (because a commit of this process holds its counter)."""
+        (because a commit of this process holds its counter), or of such the one that suits the
+        placement policy best."""
+        prefer = preference(placement, self.directory, self.zone)
+        best: tuple[float, bytes, Group] | None = None
         for _ in range(DRAWS_MAX):
             blob = self._random_bytes(16)
             group = self.topology.group(profile, pg_of(blob, profile.pg_count))
-            if not avoid(group):
+            if avoid(group):
+                continue
+            score = 1.0 if prefer is None else prefer(group)
+            if best is None or score > best[0]:
+                best = score, blob, group
+            if score >= 1:
                 break
-        return blob, group
+        return best[1:] if best is not None else (blob, group)
 
     def open_writer(self, blob: bytes, group: Group) -> BlobWriter:
         """A writer onto the best nodes of the moment. Raises TooFewNodes."""
@@ -185,6 +198,7 @@ class BlobStore:
             self._executor,
             self._budget,
             self._damaged,
+            zone=self.zone,
         )
 
     async def rebuild_shard(

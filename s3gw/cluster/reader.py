@@ -35,6 +35,8 @@ SLOW_FACTOR = 3.0
 SLOW_SECONDS_MIN = 0.02
 READ_SECONDS_MAX = 20.0
 RANK_WORST = 3
+# Larger than any average latency.
+AWAY_SECONDS = READ_SECONDS_MAX
 
 Damage = Callable[[BlobRef, int, str], None]
 
@@ -99,6 +101,8 @@ class BlobReader:
         executor: Executor,
         budget: HedgeBudget,
         damaged: Damage,
+        *,
+        zone: str = "",
     ) -> None:
         self._ref = ref
         self._pg = pg
@@ -109,6 +113,7 @@ class BlobReader:
         self._executor = executor
         self._budget = budget
         self._damaged = damaged
+        self._zone = zone
         self._geometry = Geometry(scheme, stripe_bytes, ref.size)
         self._codec = codec_of(scheme)
 
@@ -227,7 +232,12 @@ class BlobReader:
         average = node.latency.average
         if average > SLOW_SECONDS_MIN and average > SLOW_FACTOR * self._typical():
             return 1, average
-        return 0, average if self._scheme.data == 1 else float(index)
+        # Of those that are well the ones in the own zone come first: others are farther away, and
+        # a latency much above the usual has its own rank.
+        away = self._zone != "" and node.zone != self._zone
+        if self._scheme.data == 1:
+            return 0, average + away * AWAY_SECONDS
+        return 0, float(index + away * self._scheme.width)
 
     def _typical(self) -> float:
         """The median of the nodes' average latencies."""

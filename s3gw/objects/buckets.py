@@ -39,6 +39,7 @@ async def create_bucket(
     profile: str,
     object_lock: bool,
     tags: dict[str, str],
+    placement: str = "",
 ) -> BucketRecord | None:
     """Make a bucket, or return the record of the one that is there."""
     key = keys.bucket(name)
@@ -51,6 +52,7 @@ async def create_bucket(
         versioning="Enabled" if object_lock else "",
         object_lock=object_lock,
         tags=tags,
+        placement=placement,
     )
     tx = Transaction()
     tx.expect(key, 0)

@@ -293,7 +293,13 @@ async def _write_manifest(
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)
     return await ingest(
-        storage, profile, upload.bucket_name, StoredBytes(body), footer_map, most=len(body)
+        storage,
+        profile,
+        upload.bucket_name,
+        StoredBytes(body),
+        footer_map,
+        most=len(body),
+        placement=upload.bucket.placement,
     )
 
 

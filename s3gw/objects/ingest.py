@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from nodes.protocol import Buffer
@@ -54,6 +55,7 @@ class Ingested:
 
 
 Footer = Callable[["Learned"], bytes]
+Place = Callable[[Profile], tuple[bytes, Group]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,23 @@ class Digests:
 
 
 async def ingest(
-    storage: Storage, profile: Profile, bucket: str, payload: Payload, footer: Footer, *, most: int
+    storage: Storage,
+    profile: Profile,
+    bucket: str,
+    payload: Payload,
+    footer: Footer,
+    *,
+    most: int,
+    placement: str = "",
 ) -> Ingested:
-    """Store a body of at most `most` bytes as a blob of `profile`, or of its companion.
+    """Store a body of at most `most` bytes as a blob of `profile`, or of its companion, where the
+    bucket's `placement` policy would have it.
 
     Raises S3Error of the body; EntityTooLarge; SlowDown when too few nodes take shards. Nothing
     is left behind in that case.
     """
     digests = Digests(payload.algorithms)
+    place = partial(draw, storage, bucket=bucket, placement=placement)
     stripes = cut(payload, profile.stripe_bytes, most)
     first = await anext(stripes, b"")
     try:
@@ -103,10 +114,10 @@ async def ingest(
                 raise AssertionError("a stripe follows a short one")
             learned = digests.finish(payload)
             companion = storage.blobs.topology.companion(profile)
-            written = await _write_small(storage, companion, bucket, first, footer(learned))
+            written = await _write_small(storage, place, companion, first, footer(learned))
         else:
             learned, written = await _write_large(
-                storage, profile, bucket, payload, digests, first, stripes, footer
+                storage, place, profile, payload, digests, first, stripes, footer
             )
     except (NotWritten, TooFewNodes) as error:
         if storage.blobs.directory.any_full():
@@ -139,11 +150,14 @@ async def cut(payload: Payload, stripe_bytes: int, most: int) -> AsyncIterator[b
         yield b"".join(pieces)
 
 
-def draw(storage: Storage, profile: Profile, bucket: str) -> tuple[bytes, Group]:
-    """A blob id whose placement group's counter no commit of this process has in flight."""
+def draw(storage: Storage, profile: Profile, bucket: str, placement: str) -> tuple[bytes, Group]:
+    """A blob id whose placement group's counter no commit of this process has in flight, and that
+    suits the bucket's placement policy."""
     counters = storage.store.counters
     return storage.blobs.draw(
-        profile, lambda group: counters.busy(keys.count(profile.name, group.number, bucket))
+        profile,
+        lambda group: counters.busy(keys.count(profile.name, group.number, bucket)),
+        placement=placement,
     )
 
 
@@ -156,24 +170,24 @@ async def _hash(storage: Storage, digests: Digests, data: bytes) -> None:
 
 
 async def _write_small(
-    storage: Storage, profile: Profile, bucket: str, data: bytes, footer_map: bytes
+    storage: Storage, place: Place, profile: Profile, data: bytes, footer_map: bytes
 ) -> Written:
-    blob, group = draw(storage, profile, bucket)
+    blob, group = place(profile)
     writer = storage.blobs.open_writer(blob, group)
     return await storage.blobs.complete(await writer.write_whole(data, footer_map), footer_map)
 
 
 async def _write_large(
     storage: Storage,
+    place: Place,
     profile: Profile,
-    bucket: str,
     payload: Payload,
     digests: Digests,
     first: bytes,
     stripes: AsyncIterator[bytes],
     footer: Footer,
 ) -> tuple[Learned, Written]:
-    blob, group = draw(storage, profile, bucket)
+    blob, group = place(profile)
     writer = storage.blobs.open_writer(blob, group)
     pending: asyncio.Task[None] | None = None
     try:

@@ -168,7 +168,13 @@ async def upload_part(
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)
     ingested = await ingest(
-        storage, profile, upload.bucket_name, payload, footer_map, most=limits.PART_BYTES_MAX
+        storage,
+        profile,
+        upload.bucket_name,
+        payload,
+        footer_map,
+        most=limits.PART_BYTES_MAX,
+        placement=upload.bucket.placement,
     )
     refuse_if_old(storage, started)
     return await _publish_part(storage, upload, number, ingested, modified_ms)

@@ -76,6 +76,7 @@ async def store_version(
         payload,
         footer_map,
         most=most,
+        placement=target.bucket.placement,
     )
     refuse_if_old(storage, started)
     placed = publish.Placed(ingested.written)

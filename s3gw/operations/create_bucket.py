@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from s3gw import errors, limits
 from s3gw.buckets.names import check_new
+from s3gw.cluster.policies import PLACEMENTS
+from s3gw.cluster.topology import UnknownProfile
 from s3gw.objects import buckets
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.describe import grants_others
 from s3gw.wire import xml
 
 US_EAST_1 = "us-east-1"
+PROFILE_HEADER = "x-s3gw-profile"
+PLACEMENT_HEADER = "x-s3gw-placement"
 
 
 async def create_bucket(call: Call) -> Reply:
@@ -26,9 +30,10 @@ async def create_bucket(call: Call) -> Reply:
         call.bucket_name,
         owner=call.principal.id,
         region=call.settings.region,
-        profile=call.settings.profile,
+        profile=await _profile(call),
         object_lock=object_lock,
         tags={},
+        placement=_placement(call),
     )
     if existing is not None:
         if existing.owner != call.principal.id:
@@ -36,6 +41,39 @@ async def create_bucket(call: Call) -> Reply:
         if call.settings.region != US_EAST_1:
             raise errors.BucketAlreadyOwnedByYou(BucketName=call.bucket_name)
     return Reply(headers=[("Location", f"/{call.bucket_name}")])
+
+
+async def _profile(call: Call) -> str:
+    """The profile of `x-s3gw-profile`, or the default one. Raises InvalidArgument."""
+    name = call.headers.get(PROFILE_HEADER)
+    if name is None:
+        return call.settings.profile
+    topology = call.storage.blobs.topology
+    try:
+        await topology.know(name)
+    except UnknownProfile:
+        found = False
+    else:
+        found = bool(topology.profile(name).companion)
+    if not found:
+        raise errors.InvalidArgument(
+            "There is no storage profile of this name.",
+            ArgumentName=PROFILE_HEADER,
+            ArgumentValue=name,
+        )
+    return name
+
+
+def _placement(call: Call) -> str:
+    """The placement policy of `x-s3gw-placement`. Raises InvalidArgument."""
+    placement = call.headers.get(PLACEMENT_HEADER, "")
+    if placement and placement not in PLACEMENTS:
+        raise errors.InvalidArgument(
+            f"The placement policies are {', '.join(PLACEMENTS)}.",
+            ArgumentName=PLACEMENT_HEADER,
+            ArgumentValue=placement,
+        )
+    return placement
 
 
 async def _check_configuration(call: Call) -> None:

@@ -40,6 +40,7 @@ from s3gw.kv.interface import Conflict, Item, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BlobRef,
+    BucketRecord,
     ManifestPage,
     ManifestRef,
     ObjectRecord,
@@ -100,8 +101,9 @@ async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef)
     ]
     if not holders:
         raise NotPossibleNow("nothing holds the blob any more")
-    new = await _write(storage, profile, old)
     bucket = holders[0][1].bucket
+    found = await storage.store.get(BucketRecord, keys.bucket(bucket))
+    new = await _write(storage, profile, old, found.record.placement if found.record else "")
     record = msgspec.structs.replace(entry.record, copy=new)
     tx = Transaction()
     tx.expect(entry.key, entry.revision)
@@ -147,11 +149,11 @@ async def _stripes(
         yield bytes(held)
 
 
-async def _write(storage: Storage, profile: Profile, old: BlobRef) -> BlobRef:
+async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: str) -> BlobRef:
     def not_whole(group: Group) -> bool:
         return not all(storage.blobs.directory.usable(node) for node in group.nodes)
 
-    blob, group = storage.blobs.draw(profile, not_whole)
+    blob, group = storage.blobs.draw(profile, not_whole, placement=placement)
     if not_whole(group):
         raise NotPossibleNow("no placement group has all its nodes")
     footer_map = await storage.blobs.footer_map(old)
