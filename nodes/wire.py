@@ -18,6 +18,7 @@ from nodes.protocol import (
     DriveError,
     DriveFull,
     DriveRefused,
+    DriveUnreachable,
     ShardMissing,
     ShardName,
     StalePgRevision,
@@ -47,7 +48,7 @@ TOO_LARGE = "too-large"
 OTHER_STATUS = {
     UNAUTHENTICATED: 401,
     REPLAYED: 401,
-    NO_DRIVE: 400,
+    NO_DRIVE: 503,
     NO_ROUTE: 400,
     LEASE_ENDED: 503,
     TOO_LARGE: 413,
@@ -64,6 +65,8 @@ def to_exception(status: int, code: str, message: str, seen: int) -> Exception:
     for known, _, kind in ERRORS:
         if code == known:
             return StalePgRevision(seen) if kind is StalePgRevision else kind(message)
+    if code == NO_DRIVE:  # lost, or replaced by another one, while its registration still lives
+        return DriveUnreachable(message)
     # An HTTP library sent a request again whose first outcome is unknown.
     if status >= 500 or code == REPLAYED:
         return DriveError(f"status {status}: {code or 'no error code'} {message}")

@@ -23,7 +23,7 @@ from nodes.auth import (
 )
 from nodes.client import RemoteDrive, open_session
 from nodes.memory import MemoryDrive
-from nodes.protocol import DriveRefused, ShardName
+from nodes.protocol import DriveError, DriveRefused, DriveUnreachable, ShardName
 from tests.nodes.drives import SECRET, Clock, make_shard, serving
 from tests.nodes.secure import Pki, client_context, node_context, serving_tls
 
@@ -245,7 +245,7 @@ async def test_every_route_accepts_its_own_request_once_and_never_again() -> Non
                     data=body,
                 ) as response:
                     statuses.append(response.status)
-        first = 400 if "no-such" in target or target == "/" else 200
+        first = {"/": 400, "/v1/no-such-drive/stats": 503}.get(target, 200)
         assert statuses == [first, 401], (method, target)
         replays += 1
     print(f"S9: {replays} replayed requests, 0 accepted")
@@ -296,5 +296,15 @@ async def test_a_client_with_a_wrong_secret_is_told_refused() -> None:
     async with serving({"d1": MemoryDrive()}) as url, open_session() as session:
         with pytest.raises(DriveRefused):
             await RemoteDrive(session, url, "d1", b"not the secret at all").stats()
-        with pytest.raises(DriveRefused):
-            await RemoteDrive(session, url, "d2", SECRET).stats()
+
+
+async def test_a_drive_that_the_node_does_not_serve_counts_as_unreachable() -> None:
+    """Its registration may live on for a while after the drive was lost or replaced."""
+    async with serving({"d1": MemoryDrive()}) as url, open_session() as session:
+        drive = RemoteDrive(session, url, "d2", SECRET)
+        with pytest.raises(DriveUnreachable):
+            await drive.stats()
+        with pytest.raises(DriveUnreachable):
+            await drive.read(NAME, 0, 1)
+        with pytest.raises(DriveError):
+            await drive.size(NAME)
