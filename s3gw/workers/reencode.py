@@ -17,6 +17,7 @@ What holds a blob, and where that is written:
     o…   an object version: its own record
     p…   a part: the part's record while the upload is open, a page of the manifest afterwards
     m…   a manifest: the record of every version that holds the manifest
+    s…   a snapshot of the metadata: its record
     j…   another job: waits for it to end
 
 A part of an upload that is being completed is left alone until that has ended: who completes it
@@ -47,6 +48,7 @@ from s3gw.metadata.records import (
     PartRecord,
     Reference,
     Repair,
+    SnapshotRecord,
     UploadRecord,
     decode,
 )
@@ -229,6 +231,8 @@ class Swap:
                 await self._move_part(holder, reference)
             elif holder[:1] == b"m":
                 await self._move_manifest(item, holder, reference)
+            elif holder[:1] == b"s":
+                await self._move_snapshot(holder, reference)
         except Conflict:
             return  # the next round sees what it has become
 
@@ -297,6 +301,17 @@ class Swap:
             tx.expect(part_key, part.revision)
             tx.put(part_key, msgspec.structs.replace(part.record, blob=self._new))
             tx.witness = part_key
+            self._pass_on(tx, holder, reference)
+            await commit(self._storage.store, self._claim, tx)
+
+    async def _move_snapshot(self, holder: bytes, reference: Reference) -> None:
+        key = keys.SNAPSHOTS + holder[1:]
+        snapshot = await self._storage.store.get(SnapshotRecord, key)
+        if snapshot.record is not None and self._replaces(snapshot.record.blob):
+            tx = self._transaction()
+            tx.expect(key, snapshot.revision)
+            tx.put(key, msgspec.structs.replace(snapshot.record, blob=self._new))
+            tx.witness = key
             self._pass_on(tx, holder, reference)
             await commit(self._storage.store, self._claim, tx)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from s3gw.kv.interface import Conflict
+from s3gw.kv.interface import Conflict, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import SnapshotRecord, decode
+from s3gw.metadata.store import Transaction
 from s3gw.objects.references import key_of
 from s3gw.rescue import snapshot as snapshots
 from s3gw.rescue.snapshot import NoSuchSnapshot, SnapshotWorker, export, take_snapshot
@@ -128,6 +129,34 @@ async def test_the_last_three_are_kept_and_the_books_are_in_order(
         assert len(await exported(memory_store, record.revision)) == record.size
     with pytest.raises(NoSuchSnapshot):
         await exported(memory_store, taken[0].revision)
+
+
+async def test_one_written_around_lost_nodes_is_brought_home(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    away = [memory_store.directory.get(name) for name in ("d0", "d1", "d2")]
+    for node in away:
+        assert node is not None
+        node.live = False
+    for number in range(400):  # large enough for the profile of fragments
+        tx = Transaction()
+        tx.writes[b"x/%d" % number] = Put(b"x/%d" % number, random.Random(number).randbytes(300))
+        await memory_store.kv.commit([], list(tx.writes.values()))
+    info = await take_snapshot(memory_store.storage)
+    (before,) = await snapshots.list_snapshots(memory_store.storage)
+    assert before.blob.scheme == "3+2"
+    data = await exported(memory_store, info.revision)
+    for node in away:
+        assert node is not None
+        node.live = True
+    memory_cluster.clock.advance(3600)
+    await on_demand.repair_all(memory_store.storage)
+    (after,) = await snapshots.list_snapshots(memory_store.storage)
+    assert after.blob.nodes == ()
+    assert await exported(memory_store, info.revision) == data
+    memory_cluster.clock.advance(7200)
+    await on_demand.collect_garbage(memory_store.storage)
+    Audit(memory_cluster, memory_store).check_counts()
 
 
 async def test_the_worker_takes_one_when_it_is_due(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compose.local import Credentials, Etcd, Up, running, s3gw
+from compose.local import Credentials, Etcd, Up, running, s3gw, wait_until
 from tests.cluster.load import client
 from tests.rescue.test_rebuild import data_of
 
@@ -184,3 +184,36 @@ def test_into_etcd_and_refused_the_second_time(data: Path, tmp_path: Path) -> No
         assert rescue("confirm", "--etcd", etcd.url) == [{"kind": "confirmed", "confirmed": False}]
     finally:
         etcd.stop()
+
+
+def test_a_snapshot_that_the_store_took_by_itself_is_restored(made: Made, data: Path) -> None:
+    """Then what is newer is not there, until a rebuild."""
+
+    def shards() -> int:
+        return sum(1 for _ in data.glob("drive-*/data/4+2.small/*/*"))
+
+    up = Up(
+        data,
+        credentials=CREDENTIALS,
+        environment={**ENVIRONMENT, "S3GW_SNAPSHOT_INTERVAL_SECONDS": "1"},
+    )
+    already = shards()
+    with running(up):
+        wait_until(lambda: shards() >= already + 3, what="a snapshot")
+        s3 = client(up.endpoint, CREDENTIALS)
+        s3.put_object(Bucket=BUCKET, Key="newer", Body=b"n" * 100)
+    lose_metadata(data, journals=True)
+    restore = ("restore", "--into", "sqlite", "--data", str(data), "--snapshot")
+    rescue(*restore, "no-such-file", *drives(data), code=2)
+    lines = rescue(*restore, "newest-on-drives", *drives(data))
+    assert lines[-1]["source"].startswith("snapshot 1/")
+    up = start(data)
+    with running(up):
+        assert seen(client(up.endpoint, CREDENTIALS)) == made.expected
+    lose_metadata(data, journals=True)
+    lines = rescue("rebuild", "--into", "sqlite", "--data", str(data), *drives(data))
+    assert (lines[-1]["objects"], lines[-1]["incarnation"]) == (1, 3)
+    with running(start(data)) as store:
+        found = seen(client(store.endpoints[0], CREDENTIALS))
+        assert found.pop("newer")[0] == b"n" * 100
+        assert found == made.expected
