@@ -16,9 +16,11 @@ from nodes.protocol import DriveUnreachable, ShardName
 from s3gw.cluster import layouts
 from s3gw.cluster.ledger import Amount, Ledger, Redundancy, read_ledger
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.topology import Group
 from s3gw.errors import S3Error
+from s3gw.kv.interface import Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, Reference
+from s3gw.metadata.records import BlobRef, PgRecord, Reference, Slot, encode
 from s3gw.workers import on_demand
 from s3gw.workers.contract import UNCLAIMED
 from tests.stores import operations
@@ -57,6 +59,8 @@ class Life:
             (self._repair, 4),
             (self._merge, 2),
             (self._scrub, 4),
+            (self._begin_move, 2),
+            (self._end_moves, 2),
         ]
         for _ in range(STEPS):
             (action,) = self.random.choices(
@@ -74,17 +78,19 @@ class Life:
 
     # What is true
 
-    def good(self, ref: BlobRef, *, also_down: bool = False) -> set[int]:
-        """The shards that are whole where they belong, on nodes that live."""
+    def good(self, ref: BlobRef, *, also_down: bool = False) -> dict[int, str]:
+        """The shards that are whole where they may be looked for, on nodes that live, and where."""
         _, nodes, group = self.process.topology.location(ref)
-        found = set()
+        found = {}
         for index, node in enumerate(nodes):
-            if not node or (node in self.down and not also_down):
-                continue
             name = ShardName(ref.profile, group.number, ref.blob, index)
-            data = self.cluster.drives[node].shards.get(name)
-            if data is not None and check_bytes(name, data).whole:
-                found.add(index)
+            before = () if ref.nodes else group.record.slots[index].holders_before
+            for holder in (node, *before):
+                if not holder or (holder in self.down and not also_down):
+                    continue
+                data = self.cluster.drives[holder].shards.get(name)
+                if data is not None and check_bytes(name, data).whole:
+                    found[index] = holder
         return found
 
     def truth(self) -> dict[tuple[str, str], dict[Redundancy, Amount]]:
@@ -98,7 +104,7 @@ class Life:
             if live:
                 ref = BlobRef(profile, blob, live[0].size, 0, live[0].nodes, live[0].scheme)
                 scheme, _, _ = self.process.topology.location(ref)
-                good = self.good(ref)
+                good = set(self.good(ref))
             else:  # the collector's: it counts as its group does
                 group = self.process.topology.group_of(profile, blob)
                 scheme = group.profile.scheme
@@ -129,8 +135,19 @@ class Life:
             assert not ledger.healed
 
     async def _check_truth(self) -> Ledger:
+        """Nothing is better than it is said to be; without a move, all is exactly as said."""
         ledger = await self.ledger()
-        assert {(row.bucket, row.profile): row.amounts for row in ledger.rows} == self.truth()
+        told = {(row.bucket, row.profile): row.amounts for row in ledger.rows}
+        truth = self.truth()
+        if not ledger.groups_moving:
+            assert told == truth
+        worst_first = list(reversed(Redundancy))
+        for row, amounts in truth.items():
+            for place in range(1, len(worst_first)):
+                worse = worst_first[:place]
+                assert sum(told[row][c].blobs for c in worse) >= sum(
+                    amounts[c].blobs for c in worse
+                )
         return ledger
 
     # What happens
@@ -187,12 +204,12 @@ class Life:
         if not held:
             return None
         _, ref = self.random.choice(held)
-        scheme, nodes, group = self.process.topology.location(ref)
+        scheme, _, group = self.process.topology.location(ref)
         good = self.good(ref, also_down=True)
         index = self.random.choice(sorted(good))
-        if not scheme.decodable(good - {index}):
+        if not scheme.decodable(good.keys() - {index}):
             return None
-        return nodes[index], ShardName(ref.profile, group.number, ref.blob, index)
+        return good[index], ShardName(ref.profile, group.number, ref.blob, index)
 
     async def _remove_shard(self) -> None:
         if victim := self._victim():
@@ -205,6 +222,58 @@ class Life:
             data = bytearray(self.cluster.drives[node].shards[name])
             data[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
             self.cluster.drives[node].shards[name] = bytes(data)
+
+    def _groups(self) -> list[Group]:
+        topology = self.process.topology
+        return [
+            topology.group(profile, number)
+            for profile in topology.profiles()
+            for number in range(profile.pg_count)
+        ]
+
+    async def _write_group(self, group: Group, slots: list[Slot]) -> None:
+        record = PgRecord(group.record.revision + 1, tuple(slots))
+        await self.process.kv.commit([], [Put(group.key, encode(record))])
+        await self.process.topology.reread(group)
+
+    async def _begin_move(self) -> None:
+        """A slot of a group goes to another node, which has nothing of it yet."""
+        group = self.random.choice(self._groups())
+        spare = sorted(set(self.cluster.drives) - set(group.nodes) - self.down)
+        if not spare or any(slot.holders_before for slot in group.record.slots):
+            return
+        slots = list(group.record.slots)
+        index = self.random.randrange(len(slots))
+        slots[index] = Slot(self.random.choice(spare), (slots[index].node,))
+        await self._write_group(group, slots)
+
+    async def _end_moves(self) -> None:
+        """What a mover does, for groups where it can: copy, look, drop the old holder, delete."""
+        for group in self._groups():
+            for index, slot in enumerate(group.record.slots):
+                if slot.holders_before and not {slot.node, *slot.holders_before} & self.down:
+                    await self._end_move(group, index, slot)
+
+    async def _end_move(self, group: Group, index: int, slot: Slot) -> None:
+        (holder,) = slot.holders_before
+        old, new = self.cluster.drives[holder].shards, self.cluster.drives[slot.node].shards
+        blobs = {
+            keys.split_reference(key)[2]
+            for key, reference in Audit(self.cluster, self.process).references().items()
+            if keys.split_reference(key)[:2] == (group.profile.name, group.number)
+            and not (reference.nodes or reference.dropped_due_ms)
+        }
+        for blob in blobs:
+            name = ShardName(group.profile.name, group.number, blob, index)
+            if name in old and name not in new and check_bytes(name, old[name]).whole:
+                new[name] = old[name]
+            if name not in new or not check_bytes(name, new[name]).whole:
+                return  # to be repaired first
+        slots = list(group.record.slots)
+        slots[index] = Slot(slot.node)
+        await self._write_group(group, slots)
+        for name in [name for name in old if (name.blob in blobs and name.index == index)]:
+            del old[name]
 
     async def _collect(self) -> None:
         self.cluster.clock.advance(3700)
@@ -227,6 +296,7 @@ class Life:
         await self._scrub()
         for _ in range(3):
             await self._repair()
+            await self._end_moves()
         ledger = await self._check_truth()
         assert ledger.healed
         assert all(ref.nodes == () for ref in Audit(self.cluster, self.process).held().values())
