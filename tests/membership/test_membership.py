@@ -243,3 +243,77 @@ async def test_a_process_ends_when_one_of_its_endless_tasks_does() -> None:
     with pytest.raises(ValueError, match="nobody can read"):
         await serve_beside(shutdown.wait(), [task], shutdown)
     assert shutdown.is_set()
+
+
+async def learn_layout(cluster: Cluster, epoch: int, *nodes: LayoutNode) -> None:
+    await cluster.kv.commit([], [Put(keys.layout(epoch), encode(LayoutRecord(0, nodes, ("4+2",))))])
+
+
+async def test_the_layout_says_state_and_zone_of_nodes_and_their_record_the_host(
+    cluster: Cluster,
+) -> None:
+    for name in ("d1", "d2", "d3"):
+        await cluster.kv.commit([], [Put(keys.node(name), encode(record()))])
+    await learn_layout(cluster, 1, *(LayoutNode(name, "z", 1) for name in ("d1", "d2", "d3")))
+    directory = Directory()
+    membership = Membership(cluster.kv, directory, Topology(cluster.kv), Drives())
+    await membership.load()
+    assert (membership.epoch, len(membership.layout.nodes)) == (1, 3)
+    await learn_layout(
+        cluster, 2, LayoutNode("d1", "other", 1, "draining"), LayoutNode("d2", "z", 1, "out")
+    )
+    await membership.refresh()
+    assert membership.layout_epoch() == 2
+    nodes = {node.id: node for node in directory.all()}
+    assert [(n.state, n.zone, n.host, n.member, n.counts) for n in nodes.values()] == [
+        ("draining", "other", "h", True, False),
+        ("out", "z", "h", True, False),
+        ("active", "z", "h", False, False),
+    ]
+    assert [node.id for node in directory.writable_nodes()] == ["d1"]
+    assert directory.spare_nodes() == []
+    assert len(directory.usable_nodes()) == 3
+
+
+async def test_a_node_that_moves_to_another_address_keeps_its_place_in_the_layout(
+    cluster: Cluster,
+) -> None:
+    await cluster.kv.commit([], [Put(keys.node("d1"), encode(record()))])
+    await learn_layout(cluster, 1, LayoutNode("d1", "zone of the layout", 1, "cordoned"))
+    directory = Directory()
+    membership = Membership(cluster.kv, directory, Topology(cluster.kv), Drives())
+    await membership.load()
+    moved = encode(record(address="127.0.0.1:9"))
+    await cluster.kv.commit([], [Put(keys.node("d1"), moved)])
+    await membership.load()
+    (node,) = directory.all()
+    assert (node.state, node.zone, node.member) == ("cordoned", "zone of the layout", True)
+
+
+async def test_an_older_layout_that_comes_late_changes_nothing(cluster: Cluster) -> None:
+    directory = Directory()
+    membership = Membership(cluster.kv, directory, Topology(cluster.kv), Drives())
+    await cluster.kv.commit([], [Put(keys.node("d1"), encode(record()))])
+    await learn_layout(cluster, 2, LayoutNode("d1", "z", 1, "draining"))
+    await membership.load()
+    following = asyncio.create_task(membership.follow())
+    await asyncio.sleep(0)
+    await learn_layout(cluster, 1, LayoutNode("d1", "z", 1))
+    await learn_layout(cluster, 3, LayoutNode("d1", "new", 1, "draining"))
+    await until(lambda: membership.epoch == 3)
+    (node,) = directory.all()
+    assert (node.state, node.zone) == ("draining", "new")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+def test_a_breaker_tells_for_how_long_nothing_has_succeeded() -> None:
+    node = Node("d1", "z", MemoryDrive())
+    assert node.failing_seconds(0.0) == 0
+    node.failed(10.0)
+    node.failed(11.0)
+    assert node.failing_seconds(12.0) == 2
+    assert node.failing_seconds(13.5) == 0, "the breaker is not open any more"
+    node.answered()
+    node.failed(20.0)
+    assert node.failing_seconds(20.5) == 0.5
