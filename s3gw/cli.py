@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from s3gw import ca, launch
+from s3gw import ca
 from s3gw.admin import command as admin
 from s3gw.config import Config, ConfigError, load
 from s3gw.logs import configure
@@ -131,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.command in ("ca", "admin"):
         return int(arguments.run(arguments))
+    from s3gw import launch  # the engines and drives: most of a second that `admin` need not wait
+
     if arguments.command == "rescue":
         return launch.rescue(arguments)
     try:

@@ -104,7 +104,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, wrong method)."""
     assert isinstance(error, HTTPException)
     code = {404: "NoSuchPath", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-    return _problem(error.status_code, code, error.detail, dict(error.headers or {}))
+    message = {404: "there is no such path", 405: "this path does not know the method"}.get(
+        error.status_code, error.detail
+    )
+    return _problem(error.status_code, code, message, dict(error.headers or {}))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
