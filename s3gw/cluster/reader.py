@@ -291,15 +291,17 @@ class BlobReader:
 
     def _hedge(self, state: Gathering, window: Window, *, everything: bool) -> None:
         """Ask one more shard, or as many as make up for all that are late."""
-        more = len(state.tasks) if everything else 1
+        untried = [index for index in range(self._scheme.width) if index not in state.tried]
+        untried.sort(key=self._rank)
         if self._scheme.data > 1 and len(window.fragments) < self._scheme.data:
-            # a single late fragment of a short range is worth a whole decodable set
-            more = self._scheme.data
-        for index in sorted(range(self._scheme.width), key=self._rank):
-            if more and index not in state.tried:
+            # a single late fragment of a short range is worth a whole set that gives it
+            chosen = self._choose([*state.got, *untried], window) or untried
+        else:
+            chosen = untried[: len(state.tasks) if everything else 1]
+        for index in chosen:
+            if index not in state.tried:
                 self._ask(state, index, window)
                 self._budget.hedges += 1
-                more -= 1
 
     async def _read_shard(self, index: int, window: Window) -> list[memoryview]:
         """The verified payloads of one shard's blocks, one per stripe of the window."""

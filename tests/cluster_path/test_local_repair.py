@@ -9,6 +9,7 @@ from itertools import combinations
 
 import pytest
 
+from nodes.memory import Fault
 from nodes.protocol import ShardName
 from s3gw.cluster.founding import profile_name
 from s3gw.cluster.reader import BlobUnreadable
@@ -126,6 +127,20 @@ def test_a_range_in_a_lost_shard_is_read_from_its_group_alone() -> None:
         data = payload(STRIPES * STRIPE)
         ref = (await path.write(data, profile=NAME)).ref
         path.lose(ref, 5)
+        reads = count_reads(path)
+        first = STRIPE + 5 * FRAGMENT + 3
+        assert await path.read(ref, first, first + 100) == data[first : first + 100]
+        assert {shard for shard, _ in reads} == {4, 6, 7, 11}
+
+    run_virtual(scenario())
+
+
+def test_a_range_in_a_late_shard_is_hedged_with_its_group_alone() -> None:
+    async def scenario() -> None:
+        path = await BlobPath.open(12, scheme=LRC)
+        data = payload(STRIPES * STRIPE)
+        ref = (await path.write(data, profile=NAME)).ref
+        path.drive(ref, 5).inject(Fault(hang=True))
         reads = count_reads(path)
         first = STRIPE + 5 * FRAGMENT + 3
         assert await path.read(ref, first, first + 100) == data[first : first + 100]
