@@ -44,7 +44,7 @@ LOOK_SECONDS = 5.0
 UNIT_SECONDS = 20.0
 # A group that could not be finished (a node is down or full, another has the lock) rests so long.
 REST_SECONDS_MIN = 5.0
-REST_SECONDS_MAX = 300.0
+REST_SECONDS_MAX = 60.0
 RETURNED_LOCK = "returned/"
 
 
@@ -75,6 +75,7 @@ class Rebalancer:
         self._identity = os.urandom(16)
         self._under_way: set[GroupId] = set()
         self._rests: dict[GroupId, tuple[float, float]] = {}
+        self._epoch = 0
         self._live: dict[str, bool] = {}
         self._returned: dict[str, list[Group]] = {}
         self.meter = Meter(storage, clock)
@@ -104,7 +105,10 @@ class Rebalancer:
         return not any(True for _ in self._pending(layout))
 
     async def _look(self, layout: Layout) -> None:
-        """Count what is left."""
+        """Count what is left, and forget the rests when the layout is another one."""
+        if layout.epoch != self._epoch:
+            self._epoch = layout.epoch
+            self._rests.clear()
         todo = [(group, changes(group, layout)) for group in self._pending(layout)]
         await self.meter.look(layout.epoch, todo)
 
