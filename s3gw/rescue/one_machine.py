@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from nodes import identity
-from nodes.identity import IdentityError
+from nodes.identity import DriveIdentity, IdentityError
 from s3gw.kv.interface import KV
 from s3gw.kv.journal_folder import sync_directory
 from s3gw.rescue.drives import RescueDrive, RescueError
@@ -49,6 +49,8 @@ async def into_sqlite(
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
             _install(data, drives, rebuild.report.incarnation)
+        except IdentityError as error:
+            raise RescueError(str(error)) from error
         except OSError as error:
             raise RescueError(f"{error.filename or data}: {error.strerror}") from error
     return rebuild
@@ -68,6 +70,8 @@ def _prepare(data: Path) -> Path:
 
 def _install(data: Path, drives: Sequence[RescueDrive], incarnation: int) -> None:
     for drive in drives:
+        # From here on an older database is refused, and the next recovery counts on.
+        DriveIdentity.open(drive.path).raise_seen(incarnation, 0)
         _set_aside(drive.path, incarnation)
     os.rename(data / UNFINISHED, data / DATABASE)
     sync_directory(data)
