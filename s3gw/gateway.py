@@ -110,6 +110,7 @@ class Gateway:
         self.blobs.zone = config.zone if config.zone != DEFAULT_ZONE else ""
         self._damage: DamageQueue | None = None
         self._merge: MergeAndRepair | None = None
+        self._departures: Departures | None = None
         self.metrics.collect(self._figures)
 
     def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
@@ -143,6 +144,12 @@ class Gateway:
         rebuild = Throttle(lambda: tunables.current.rebuild_bytes_per_second)
         scrub = Throttle(lambda: tunables.current.scrub_bytes_per_second)
         self._merge = MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds)
+        self._departures = Departures(
+            storage,
+            tunables,
+            leases_live(self.kv) if membership.leases_tell else drives_live(self.directory),
+            lease_seconds=self.config.lease_seconds,
+        )
         workers: list[Worker] = [
             self._damage,
             SpaceWatch(self.kv, self.space),
@@ -156,12 +163,7 @@ class Gateway:
                 throttle=scrub,
                 interval_seconds=lambda: tunables.current.scrub_interval_seconds,
             ),
-            Departures(
-                storage,
-                tunables,
-                leases_live(self.kv) if membership.leases_tell else drives_live(self.directory),
-                lease_seconds=self.config.lease_seconds,
-            ),
+            self._departures,
             CompletedExpiry(storage),
             StaleUploads(storage, self.config.stale_upload_seconds),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
@@ -201,6 +203,9 @@ class Gateway:
         figures: dict[tuple[str, tuple[str, ...]], float] = {
             ("s3gw_hedged_reads_total", ()): self.blobs.hedges,
             ("s3gw_merge_alarms", ()): len(self._merge.alarms) if self._merge else 0,
+            ("s3gw_rebuild_held_down", ()): int(
+                self._departures is not None and time.monotonic() < self._departures.hold_down_until
+            ),
         }
         for node in self.directory.all():
             figures["s3gw_node_failures_total", (node.id,)] = node.failures_total
@@ -221,6 +226,7 @@ class Gateway:
         jobs = OperatorJobs(storage, orphan_after_seconds=self.config.orphan_after_seconds)
         needed = scheme_of(self.config).tolerance + 1
         signals = Signals(
+            hold_down=lambda: shared.gauge("s3gw_rebuild_held_down") > 0,
             merge_alarms=lambda: int(shared.gauge("s3gw_merge_alarms")),
             certificate_days_left=self._certificate_days_left,
             rebalance=jobs.rebalance,

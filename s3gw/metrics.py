@@ -61,6 +61,9 @@ FAMILIES: dict[str, Family] = {
     "s3gw_merge_alarms": Family(
         GAUGE, (), "groups where nothing is removed because too many blobs have no reference"
     ),
+    "s3gw_rebuild_held_down": Family(
+        GAUGE, (), "1: many nodes vanished at once, and rebuild waits"
+    ),
     "s3gw_tasks": Family(GAUGE, (), "tasks of the event loops"),
     "s3gw_processes": Family(GAUGE, (), "processes of this gateway whose figures are in the sums"),
     "s3gw_health_score": Family(GAUGE, (), "0 to 100, as in GET /health"),
