@@ -18,7 +18,7 @@ The payload of a manifest's blob is a ManifestPage with all parts in order.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -72,18 +72,22 @@ class FooterUnknown(Exception):
     """A footer map is not what this version can read."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
+
+
 class Footer(msgspec.Struct, frozen=True, kw_only=True):
     """A footer map as read. What is absent has its default; `profile` and `scheme` are absent in
-    shards of old versions."""
+    shards of old versions. Numbers are within what records and dates can hold."""
 
     v: int
     kind: str
     bucket: str = ""
     key: str = ""
-    sequence: int = 0
-    modified_ms: int = 0
+    sequence: Count = 0
+    modified_ms: Milliseconds = 0
     owner: str = ""
-    size: int = 0
+    size: Count = 0
     etag: str = ""
     checksums: dict[str, str] = {}
     checksum_kind: str = ""
@@ -98,7 +102,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     acl: bytes = b""
     content_id: bytes = b""
     upload: bytes = b""
-    number: int = 0
+    number: Count = 0
     profile: ProfileRecord | None = None
     scheme: str = ""
     stored: int = -1

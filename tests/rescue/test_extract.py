@@ -7,9 +7,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import s3gw.cluster.writer
+from s3gw.metadata.records import Checksums, Description
+from s3gw.objects import footer
 from s3gw.rescue import commands
 from s3gw.rescue.decode import NotReadable
 from s3gw.rescue.drives import RescueError, open_drives
@@ -267,3 +270,36 @@ async def test_a_blob_whose_bytes_are_others_is_refused(
     version.footer = type(version.footer)(v=1, kind="object", size=100, etag="0" * 32)
     with pytest.raises(NotReadable, match="ETag"):
         b"".join(body(version))
+
+
+def test_footers_of_any_bytes_are_read_or_refused() -> None:
+    chance = random.Random(11)
+    whole = footer.describe(
+        "object",
+        "bucket",
+        "key",
+        size=5,
+        etag="e",
+        modified_ms=1,
+        owner="o",
+        checksums=Checksums({"SHA256": "x"}, "FULL_OBJECT"),
+        description=Description({"content-type": "a"}, {"b": "c"}, {"d": "e"}, redirect="/f"),
+        sequence=9,
+        content_id=b"c" * 16,
+    )
+    found = footer.parse(whole)
+    assert (found.sequence, found.description.redirect, found.kind) == (9, "/f", "object")
+    for _ in range(3000):
+        changed = bytearray(whole)
+        for _ in range(chance.choice((1, 3))):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        try:
+            read = footer.parse(bytes(changed))
+        except footer.FooterUnknown:
+            continue
+        assert 0 <= read.sequence < 2**63
+        assert read.v == 1
+    for wrong in ({"sequence": 2**63}, {"sequence": -1}, {"modified_ms": 2**60}, {"v": 2}):
+        fields = {"v": 1, "kind": "object", **wrong}
+        with pytest.raises(footer.FooterUnknown):
+            footer.parse(msgspec.msgpack.encode(fields))
