@@ -273,8 +273,8 @@ class _GroupMerge:
                     self._report.orphans_removed += await self._delete(copy, blob)
 
     async def _is_held_back(self) -> bool:
-        """Whether the metadata was restored and nobody has confirmed it (`s3gw rescue confirm`): what
-        was written after the moment it is of looks like an orphan."""
+        """Whether the metadata was restored and nobody has confirmed it yet: what was written after
+        the moment it is of looks like an orphan. `s3gw rescue confirm` ends that."""
         (item,) = (await self._storage.store.kv.get_many([keys.RESTORED])).items
         return item is not None
 

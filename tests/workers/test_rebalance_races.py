@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from nodes.check import check_bytes
+from nodes.memory import Fault
 from nodes.protocol import Buffer, ShardName
 from s3gw.cluster.layouts import OUT, Add, SetState
 from s3gw.errors import OperationAborted, SlowDown
@@ -18,7 +19,7 @@ from s3gw.metadata.records import Description, PgRecord, decode
 from s3gw.objects import publish
 from s3gw.objects.publish import no_check
 from s3gw.objects.write import put_object
-from s3gw.workers import on_demand
+from s3gw.workers import group_move, on_demand
 from s3gw.workers.contract import UNCLAIMED
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, Bytes, Process
@@ -299,10 +300,13 @@ def test_a_target_that_dies_in_the_move_is_replaced_by_the_next_layout() -> None
     run_virtual(scenario())
 
 
-def test_damage_on_the_way_is_noticed_and_what_arrives_is_whole() -> None:
-    async def scenario() -> None:
-        from nodes.memory import Fault
+@pytest.mark.parametrize("piece_bytes", [group_move.COPY_BYTES, 10_000])
+def test_damage_on_the_way_is_noticed_and_what_arrives_is_whole(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(group_move, "COPY_BYTES", piece_bytes)
 
+    async def scenario() -> None:
         world = await World.make(9, nodes=8)
         await world.fill()
         world.drive("d8").inject(Fault(corrupt=True, times=3), "write", "commit")
@@ -314,5 +318,27 @@ def test_damage_on_the_way_is_noticed_and_what_arrives_is_whole() -> None:
         await world.check_settled()
         await world.check_reads()
         assert len(world.drive("d8").quarantined) == 3
+
+    run_virtual(scenario())
+
+
+def test_large_shards_travel_in_pieces_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_move, "COPY_BYTES", 10_000)
+
+    async def scenario() -> None:
+        world = await World.make(9, nodes=8)
+        await world.fill()
+        before = world.whole_shards()
+        for drive in world.cluster.drives.values():
+            drive.calls.clear()
+        await world.change(Add("d8", "z8", 1), SetState("d0", "draining"))
+        mover = rebalancer(world.process)
+        assert await mover.run_once()
+        assert world.whole_shards() == before
+        assert mover.meter.record().bytes_rebuilt == 0
+        pieces = [call for drive in world.cluster.drives.values() for call, _ in drive.calls]
+        assert pieces.count("append") > 2 * pieces.count("commit") > 0
+        await world.check_settled()
+        await world.check_reads()
 
     run_virtual(scenario())
