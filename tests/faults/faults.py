@@ -3,13 +3,18 @@
 Each fault is a context manager that heals what it broke when it is left.
 """
 
+import errno
+import http.client
 import json
 import os
 import random
+import re
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from tests.faults.proxies import Proxies
 
 TOLERANCE = 2
 CLEAN_SECONDS_MAX = 120.0
+_SHARD = re.compile(r"[0-9a-f]{32}\.[0-9]+")
 SETTINGS = {
     "S3GW_PROCESSES": "1",
     "S3GW_LEASE_SECONDS": "3",
@@ -167,12 +173,38 @@ class Fronts:
 
 def shards(node: Node) -> list[Path]:
     """All shard files of a node, in an order that depends on their names alone."""
-    return sorted(path for path in (node.directory / "drive-1" / "data").rglob("*.*"))
+    data = node.directory / "data"
+    return sorted(path for path in data.glob("*/*/*") if _SHARD.fullmatch(path.name))
 
 
-def drive_of(node: Node) -> Path:
-    (drive,) = [path.parent for path in node.directory.rglob("id.json")]
-    return drive
+@contextmanager
+def small_disk(directory: Path, size: int) -> Iterator[None]:
+    """A file system of `size` bytes at `directory`. Needs root, as continuous integration has."""
+    directory.mkdir(parents=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def full_disk(node: Node) -> Iterator[None]:
+    """A file beside the shards takes all that is left."""
+    filler = node.directory / "tmp" / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+        yield
+    finally:
+        filler.unlink()
 
 
 def flip_bits(path: Path, chance: random.Random) -> None:
@@ -201,14 +233,29 @@ DAMAGES = (flip_bits, truncate, extend, remove)
 # Recovery
 
 
-def run_worker(cluster: Cluster, worker: str, gateway: int = 0) -> dict[str, Any]:
+def admin(
+    cluster: Cluster,
+    method: str,
+    path: str,
+    document: Any = None,
+    *,
+    gateway: int = 0,
+    when: datetime | None = None,
+) -> Any:
+    """One call of the admin API; its answer, {"status": …} with the status of a refusal."""
+    s3 = S3Http(cluster.gateways[gateway].admin, s3_of(cluster).signer)
+    body = b"" if document is None else json.dumps(document).encode()
+    headers = {} if document is None else {"content-type": "application/json"}
+    try:
+        reply = s3.request(method, path, headers=headers, body=body, when=when)
+    except (OSError, http.client.HTTPException) as error:
+        return {"status": repr(error)}
+    return json.loads(reply.body) if reply.status == 200 else {"status": reply.status}
+
+
+def run_worker(cluster: Cluster, worker: str) -> dict[str, Any]:
     """Run background work of a gateway to its end; its report."""
-    signer = s3_of(cluster).signer
-    admin = S3Http(cluster.gateways[gateway].admin, signer)
-    reply = admin.request("POST", f"/admin/run/{worker}")
-    if reply.status != 200:
-        return {"error": reply.status}
-    report: dict[str, Any] = json.loads(reply.body)
+    report: dict[str, Any] = admin(cluster, "POST", f"/admin/run/{worker}")
     return report
 
 
@@ -221,13 +268,15 @@ def unclean(cluster: Cluster) -> str:
     ):
         report = run_worker(cluster, worker)
         left = {name: report[name] for name in nothing_left if report.get(name)}
-        if left or "error" in report:
+        if left or "status" in report:
             return f"{worker}: {left or report}"
-    return ""
+    ledger = admin(cluster, "GET", "/admin/ledger")
+    return "" if ledger.get("healed") else f"ledger: {ledger}"
 
 
 def wait_clean(cluster: Cluster, seconds_max: float = CLEAN_SECONDS_MAX) -> None:
-    """Until every blob is at full redundancy: queue empty, nothing missing, nothing damaged."""
+    """Until every blob is at full redundancy: nothing queued, nothing missing, nothing damaged, and
+    the ledger says so."""
     last = ["not looked at"]
 
     def clean() -> bool:

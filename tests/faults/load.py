@@ -280,7 +280,7 @@ def _content_md5(body: bytes) -> str:
 
 @dataclass
 class Load:
-    """`clients` threads with one history, until `stop`."""
+    """`clients` threads with one history, over these gateways (none: all)."""
 
     cluster: Cluster
     bucket: str
@@ -290,6 +290,7 @@ class Load:
     mix: Mapping[str, int] = field(default_factory=lambda: MIX)
     sizes: Sequence[int] = SIZES
     pause_seconds: float = 0.0
+    gateways: Sequence[int] = ()
     history: History = field(default_factory=History)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -324,7 +325,9 @@ class Load:
             thread.join()
 
     def _run(self, number: int) -> None:
-        client = self.client(f"client-{number}", self.cluster.endpoints)
+        every = self.cluster.endpoints
+        endpoints = [every[each] for each in self.gateways] or every
+        client = self.client(f"client-{number}", endpoints)
         chance = random.Random(f"{self.seed}/kinds/{number}")
         kinds, weights = list(self.mix), list(self.mix.values())
         while not self._stop.is_set():
