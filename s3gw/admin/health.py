@@ -24,6 +24,7 @@ class Facts:
     `reduced` have lost some, `critical` do not survive one more loss, `lost` cannot be read."""
 
     engine_error: str = ""
+    ledger_error: str = ""
     writable_nodes: int = 1
     nodes_needed: int = 1
     nodes_down: int = 0
@@ -109,6 +110,12 @@ RULES: tuple[Rule, ...] = (
         _days_left_below(CERTIFICATE_URGENT_DAYS),
         lambda f: f"a certificate expires in {f.certificate_days_left:.1f} days: rotate it now",
         cap=50,
+    ),
+    Rule(
+        "durability ledger not known",
+        lambda f: int(bool(f.ledger_error)),
+        lambda f: f"how redundant the blobs are is not known: {f.ledger_error}",
+        cap=80,
     ),
     Rule(
         "blobs at reduced redundancy",

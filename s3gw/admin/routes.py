@@ -179,7 +179,7 @@ ROWS: tuple[Row, ...] = (
         "GET",
         "/admin/ledger",
         "getLedger",
-        "Blobs and bytes by redundancy, per bucket and profile; at most 5 seconds old",
+        "Blobs and bytes by redundancy, per bucket and profile",
         summary.show_ledger,
         models.LedgerView,
     ),

@@ -9,6 +9,7 @@ from s3gw.admin.health import score
 from s3gw.admin.port import AdminPort, Refusal
 from s3gw.admin.survey import Survey
 from s3gw.cluster.ledger import Amount, Ledger, Redundancy
+from s3gw.cluster.topology import UnknownProfile
 
 
 def _health_of(survey: Survey) -> models.Health:
@@ -22,10 +23,18 @@ async def health(port: AdminPort) -> models.Health:
 
 
 async def _survey(port: AdminPort) -> tuple[Survey, Ledger]:
+    """The survey, and the ledger even if it takes long."""
     survey = await port.surveyor.survey.get()
-    if survey.ledger is None:
+    if survey.engine_error:
         raise Refusal(503, "ServiceUnavailable", survey.engine_error)
-    return survey, survey.ledger
+    return survey, survey.ledger or await _ledger_now(port)
+
+
+async def _ledger_now(port: AdminPort) -> Ledger:
+    try:
+        return await port.surveyor.ledger.get()
+    except (LookupError, UnknownProfile) as error:
+        raise Refusal(503, "ServiceUnavailable", str(error)) from error
 
 
 async def summary(port: AdminPort) -> models.Summary:
@@ -68,7 +77,7 @@ async def rebalances(port: AdminPort) -> models.Rebalance:
 
 async def show_ledger(port: AdminPort) -> models.LedgerView:
     """How much lies at which redundancy, by bucket and profile."""
-    _, ledger = await _survey(port)
+    ledger = await _ledger_now(port)
     rows = [
         models.LedgerRow(
             row.bucket,

@@ -17,7 +17,7 @@ from s3gw import limits
 from s3gw.admin import models
 from s3gw.admin.health import DRIVE_FULL_SHARE, Facts, score
 from s3gw.cluster import layouts
-from s3gw.cluster.layouts import Layout
+from s3gw.cluster.layouts import Layout, NoLayout
 from s3gw.cluster.ledger import Ledger, Redundancy, read_ledger, read_scrub
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.kv.interface import EngineError, Space
@@ -30,30 +30,37 @@ from s3gw.objects.storage import Storage
 FRESH_SECONDS = 5.0
 DRIVE_SECONDS_MAX = 2.0
 ENGINE_SECONDS_MAX = 10.0
+LEDGER_SECONDS_MAX = 3.0
+LEDGER_TIMES_COST = 10.0
 
 T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """A value that takes an effort to make, made again when it is older than `seconds`. One making
-    serves all who ask meanwhile, and goes on when some of them leave."""
+    """A value that takes an effort to make, made again when it is older than `seconds`, or than
+    `times_cost` times as long as it took to make. One making serves all who ask meanwhile, and
+    goes on when some of them leave. `last` is the last that was made, however old."""
 
     def __init__(
         self,
         make: Callable[[], Awaitable[T]],
         seconds: float = FRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        times_cost: float = 0.0,
     ) -> None:
         self._make = make
         self._seconds = seconds
         self._clock = clock
-        self._kept: tuple[float, T] | None = None
+        self._times_cost = times_cost
+        self._fresh_until = 0.0
+        self.last: T | None = None
         self._making: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
         """The value. Raises what its making raises; failures are not kept."""
-        if self._kept is not None and self._clock() - self._kept[0] < self._seconds:
-            return self._kept[1]
+        if self.last is not None and self._clock() < self._fresh_until:
+            return self.last
         if self._making is None or self._making.done():
             self._making = asyncio.ensure_future(self._make_anew())
             self._making.add_done_callback(_seen)
@@ -61,11 +68,14 @@ class Cached(Generic[T]):
 
     def forget(self) -> None:
         """Make it anew for the next who asks: something has changed."""
-        self._kept = None
+        self.last = None
 
     async def _make_anew(self) -> T:
+        started = self._clock()
         value = await self._make()
-        self._kept = (self._clock(), value)
+        ended = self._clock()
+        self._fresh_until = ended + max(self._seconds, self._times_cost * (ended - started))
+        self.last = value
         return value
 
 
@@ -100,12 +110,13 @@ class Signals:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """The store at one moment. What the engine would have said is empty while it does not answer,
-    and `engine_error` says so."""
+    and `engine_error` says so. The ledger may be older, or None while the first is being made."""
 
     stats: Mapping[str, DriveStats] = field(default_factory=dict)
     engine_error: str = ""
     layout: Layout | None = None
     ledger: Ledger | None = None
+    ledger_error: str = ""
     space: Space = field(default_factory=lambda: Space(0, 0))
     scrub: ScrubState = field(default_factory=ScrubState)
     rebalance: models.Rebalance = field(default_factory=models.Rebalance)
@@ -143,6 +154,8 @@ class Surveyor:
         self._nodes_needed = nodes_needed
         self.signals = signals or Signals()
         self.survey = Cached(self._survey)
+        # A range per group and one per queued blob: with many of those it takes a while.
+        self.ledger = Cached(self._ledger, times_cost=LEDGER_TIMES_COST)
         self.totals = Cached(self._totals)
 
     async def _survey(self) -> Survey:
@@ -151,21 +164,34 @@ class Surveyor:
         try:
             async with asyncio.timeout(ENGINE_SECONDS_MAX):
                 layout = await layouts.current(storage.store.kv)
-                blobs = storage.blobs
-                ledger = await read_ledger(
-                    storage.store.kv, blobs.topology, blobs.directory, layout
-                )
                 space = await storage.store.kv.space()
                 scrub = await read_scrub(storage.store.kv)
                 rebalance = await self.signals.rebalance()
         except TimeoutError:
             return await self._judged(Survey(stats, f"not within {ENGINE_SECONDS_MAX:g} seconds"))
-        except (EngineError, LookupError, UnknownProfile) as error:
+        except (EngineError, NoLayout) as error:
             return await self._judged(Survey(stats, str(error) or type(error).__name__))
+        ledger, ledger_error = await self._ledger_soon()
         now_ms = storage.clock_ms()
         return await self._judged(
-            Survey(stats, "", layout, ledger, space, scrub, rebalance, now_ms=now_ms)
+            Survey(stats, "", layout, ledger, ledger_error, space, scrub, rebalance, now_ms=now_ms)
         )
+
+    async def _ledger(self) -> Ledger:
+        storage = self._storage
+        layout = await layouts.current(storage.store.kv)
+        blobs = storage.blobs
+        return await read_ledger(storage.store.kv, blobs.topology, blobs.directory, layout)
+
+    async def _ledger_soon(self) -> tuple[Ledger | None, str]:
+        """The ledger, the last one if the next takes long, or None and why there is none."""
+        try:
+            async with asyncio.timeout(LEDGER_SECONDS_MAX):
+                return await self.ledger.get(), ""
+        except TimeoutError:
+            return self.ledger.last, "" if self.ledger.last else "it is being made"
+        except (EngineError, LookupError, UnknownProfile) as error:
+            return None, str(error) or type(error).__name__
 
     async def _judged(self, survey: Survey) -> Survey:
         """The survey with the facts that the health score is made of."""
@@ -179,6 +205,7 @@ class Surveyor:
 
         facts = Facts(
             engine_error=survey.engine_error,
+            ledger_error=survey.ledger_error,
             writable_nodes=len(directory.writable_nodes()),
             nodes_needed=self._nodes_needed,
             nodes_down=len(members - live),
@@ -224,10 +251,10 @@ class Surveyor:
         if survey.layout is not None:
             known |= {node.node for node in survey.layout.record.nodes}
             values["s3gw_layout_epoch", ()] = survey.layout.epoch
-        values["s3gw_nodes_known", ()] = len(known)
-        if survey.ledger is not None:
             values["s3gw_engine_used_bytes", ()] = survey.space.used_bytes
             values["s3gw_engine_quota_bytes", ()] = survey.space.quota_bytes
+        values["s3gw_nodes_known", ()] = len(known)
+        if survey.ledger is not None:
             values["s3gw_repairs_waiting", ()] = survey.ledger.repairs_waiting
             values["s3gw_repair_oldest_seconds", ()] = survey.repair_oldest_seconds
             values["s3gw_groups_moving", ()] = survey.ledger.groups_moving

@@ -81,6 +81,7 @@ class Admin:
     def forget_survey(self) -> None:
         """Let the next question be answered anew."""
         self.port.surveyor.survey.forget()
+        self.port.surveyor.ledger.forget()
         self.port.surveyor.totals.forget()
 
 

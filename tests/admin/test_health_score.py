@@ -19,6 +19,7 @@ DAYS = st.none() | st.floats(-10, 400)
 # What makes each fact worse.
 WORSE = {
     "engine_error": st.just("gone"),
+    "ledger_error": st.just("slow"),
     "writable_nodes": st.integers(0, 5),
     "nodes_needed": st.integers(5, 60),
     "nodes_down": COUNTS,
@@ -35,6 +36,7 @@ WORSE = {
 FACTS = st.builds(
     Facts,
     engine_error=st.sampled_from(["", "gone"]),
+    ledger_error=st.sampled_from(["", "slow"]),
     writable_nodes=COUNTS,
     nodes_needed=st.integers(1, 5),
     nodes_down=COUNTS,
@@ -82,6 +84,7 @@ FAULTS = {
     "removal of orphans stopped": (Facts(merge_alarms=1), 50),
     "metadata engine ≥ 80 % full": (Facts(engine_share=0.80), 70),
     "certificate expires within 3 days": (Facts(certificate_days_left=2.9), 50),
+    "durability ledger not known": (Facts(ledger_error="slow"), 80),
     "blobs at reduced redundancy": (Facts(reduced_blobs=1), 80),
     "nodes down": (Facts(nodes_down=2), 80),
     "rebuild held down": (Facts(hold_down=True), 90),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from s3gw.admin import survey
 from s3gw.cluster import layouts
 from s3gw.kv.interface import Put, Unavailable
 from s3gw.kv.memory import MemoryKV
@@ -304,3 +305,32 @@ async def test_polling_costs_one_gathering(admin: Admin) -> None:
     await asyncio.gather(*(admin.http.get("/health") for _ in range(20)))
     await asyncio.gather(*(admin.http.get("/metrics") for _ in range(20)))
     assert [operation for operation, _ in drive.calls].count("stats") == 1
+
+
+async def test_a_ledger_that_takes_long_is_no_silence_of_the_engine(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a long repair queue it does: the last one is shown meanwhile, and who asks for the
+    ledger itself waits."""
+    go_on = asyncio.Event()
+    real = survey.read_ledger
+
+    async def slow(*arguments: Any) -> Any:
+        await go_on.wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(survey, "read_ledger", slow)
+    monkeypatch.setattr(survey, "LEDGER_SECONDS_MAX", 0.01)
+    health = (await admin.http.get("/health")).json()
+    assert health["score"] == 80
+    assert "being made" in health["reasons"][0]
+    assert (await admin.http.get("/metrics")).status_code == 200
+    asked = asyncio.ensure_future(admin.get("/admin/ledger"))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await asked)["healed"] is True
+    go_on.clear()
+    admin.port.surveyor.survey.forget()
+    admin.port.surveyor.ledger._fresh_until = 0.0
+    assert (await admin.http.get("/health")).json()["score"] == 100, "as it was a moment ago"
+    go_on.set()
