@@ -43,8 +43,8 @@ def sign(
     names = sorted(name.encode() for name in signed)
     canonical = b"%b\n%b\n%b\n%b\n%b\n%b" % (
         method.encode(),
-        canonical_paths(path)[0],
-        canonical_queries(request)[0],
+        canonical_paths(path)[-1],  # as it is sent: it is encoded once
+        canonical_queries(request)[-1],
         canonical_headers(request.header_values, names),
         b";".join(names),
         digest.encode(),
