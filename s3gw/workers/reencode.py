@@ -36,7 +36,7 @@ from s3gw import limits
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.targets import TooFewNodes
 from s3gw.cluster.topology import Group, Profile, Topology
-from s3gw.cluster.writer import NotWritten
+from s3gw.cluster.writer import NotWritten, Written
 from s3gw.kv.interface import Conflict, Item, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
@@ -53,7 +53,7 @@ from s3gw.metadata.records import (
     decode,
 )
 from s3gw.metadata.store import Transaction
-from s3gw.objects import references
+from s3gw.objects import publish, references
 from s3gw.objects.multipart import OPEN
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim, commit
@@ -105,7 +105,11 @@ async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef)
         raise NotPossibleNow("nothing holds the blob any more")
     bucket = holders[0][1].bucket
     found = await storage.store.get(BucketRecord, keys.bucket(bucket))
-    new = await _write(storage, profile, old, found.record.placement if found.record else "")
+    written = await _write(storage, profile, old, found.record.placement if found.record else "")
+    # By the group's record as it is known now, which the commit below is guarded by.
+    new = publish.settle_placement(storage, written)
+    if new.nodes:
+        raise NotPossibleNow("the copy's placement group was moved while it was written")
     record = msgspec.structs.replace(entry.record, copy=new)
     tx = Transaction()
     tx.expect(entry.key, entry.revision)
@@ -151,7 +155,7 @@ async def _stripes(
         yield bytes(held)
 
 
-async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: str) -> BlobRef:
+async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: str) -> Written:
     def not_whole(group: Group) -> bool:
         return not all(storage.blobs.directory.usable(node) for node in group.nodes)
 
@@ -175,7 +179,7 @@ async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: st
         raise NotPossibleNow("a node failed while the copy was written")
     if written.ref.size != old.size:
         raise BlobUnreadable(f"{written.ref.size} of {old.size} bytes could be read")
-    return written.ref
+    return written
 
 
 class Swap:
