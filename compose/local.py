@@ -383,11 +383,13 @@ class Cluster:
             member.join(self.members)
         self.etcd = self.members[0]
         self.etcd_urls = ",".join(member.url for member in self.members)
-        self.nodes = [self._node(number, zones) for number in range(1, nodes + 1)]
+        self.nodes = [
+            self._node(number, f"zone-{(number - 1) % zones + 1}") for number in range(1, nodes + 1)
+        ]
         self.gateways = [self._gateway(number) for number in range(1, gateways + 1)]
 
-    def _node(self, number: int, zones: int) -> Node:
-        tag, port, zone = f"node-{number}", free_port(), f"zone-{(number - 1) % zones + 1}"
+    def _node(self, number: int, zone: str) -> Node:
+        tag, port = f"node-{number}", free_port()
         directory = self.directory / tag
         advertise = self._advertise[number - 1 : number]
         etcd = self._node_etcd[number - 1] if self._node_etcd else self.etcd_urls
@@ -441,6 +443,14 @@ class Cluster:
             self.stop()
             raise
         return self
+
+    def add_node(self, zone: str) -> Node:
+        """Start one more node. It is registered; the layout does not name it yet."""
+        added = self._node(len(self.nodes) + 1, zone)
+        added.process.start()
+        self.nodes.append(added)
+        self.wait_node(added)
+        return added
 
     def wait_node(self, node: Node) -> None:
         node.process.wait_ready(lambda: listens(node.host, node.port))

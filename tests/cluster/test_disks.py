@@ -32,9 +32,8 @@ REFUSED = frozenset({503, 507})
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    settings = {**SETTINGS, "S3GW_GARBAGE_AFTER_SECONDS": "1", "S3GW_WORKER_INTERVAL_SECONDS": "1"}
     directory = tmp_path_factory.mktemp("disks") / "store"
-    made = Cluster(directory, nodes=NODES, environment=settings)
+    made = Cluster(directory, nodes=NODES, environment=SETTINGS)
     with ExitStack() as disks:
         for node in made.nodes:
             disks.enter_context(small_disk(node.directory, DISK_BYTES))

@@ -38,9 +38,8 @@ RESUME_SECONDS_MAX = 5.0
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    settings = {**SETTINGS, "S3GW_GARBAGE_AFTER_SECONDS": "1", "S3GW_WORKER_INTERVAL_SECONDS": "1"}
     directory = tmp_path_factory.mktemp("linearizable") / "store"
-    with running(Cluster(directory, nodes=6, etcd_members=3, environment=settings)) as started:
+    with running(Cluster(directory, nodes=6, etcd_members=3, environment=SETTINGS)) as started:
         assert isinstance(started, Cluster)
         yield started
 
