@@ -62,11 +62,14 @@ class LiveTunables:
         """Set some of them for all processes. Raises BadTunable, EngineError."""
         for name, value in values.items():
             least, most = BOUNDS.get(name, (1.0, 0.0))
-            if not isinstance(value, int | float) or not least <= value <= most:
+            kind = type(getattr(Tunables(), name, 0.0))
+            fits = type(value) is int or (type(value) is float and kind is float)
+            if not fits or not least <= value <= most:
                 raise BadTunable(
                     f"{name} = {value}: there is no such setting"
                     if name not in BOUNDS
-                    else f"{name} must be between {least:g} and {most:g}"
+                    else f"{name} must be a number between {least:g} and {most:g}, "
+                    f"{'whole' if kind is int else 'whole or not'}"
                 )
         while True:
             (item,) = (await self._kv.get_many([keys.TUNABLES])).items
