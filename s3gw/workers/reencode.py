@@ -26,7 +26,7 @@ has read its parts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -210,16 +210,25 @@ class Swap:
             )
             holders = [held for held in live if _concerns(held[0], self._entry.record)]
             if not holders:
-                return await self._finish()
+                return await self._finish([reference for _, reference in live])
             for item, reference in holders:
                 await self._move(item, reference)
         return False
 
-    async def _finish(self) -> bool:
+    async def _finish(self, left: Sequence[Reference]) -> bool:
+        """End the job. What holders that stay (`left`) have of a blob that is not at home, or of
+        which shards are lost, is in the queue for that."""
+        record = self._entry.record
         tx = Transaction()
         tx.expect(self._entry.key, self._entry.revision)
         tx.expect(self._job_key, self._job_revision)
-        tx.delete(self._entry.key)
+        if any(reference.nodes or record.lost for reference in left):
+            stays = msgspec.structs.replace(
+                record, not_before_ms=0, attempts=0, copy=None, target="", bucket=""
+            )
+            tx.put(self._entry.key, stays)
+        else:
+            tx.delete(self._entry.key)
         job_holder = keys.job_holder(self._old.blob)
         references.drop(self._storage, tx, self._bucket, self._new, job_holder)
         await commit(self._storage.store, self._claim, tx)

@@ -8,12 +8,20 @@ import random
 import pytest
 
 from s3gw.cluster.layouts import DRAINING, SetState
+from s3gw.cluster.profiles import create_profile
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import Written
-from s3gw.metadata.records import BlobRef
+from s3gw.kv.interface import Put
+from s3gw.metadata import keys
+from s3gw.metadata.records import BlobRef, BucketRecord, Repair, decode, encode
+from s3gw.objects import publish
+from s3gw.objects.copy import Copying, copy_object
+from s3gw.objects.publish import no_check
 from s3gw.objects.storage import Storage
-from s3gw.workers import on_demand, reencode
+from s3gw.workers import on_demand, reencode, reprofile
+from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
+from tests.stores.memory_store import BUCKET, PROFILE, Process
 from tests.stores.operations import put
 from tests.workers.moving import World, rebalancer, start
 
@@ -51,3 +59,51 @@ async def test_a_copy_whose_group_has_moved_is_not_published_as_lying_there(
     audit = Audit(world.cluster, process)
     for ref in audit.held().values():
         audit.check_whole(ref)
+
+
+async def test_what_another_bucket_still_holds_stays_in_the_repair_queue() -> None:
+    """Only one of two buckets that share a blob goes over to another profile. The blob was written
+    around a node: the other bucket's object keeps it, and the queue knows of it."""
+    world = await World.make(10)
+    process = world.process
+    await create_profile(
+        process.kv, process.topology, "wide", "5+3", pg_count=16, stripe_bytes=128 * 1024, now_ms=1
+    )
+    world.fail("d0", process)
+    for number in range(12):
+        await put(process, f"k{number}", DATA)
+        await copy_to(process, f"k{number}", "other")
+    world.heal("d0", process)
+    await reprofile.start(process.kv, BUCKET, "wide")
+    worker = Reprofiler(process.storage)
+    while await worker.work():
+        pass
+    audit = Audit(world.cluster, process)
+    explicit = {
+        keys.split_reference(key)[2]
+        for key, reference in audit.references().items()
+        if reference.nodes and not reference.dropped_due_ms
+    }
+    queued = {decode(Repair, value).blob for value in audit.under(keys.REPAIRS).values()}
+    assert explicit
+    assert explicit <= queued
+    await on_demand.repair_all(process.storage)
+    audit = Audit(world.cluster, process)
+    assert not audit.under(keys.REPAIRS)
+    for ref in audit.held().values():
+        assert not ref.nodes
+        audit.check_whole(ref)
+
+
+async def copy_to(process: Process, key: str, bucket: str) -> None:
+    """Copy an object into another bucket, which is made if it is not there."""
+    (item,) = (await process.kv.get_many([keys.bucket(bucket)])).items
+    if item is None:
+        record = BucketRecord(0, "owner", "us-east-1", PROFILE, b"c" * 16)
+        await process.kv.commit([], [Put(keys.bucket(bucket), encode(record))])
+    await copy_object(
+        process.storage,
+        await publish.read_target(process.storage, BUCKET, key),
+        await publish.read_target(process.storage, bucket, key),
+        Copying("owner", lambda found: found.description, "", no_check, lambda found: None),
+    )
