@@ -149,12 +149,23 @@ class Adoption:
                 await self._publish(target, newest)
             except NotReadable as error:
                 self._rebuild.note("lost", bucket, key, str(error))
+            else:
+                self._note_replaced(bucket, key, newest, current)
         for version in older:
             if version.footer.sequence and version.footer.sequence == newest.footer.sequence:
                 text = "written at the same time as the one taken: either may have won"
                 self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
             elif version.footer.content_id != newest.footer.content_id:
                 self._rebuild.note("older", bucket, key, _about(version))
+
+    def _note_replaced(
+        self, bucket: str, key: str, version: Version, before: ObjectRecord | None
+    ) -> None:
+        """Tell of a record of the base that a version found in shards has taken the place of."""
+        known = (version.footer.content_id, version.footer.upload)
+        if before is not None and before.data is not None and before.content_id not in known:
+            text = "replaced by one that is newer and may not have been published; kept for a week"
+            self._rebuild.note("older", bucket, key, f"{_record(before)}: {text}")
 
     def _began_before_base(self, version: Version) -> bool:
         if self._base is None:
@@ -306,6 +317,10 @@ class Adoption:
 def _about(version: Version) -> str:
     footer = version.footer
     return f"version {footer.sequence or '-'} of {footer.size} bytes, etag {footer.etag}"
+
+
+def _record(record: ObjectRecord) -> str:
+    return f"version {record.sequence} of {record.size} bytes, etag {record.etag}"
 
 
 def _shards(version: Version) -> str:

@@ -55,6 +55,9 @@ from s3gw.rescue.sources import Base
 WRITING = "writing"
 HELD = "held"
 SEQUENCES_AHEAD = 2**32
+# What a version found in shards replaces stays on the drives for so long: that version may never
+# have been published, and an operator can still take the other one out.
+REPLACED_KEPT_MS = 7 * 24 * 3600 * 1000
 BATCH_WRITES = 100
 BATCH_BYTES = limits.MIB
 EVERYTHING = (b"\x00", b"\xff")
@@ -85,7 +88,7 @@ class Finding:
 
     lost        a version of which too few shards are on these drives
     gone        a version of the base whose bytes are not there: deleted since then, or lost
-    older       a version that is not the newest of its key, and was left out
+    older       a version that is not the newest of its key, and was left out or replaced
     uncertain   nothing says whether it was ever published, or is deleted since
     upload      parts of an upload that was never completed, left out
     refused     a name that no object or bucket can have
@@ -301,7 +304,7 @@ class Rebuild:
             store=Store(self.kv, self.identity, Counters(self.kv)),
             blobs=blobs,
             executor=executor,
-            garbage_after_ms=0,
+            garbage_after_ms=REPLACED_KEPT_MS,
             layout_epoch=lambda: self._layouts[-1][0],
             lease=lambda: 0,
             clock_ms=lambda: self.plan.now_ms,
