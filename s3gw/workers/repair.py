@@ -246,6 +246,9 @@ class _BlobRepair:
             return True
         if ref.nodes and record.attempts and not record.lost:
             return False  # it was looked at before, and nothing new is known
+        # What is whole on the slots of a record that has changed says nothing about the present.
+        topology = self._storage.blobs.topology
+        await topology.reread(topology.group_of(ref.profile, ref.blob))
         beyond = await self._make_whole(ref)
         if record.copy is not None or elsewhere:
             return False  # some holders, or the move home, must wait; it is kept whole meanwhile

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from nodes.protocol import ShardName
 from s3gw.cluster.layouts import DRAINING, SetState
 from s3gw.cluster.profiles import create_profile
 from s3gw.cluster.topology import Profile
@@ -19,6 +20,7 @@ from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.publish import no_check
 from s3gw.objects.storage import Storage
 from s3gw.workers import on_demand, reencode, reprofile
+from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, PROFILE, Process
@@ -107,3 +109,32 @@ async def copy_to(process: Process, key: str, bucket: str) -> None:
         await publish.read_target(process.storage, bucket, key),
         Copying("owner", lambda found: found.description, "", no_check, lambda found: None),
     )
+
+
+async def test_a_repair_looks_where_the_shards_are_now() -> None:
+    """A worker that has not heard of a move does not settle an entry by the old slots."""
+    world = await World.make(8)
+    process = world.process
+    await world.fill(8)
+    other = await start(world.cluster)
+    await world.change(SetState("d3", DRAINING), follow=False)
+    await other.follow()
+    assert await rebalancer(other).run_once()
+    before = Audit(world.cluster, process)
+    damaged: list[BlobRef] = []
+    for ref in before.held().values():
+        group = other.topology.group_of(ref.profile, ref.blob)
+        old = process.topology.group_of(ref.profile, ref.blob)
+        for index, node in enumerate(group.nodes):
+            name = ShardName(ref.profile, group.number, ref.blob, index)
+            if node != old.nodes[index]:
+                del world.drive(node).shards[name]
+                other.damage(ref, index, "missing")
+                damaged.append(ref)
+    assert damaged
+    await other.damage.work(UNCLAIMED)
+    await on_demand.repair_all(process.storage)
+    after = Audit(world.cluster, other)
+    assert not after.under(keys.REPAIRS)
+    for ref in damaged:
+        after.check_whole(ref)
