@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -25,8 +27,9 @@ from nodes.server import build_app as build_node_app
 from nodes.store import LocalDrive
 from nodes.tls import GATEWAY, GATEWAY_CALLS, NODE, NODE_SERVES, TlsCredentials, TlsError
 from s3gw import __version__, limits
-from s3gw.cluster.directory import Node
+from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.drive_watch import DriveWatch
+from s3gw.cluster.epochs import latest
 from s3gw.cluster.founding import (
     Founder,
     found_layout,
@@ -45,6 +48,7 @@ from s3gw.cluster.membership import (
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
 from s3gw.gateway import Gateway, cancel, scheme_of, serve_beside
+from s3gw.kv import sqlite_schema
 from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
 from s3gw.kv.journal import Journal
@@ -103,6 +107,22 @@ async def open_bare_sqlite(directory: Path) -> SqliteKV:
     return await SqliteKV.open(directory, None)
 
 
+def store_of_metadata(directory: Path) -> str:
+    """The id of the store whose embedded database is there; "" when there is none. Only reads, also
+    while the store runs. Raises EngineError."""
+    if not (directory / sqlite_schema.FILE).exists():
+        return ""
+    try:
+        connection = sqlite_schema.connect(directory, read_only=True)
+        try:
+            row = connection.execute("SELECT value FROM kv WHERE key = ?", (keys.STORE,)).fetchone()
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_schema.translate(error) from error
+    return decode(StoreRecord, row[0]).store_id if row is not None else ""
+
+
 async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -> EtcdKV:
     """The engine on etcd, with the certificates of this process where its URLs are https. Raises
     ConfigError."""
@@ -117,10 +137,14 @@ async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -
 async def found_on_drives(
     kv: KV, config: Config, drives: Sequence[DriveAt], store_id: str
 ) -> StoreRecord:
-    """Make the store on the drives of this machine if it is not made yet."""
+    """Make the store on the drives of this machine if it is not made yet. Each drive is a zone of
+    its own; its weight is its capacity, as a node's is."""
     record = await found_store(kv, time.time_ns() // 1_000_000, store_id)
     if not await layout_exists(kv):
-        founders = [Founder(drive.drive_id, drive.drive_id, 1) for drive in drives]
+        founders = [
+            Founder(drive.drive_id, drive.drive_id, max(1, shutil.disk_usage(drive.path).total))
+            for drive in drives
+        ]
         await found_layout(
             kv,
             profile_name(config.profile),
@@ -134,8 +158,8 @@ async def found_on_drives(
 
 
 async def layout_nodes(kv: KV) -> dict[str, str]:
-    """Node id to zone of the first layout; empty when there is none yet."""
-    (item,) = (await kv.get_many([keys.layout(1)])).items
+    """Node id to zone of the last layout; empty when there is none yet. Raises EngineError."""
+    item = await latest(kv)
     if item is None:
         return {}
     return {node.node: node.zone for node in decode(LayoutRecord, item.value).nodes}
@@ -164,16 +188,16 @@ async def up_worker(context: WorkerContext) -> None:
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
-        metadata = metadata_directory(task.config)
-        kv = await open_sqlite(task.config, task.paths, metadata)
+        drives = await open_served_drives(task, context, stack)
+        # The path of a lost drive may be a bare mount point by now: no place for the journal.
+        paths = [Path(place.path) for place in task.drives if place.drive_id in drives]
+        kv = await open_sqlite(task.config, paths, metadata_directory(task.config))
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, 0)
         gateway = Gateway(task.config, kv, identity)
         zones = await layout_nodes(kv)
-        for place, drive in zip(task.drives, open_local_drives(task, context), strict=True):
-            stack.push_async_callback(drive.close)
-            zone = zones.get(place.drive_id, place.drive_id)
-            gateway.directory.add(Node(place.drive_id, zone, drive))
+        for drive_id, drive in drives.items():
+            gateway.directory.add(Node(drive_id, zones.get(drive_id, drive_id), drive))
         membership = Membership(kv, gateway.directory, gateway.topology, None)
         tasks = [DriveWatch(gateway.directory).follow()]
         if context.index == 0:
@@ -181,17 +205,17 @@ async def up_worker(context: WorkerContext) -> None:
         await gateway.run(context, membership, tasks)
 
 
-def open_local_drives(task: Task, context: WorkerContext) -> list[LocalDrive]:
-    """The drives of this machine, whose locks the supervisor holds."""
-    drives = []
-    for drive in task.drives:
-        adopt(drive.path, context.fds[drive.drive_id])
-        drives.append(LocalDrive.open(drive.path, reserve_ratio=task.config.reserve_percent / 100))
-    return drives
-
-
 async def gateway_worker(context: WorkerContext) -> None:
     """A process of `s3gw gateway`: stateless, on etcd and remote nodes."""
+    await _serve_cluster(context, serves_s3=True)
+
+
+async def background_worker(context: WorkerContext) -> None:
+    """A process of `s3gw worker`: a gateway without an S3 port."""
+    await _serve_cluster(context, serves_s3=False)
+
+
+async def _serve_cluster(context: WorkerContext, *, serves_s3: bool) -> None:
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
@@ -214,9 +238,20 @@ async def gateway_worker(context: WorkerContext) -> None:
 
         gateway = Gateway(task.config, kv, identity)
         membership = Membership(kv, gateway.directory, gateway.topology, make_drive)
-        await found_on_nodes(kv, task.config)
+        if serves_s3:
+            await found_on_nodes(kv, task.config)
+        else:
+            await wait_for_layout(kv)
         watching = [keep_certificates(credentials, kv.reconnect)] if credentials else []
-        await gateway.run(context, membership, watching)
+        await gateway.run(context, membership, watching, serves_s3=serves_s3)
+
+
+async def wait_for_layout(kv: KV) -> None:
+    """Until a gateway has made the first layout."""
+    while True:
+        if await layout_exists(kv):
+            return
+        await asyncio.sleep(FOUNDING_POLL_SECONDS)
 
 
 async def found_on_nodes(kv: KV, config: Config) -> None:
@@ -280,6 +315,7 @@ async def node_worker(context: WorkerContext) -> None:
             kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
         )
         registration = Registration(kv, lease, records, nonces_of(task))
+        watch = DriveWatch(node_directory(task, drives), registration.drive_changed)
         app = build_node_app(drives, identity.cluster_secret, registration)
         try:
             await registration.wait_for_former(config.lease_seconds + FORMER_SECONDS)
@@ -288,7 +324,11 @@ async def node_worker(context: WorkerContext) -> None:
         except NodeIdTaken as error:
             print(f"s3gw: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_REFUSED) from error
-        background = [asyncio.create_task(registration.keep(config.heartbeat_seconds))]
+        background = [
+            asyncio.create_task(registration.keep(config.heartbeat_seconds)),
+            asyncio.create_task(registration.keep_drives(config.heartbeat_seconds)),
+            asyncio.create_task(watch.follow()),
+        ]
         options = GuardOptions()
         if credentials is not None:
             options = GuardOptions(tls=credentials.server(NODE_SERVES))
@@ -306,8 +346,9 @@ async def node_worker(context: WorkerContext) -> None:
 async def open_served_drives(
     task: Task, context: WorkerContext, stack: AsyncExitStack
 ) -> dict[str, Drive]:
-    """The drives of a node that work, by id. One that does not is left out, and its node counts as
-    down; raises what the last one fails with when none works."""
+    """The drives of a process that work, by id; the supervisor holds their locks. One that does not
+    is left out, and its node counts as down; raises what the last one fails with when none works.
+    """
     drives: dict[str, Drive] = {}
     for place in task.drives:
         try:
@@ -323,6 +364,14 @@ async def open_served_drives(
             continue
         drives[place.drive_id] = drive
     return drives
+
+
+def node_directory(task: Task, drives: Mapping[str, Drive]) -> Directory:
+    """The drives of a node process, to be watched."""
+    directory = Directory()
+    for drive_id, drive in drives.items():
+        directory.add(Node(drive_id, task.config.zone, drive, task.host))
+    return directory
 
 
 async def node_record(task: Task, drive: Drive) -> NodeRecord:

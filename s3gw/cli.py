@@ -1,4 +1,4 @@
-"""The command line: `s3gw up | gateway | node | config | ca … | admin …`."""
+"""The command line: `s3gw up | gateway | worker | node | drive … | config | ca … | admin …`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--log-level",
         ),
     ),
+    "worker": (
+        "do background work of a cluster, without an S3 port",
+        (
+            "--admin",
+            "--etcd",
+            "--profile",
+            "--region",
+            "--zone",
+            "--processes",
+            "--tls-dir",
+            "--insecure-listen",
+            "--log-level",
+        ),
+    ),
     "node": (
         "run a storage node of a cluster",
         (
@@ -109,11 +123,23 @@ def parser() -> argparse.ArgumentParser:
             else:
                 command.add_argument(flag, dest=key, help=explanation)
     ca.add_parser(commands)
+    _add_drive_parser(commands.add_parser("drive", help="drives of a store on this machine"))
     rescue.add_arguments(
         commands.add_parser("rescue", help="recover objects and metadata from the drives alone")
     )
     admin.add_parser(commands)
     return root
+
+
+def _add_drive_parser(drive: argparse.ArgumentParser) -> None:
+    steps = drive.add_subparsers(dest="step", required=True, metavar="COMMAND")
+    summary = "make an empty directory a new drive of the store"
+    add = steps.add_parser("add", help=summary, description=summary)
+    add.add_argument("path", help="the new drive's directory")
+    add.add_argument("--config", metavar="FILE", help="TOML file of settings")
+    for flag in ("--data", "--drives"):
+        add.add_argument(flag, dest=FLAGS[flag][0], help=FLAGS[flag][1])
+    add.add_argument("--drive", action="append", help="a drive that the store has already")
 
 
 def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if arguments.command == "rescue":
         return launch.rescue(arguments)
+    if arguments.command == "drive":
+        return launch.drive_add(arguments)
     try:
         config = load(flags_given(arguments), file=arguments.config)
     except ConfigError as error:

@@ -59,6 +59,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     garbage_after_seconds: float = 3600.0
     orphan_after_seconds: float = 24 * 3600.0
     stale_upload_seconds: float = 7 * 24 * 3600.0
+    # Whether a gateway does background work; without it `s3gw worker` does.
+    workers: bool = True
     worker_interval_seconds: float = 10.0
     snapshot_interval_seconds: float = 24 * 3600.0
     # Certificates (nodes.tls); "": none, or of a node that joined those in its data directory.

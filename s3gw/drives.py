@@ -79,8 +79,9 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
     if known and not _unfinished(known, metadata):
         if empty:
             raise StartError(
-                f"{empty[0]} is empty, but store {stores[0]} expects a drive there: "
-                "mount it, or remove the directory to start without that drive"
+                f"{empty[0]} is empty, but store {stores[0]} expects a drive there: mount it, or "
+                "remove the directory to start without that drive, or make it a new drive with "
+                "`s3gw drive add`"
             )
         found = DriveSet(stores[0], new=False, drives=known, absent=absent)
     elif metadata.exists() and any(metadata.iterdir()) and not known:
@@ -95,6 +96,46 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
         found.drives.sort(key=lambda drive: paths.index(drive.path))
     _lock(found)
     return found
+
+
+def add_drive(config: Config, path: Path, metadata_store: str) -> DriveIdentity:
+    """Make an empty directory a drive, with a new id, of the store of this machine; a start of `up`
+    that is given it opens it. Nothing but this directory is written to, so the store may run.
+
+    `metadata_store` is the store that the database belongs to, "" when there is none: then the
+    other drives say it. Raises StartError.
+    """
+    try:
+        others = [
+            DriveIdentity.open(other)
+            for other in paths_of(config)
+            if other != path and other.exists() and not identity.is_empty(other)
+        ]
+        stores = sorted({other.identity.store_id for other in others} | {metadata_store} - {""})
+        if len(stores) > 1:
+            raise StartError(f"the drives belong to different stores: {', '.join(stores)}")
+        if not stores:
+            raise StartError(
+                f"there is no store in {Path(config.data).absolute()}: name its directory with "
+                "--data, or its drives with --drive"
+            )
+        if not identity.is_empty(path) and (path / identity.ID_FILE).exists():
+            known = DriveIdentity.open(path, store_id=stores[0])
+            raise StartError(
+                f"{path} is drive {known.identity.drive_id} of this store already: start `s3gw up` "
+                "with it"
+            )
+        _require_writable(path)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = identity.lock(path)
+        try:
+            return DriveIdentity.claim(path, stores[0])
+        finally:
+            os.close(lock)
+    except IdentityError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _unfinished(known: Sequence[DriveIdentity], metadata: Path) -> bool:

@@ -137,8 +137,11 @@ class Gateway:
         return storage
 
     def workers(self, storage: Storage, membership: Membership) -> list[Worker]:
-        """The background work of this process."""
+        """The background work of this process; with `workers` off only what is its own."""
         assert self._damage is not None
+        own: list[Worker] = [self._damage, SpaceWatch(self.kv, self.space)]
+        if not self.config.workers:
+            return own
         interval = self.config.worker_interval_seconds
         tunables = self.tunables
         rebuild = Throttle(lambda: tunables.current.rebuild_bytes_per_second)
@@ -151,8 +154,7 @@ class Gateway:
             lease_seconds=self.config.lease_seconds,
         )
         workers: list[Worker] = [
-            self._damage,
-            SpaceWatch(self.kv, self.space),
+            *own,
             GarbageCollector(storage, interval_seconds=interval),
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
             Reprofiler(storage, throttle=rebuild, interval_seconds=interval),
@@ -249,10 +251,13 @@ class Gateway:
         context: WorkerContext,
         membership: Membership,
         tasks: Sequence[Coroutine[Any, Any, None]] = (),
+        *,
+        serves_s3: bool = True,
     ) -> None:
-        """Serve both ports until shutdown, with `tasks` in the background."""
+        """Serve until shutdown, with `tasks` in the background: the S3 port on the first socket if
+        `serves_s3`, the admin port on the next one if there is one."""
         storage = await self.start(membership)
-        s3, admin = context.sockets
+        sockets = list(context.sockets)
         shared = SharedMetrics(self.metrics, context.index, context.fds)
         guard = GuardOptions(
             head_seconds=self.config.head_seconds,
@@ -268,14 +273,18 @@ class Gateway:
         ]
         runner = Runner(storage.store, self.lease.current, self.workers(storage, membership))
         runner.start()
-        admin_app = build_admin_app(self.admin_port(storage, shared))
-        servers = asyncio.gather(
-            serve(self.s3_app(storage), [s3], replace(guard, refusal=refusal), context.shutdown),
-            serve(admin_app, [admin], guard, context.shutdown),
-        )
+        servers: list[Awaitable[object]] = [context.shutdown.wait()]
+        if serves_s3:
+            s3_guard = replace(guard, refusal=refusal)
+            servers.append(
+                serve(self.s3_app(storage), [sockets.pop(0)], s3_guard, context.shutdown)
+            )
+        if sockets:
+            admin_app = build_admin_app(self.admin_port(storage, shared))
+            servers.append(serve(admin_app, sockets, guard, context.shutdown))
         context.ready()
         try:
-            await serve_beside(servers, background, context.shutdown)
+            await serve_beside(asyncio.gather(*servers), background, context.shutdown)
         finally:
             await runner.stop()
             await cancel(background)

@@ -13,7 +13,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from s3gw.config import Config, ConfigError, host_and_port, load
 from s3gw.drives import (
     DriveSet,
     StartError,
+    add_drive,
     holds_shards,
     metadata_directory,
     open_drives,
@@ -60,6 +61,8 @@ class Credentials:
 
 def up(config: Config) -> int:
     """`s3gw up`: everything on one machine. Returns the exit code."""
+    if not config.workers:
+        raise ConfigError("`workers` is for gateways: on one machine `up` does the background work")
     _require_drives(config)
     sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
     found = open_drives(config)
@@ -72,7 +75,7 @@ def up(config: Config) -> int:
         drives = _places(found)
         asyncio.run(_prepare_store(config, found, drives))
         for path in found.absent:
-            _say(f"warning: drive {path} is absent, the store runs with reduced redundancy")
+            _say(f"warning: drive {path} is absent")
         shows_secret = not config.root_secret_key or sys.stdout.isatty()
         config = _with_credentials(config)
         task = app.Task(config, found.store_id, drives)
@@ -105,6 +108,33 @@ def gateway(config: Config) -> int:
         sockets=sockets,
         fds=boards_of(_processes(config)),
         announce=lambda: _say(f"gateway: S3 on http://{config.s3}, admin on http://{config.admin}"),
+    )
+    return supervisor.run()
+
+
+def worker(config: Config) -> int:
+    """`s3gw worker`: the background work of a cluster, without an S3 port."""
+    if not config.etcd:
+        raise ConfigError(
+            "a worker belongs to a cluster, whose etcd --etcd URL[,URL…] names: on one machine "
+            "`s3gw up` does the background work"
+        )
+    if config.admin and not config.root_access_key:
+        raise ConfigError(
+            "the admin port needs root credentials: set S3GW_ROOT_ACCESS_KEY and "
+            'S3GW_ROOT_SECRET_KEY, or do without the port with --admin ""'
+        )
+    config = msgspec.structs.replace(config, workers=True)
+    _require_credentials(config, open_credentials(config, GATEWAY))
+    supervisor = Supervisor(
+        main=app.background_worker,
+        payload=app.Task(config, ""),
+        processes=_processes(config),
+        sockets=[bind(*host_and_port(config.admin))] if config.admin else [],
+        fds=boards_of(_processes(config)),
+        announce=lambda: _say(
+            f"worker: admin on http://{config.admin}" if config.admin else "worker: it works"
+        ),
     )
     return supervisor.run()
 
@@ -149,6 +179,32 @@ def run(role: Callable[[Config], int], config: Config) -> int:
         return EXIT_START
 
 
+def drive_add(arguments: argparse.Namespace) -> int:
+    """`s3gw drive add`: make an empty directory a drive of a store on this machine. Returns the
+    exit code."""
+
+    def add(config: Config) -> int:
+        path = Path(arguments.path).absolute()
+        made = add_drive(config, path, app.store_of_metadata(metadata_directory(config)))
+        if not os.path.ismount(path):
+            _say(f"warning: no disk of its own is mounted at {path}")
+        _say(
+            DRIVE_ADDED.format(
+                path=path, drive=made.identity.drive_id, store=made.identity.store_id
+            )
+        )
+        return 0
+
+    try:
+        given = {key: getattr(arguments, key) for key in ("data", "drives", "drive")}
+        flags = {key: value for key, value in given.items() if value is not None}
+        config = load(flags, file=arguments.config)
+    except ConfigError as error:
+        _say(f"s3gw: {error}")
+        return EXIT_START
+    return run(add, config)
+
+
 def rescue(arguments: argparse.Namespace) -> int:
     """`s3gw rescue`: recovery from the drives alone. Returns the exit code."""
 
@@ -180,15 +236,25 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
                 f"the drives to store {found.store_id}"
             )
         _require_newest(found, record.incarnation, (await kv.get_many([])).revision)
-        expected = await app.layout_nodes(kv)
-        strangers = [drive.path for drive in drives if drive.drive_id not in expected]
-        for path in strangers:
-            _say(f"warning: drive {path} is not part of the layout and is not used")
-        missing = len(expected) - len(drives) + len(strangers) - len(found.absent)
-        if missing > 0:
-            _say(f"warning: {missing} more drives of this store are not given")
+        _warn_of_drives(drives, await app.layout_nodes(kv))
     finally:
         await kv.close()
+
+
+def _warn_of_drives(drives: Sequence[app.DriveAt], expected: Mapping[str, str]) -> None:
+    """Say which drives are there and not in the layout, and the other way round."""
+    for drive in drives:
+        if drive.drive_id not in expected:
+            _say(
+                f"warning: drive {drive.path} is not part of the layout and holds nothing: "
+                f"`s3gw admin layout stage add {drive.drive_id}`, then `s3gw admin layout apply`"
+            )
+    missing = sorted(expected.keys() - {drive.drive_id for drive in drives})
+    if missing:
+        _say(
+            f"warning: {len(missing)} drives of the layout are not here ({', '.join(missing)}): "
+            "the store runs with reduced redundancy until their shards are rebuilt on others"
+        )
 
 
 def _require_newest(found: DriveSet, incarnation: int, revision: int) -> None:
@@ -289,6 +355,13 @@ def _keep(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+DRIVE_ADDED = """\
+{path} is drive {drive} of store {store} now. Next:
+
+  s3gw up …                             start it again, with this drive among the others
+  s3gw admin layout stage add {drive}
+  s3gw admin layout plan                what would move
+  s3gw admin layout apply"""
 AS_CONFIGURED = '"$S3GW_ROOT_SECRET_KEY"'
 ANNOUNCEMENT = """
 s3gw is up.
@@ -340,4 +413,9 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr if text.startswith("s3gw:") else sys.stdout, flush=True)
 
 
-ROLES: dict[str, Callable[[Config], int]] = {"up": up, "gateway": gateway, "node": node}
+ROLES: dict[str, Callable[[Config], int]] = {
+    "up": up,
+    "gateway": gateway,
+    "worker": worker,
+    "node": node,
+}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from s3gw.admin import models
 from s3gw.admin.port import AdminPort, bad_request, conflict, not_found
+from s3gw.admin.survey import drive_stats
 from s3gw.cluster import layouts
 from s3gw.cluster.layouts import Draft, LayoutConflict, LayoutRefused
 from s3gw.metadata import keys
@@ -50,8 +52,8 @@ async def _draft(port: AdminPort) -> Draft:
 
 async def stage(port: AdminPort, body: models.StageRequest) -> models.DraftView:
     """Add changes to the draft, all or none."""
-    registered = await _registered(port, body.changes)
-    changes = [_change(change, registered) for change in body.changes]
+    candidates = await _candidates(port, body.changes)
+    changes = [_change(change, candidates) for change in body.changes]
     try:
         return _draft_view(await layouts.stage(port.storage.store.kv, changes))
     except LayoutRefused as error:
@@ -60,32 +62,53 @@ async def stage(port: AdminPort, body: models.StageRequest) -> models.DraftView:
         raise conflict(str(error)) from error
 
 
-async def _registered(
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What is known of a node that is to be added."""
+
+    zone: str
+    host: str
+    weight: int
+
+
+async def _candidates(
     port: AdminPort, changes: Iterable[models.NodeChange]
-) -> Mapping[str, NodeRecord]:
-    """The records of the registered nodes that are to be added."""
+) -> Mapping[str, _Candidate]:
+    """What is known of the nodes that are to be added: of registered ones by their records, of
+    drives of this machine, which have none, by themselves."""
     names = [change.node for change in changes if isinstance(change, models.AddNode)]
     if not names:
         return {}
-    found = await port.storage.store.kv.get_many([keys.node(name) for name in names])
-    return {
-        name: decode(NodeRecord, item.value)
-        for name, item in zip(names, found.items, strict=True)
-        if item is not None
-    }
+    kv, directory = port.storage.store.kv, port.storage.blobs.directory
+    draft = await layouts.draft(kv)
+    nodes = draft.nodes if draft is not None else (await layouts.current(kv)).record.nodes
+    # Stores on one machine were founded with weights that count drives as equals.
+    equals = all(node.weight <= 1 for node in nodes)
+    found = await kv.get_many([keys.node(name) for name in names])
+    stats = await drive_stats(port.storage)
+    candidates = {}
+    for name, item in zip(names, found.items, strict=True):
+        node = directory.get(name)
+        if item is not None:
+            record = decode(NodeRecord, item.value)
+            candidates[name] = _Candidate(record.zone, record.host, record.capacity_bytes)
+        elif node is not None and name in stats:
+            weight = 1 if equals else stats[name].capacity_bytes
+            candidates[name] = _Candidate(node.zone, node.host, weight)
+    return candidates
 
 
-def _change(change: models.NodeChange, registered: Mapping[str, NodeRecord]) -> layouts.Change:
+def _change(change: models.NodeChange, candidates: Mapping[str, _Candidate]) -> layouts.Change:
     match change:
         case models.AddNode():
-            record = registered.get(change.node)
-            zone = change.zone or (record.zone if record else "")
-            weight = change.weight or (record.capacity_bytes if record else 0)
+            known = candidates.get(change.node)
+            zone = change.zone or (known.zone if known else "")
+            weight = change.weight or (known.weight if known else 0)
             if not zone or not weight:
                 raise bad_request(
                     f"node {change.node} is not registered: give its zone and its weight"
                 )
-            host = change.host or (record.host if record else "")
+            host = change.host or (known.host if known else "")
             return layouts.Add(change.node, zone, weight, host)
         case models.RemoveNode():
             return layouts.Remove(change.node)

@@ -30,6 +30,7 @@ from s3gw.kv.interface import (
     KV,
     At,
     Conflict,
+    Delete,
     EngineError,
     Event,
     EventKind,
@@ -85,6 +86,10 @@ class Registration:
         self._records = records
         self._next_nonce = next_nonce
         self._registered_under = 0
+        self._nonces: dict[str, str] = {}
+        self._withdrawn: set[str] = set()
+        # Whose record may not say what it is to say.
+        self._unsettled: set[str] = set()
 
     def writes_allowed(self) -> bool:
         """Whether the lease still runs, counted from when its last renewal was sent."""
@@ -115,9 +120,11 @@ class Registration:
         """Write the records. A drive whose id file has failed is left out, as long as another one
         works. Raises NodeIdTaken, NonceUnavailable, EngineError."""
         lease, failed = self._lease.id, 0
-        for node_id, record in self._records.items():
+        for node_id in self._records:
+            if node_id in self._withdrawn:
+                continue
             try:
-                await self._register(node_id, record, lease)
+                await self._register(node_id, lease)
             except NonceUnavailable as error:
                 failed += 1
                 log.warning("node %s is not registered: %s", node_id, error)
@@ -125,8 +132,8 @@ class Registration:
                     raise
         self._registered_under = lease
 
-    async def _register(self, node_id: str, record: NodeRecord, lease: int) -> None:
-        key = keys.node(node_id)
+    async def _register(self, node_id: str, lease: int) -> None:
+        key, record = keys.node(node_id), self._records[node_id]
         while True:
             (item,) = (await self._kv.get_many([key])).items
             registered = decode(NodeRecord, item.value).nonce if item is not None else None
@@ -136,8 +143,67 @@ class Registration:
             elif registered not in (None, record.nonce):
                 raise NodeIdTaken(f"another drive is registered as node {node_id}")
             guard = At(key, item.revision if item else 0)
+            self._nonces[node_id] = record.nonce
             try:
                 await self._kv.commit([guard], [Put(key, encode(record), lease)])
+            except Conflict:
+                continue
+            return
+
+    async def drive_changed(self, node: Node, up: bool) -> None:
+        """Withdraw the record of a drive that does not work, as if its lease had ended, or register
+        it again; the other drives of the process stay. What the engine does not take now is left
+        to `keep_drives`."""
+        if up:
+            self._withdrawn.discard(node.id)
+        else:
+            self._withdrawn.add(node.id)
+        self._unsettled.add(node.id)
+        await self.settle()
+
+    async def keep_drives(
+        self,
+        heartbeat_seconds: float,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """Settle again and again, for ever. Not in `keep`: a drive that hangs while its nonce is
+        noted would keep the lease of all from being renewed."""
+        while True:
+            await sleep(heartbeat_seconds)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Bring the records of drives that went down or came up in step with that."""
+        lease = self._lease.id
+        if not lease or self._registered_under != lease:
+            return  # `register` leaves out those that are withdrawn; the others come behind it
+        for node_id in sorted(self._unsettled):
+            self._unsettled.discard(node_id)
+            up = node_id not in self._withdrawn
+            try:
+                if up:
+                    await self._register(node_id, lease)
+                else:
+                    await self._withdraw(node_id)
+                if up != (node_id not in self._withdrawn):  # it changed meanwhile
+                    self._unsettled.add(node_id)
+            except (NonceUnavailable, EngineError) as error:
+                self._unsettled.add(node_id)
+                log.info("the registration of node %s is not settled: %s", node_id, error)
+            except NodeIdTaken as error:
+                self._withdrawn.add(node_id)
+                log.error("node %s stays withdrawn: %s", node_id, error)  # noqa: TRY400
+
+    async def _withdraw(self, node_id: str) -> None:
+        """Remove the record, unless it is of another process by now. Raises EngineError."""
+        key = keys.node(node_id)
+        while True:
+            (item,) = (await self._kv.get_many([key])).items
+            if item is None or decode(NodeRecord, item.value).nonce != self._nonces.get(node_id):
+                return
+            try:
+                await self._kv.commit([At(key, item.revision)], [Delete(key)])
             except Conflict:
                 continue
             return

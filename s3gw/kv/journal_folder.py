@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,6 +65,7 @@ class Folder:
         self._record_path = str(self.path / RECORD)
         self._new_name = secrets.token_hex(16)
         self._signature: Signature | None = None
+        self._drive_seen = _directory_seen(drive)
         self._fd = -1
 
     @property
@@ -73,8 +75,7 @@ class Folder:
 
     def survey(self) -> Record | None:
         """Read the record. Raises JournalDamaged when it cannot be understood."""
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"drive {self.path.parent} is not there")
+        self.require_drive()
         try:
             self._signature = self._stat_record()
             self.record = msgspec.json.decode((self.path / RECORD).read_bytes(), type=Record)
@@ -86,6 +87,14 @@ class Folder:
         if self.record is not None and self.record.version != RECORD_VERSION:
             raise JournalDamaged(f"{self._record_path}: unknown version {self.record.version}")
         return self.record
+
+    def require_drive(self) -> None:
+        """Raises FileNotFoundError when the drive's directory is gone, or is not the one that it
+        was when this object was made: below a disk that is not mounted any more lies its mount
+        point."""
+        seen = _directory_seen(self.path.parent)
+        if seen is None or (self._drive_seen is not None and seen != self._drive_seen):
+            raise FileNotFoundError(f"drive {self.path.parent} is not there")
 
     def write_record(self, chain: bytes, number: int, members: Sequence[str]) -> None:
         """Durably replace the record."""
@@ -190,9 +199,20 @@ class Folder:
         sync_directory(self.path)
 
     def make_folder(self) -> None:
+        """Raises OSError."""
+        self.require_drive()
         if not self.path.is_dir():
             self.path.mkdir()
             sync_directory(self.path.parent)
+
+
+def _directory_seen(path: Path) -> tuple[int, int] | None:
+    """Which directory is there, by device and inode; None when none is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
 
 def put_snapshot(folders: Sequence[Folder], at: Position, rows: Iterable[Row]) -> None:

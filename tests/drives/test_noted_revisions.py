@@ -21,8 +21,8 @@ async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
     revision = await kv.commit([], [Put(b"k", b"")])
     good = DriveIdentity.claim(tmp_path / "good", "store")
     drives = [
-        app.DriveAt(str(tmp_path / "gone"), "d1", "n"),
-        app.DriveAt(str(good.path), "d2", "n"),
+        app.DriveAt(str(tmp_path / "gone"), "d1"),
+        app.DriveAt(str(good.path), "d2"),
     ]
     noting = asyncio.create_task(app.note_revisions(kv, 1, drives))
     async with asyncio.timeout(10):
