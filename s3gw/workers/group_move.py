@@ -281,9 +281,10 @@ class GroupMove:
         for index, slot in comparison.slots.items():
             if (slot.node, index) not in held:
                 self._verified.discard((ref.blob, index))
-            if await self._is_there(ref, index, slot, held) or await self._place(
-                comparison, ref, index, held, needed=needed
-            ):
+            there = await self._is_there(comparison, ref, index, slot, held)
+            if there is None:  # to be placed
+                there = await self._place(comparison, ref, index, held, needed=needed)
+            if there:
                 self._verified.add((ref.blob, index))
                 comparison.surplus |= {
                     (index, node, ref.blob)
@@ -295,22 +296,60 @@ class GroupMove:
         await self._meter.publish()
 
     async def _is_there(
-        self, ref: BlobRef, index: int, slot: Slot, held: dict[placing.Place, int]
-    ) -> bool:
-        """Whether a listed shard is whole; one that is damaged is set aside."""
+        self,
+        comparison: _Pass,
+        ref: BlobRef,
+        index: int,
+        slot: Slot,
+        held: dict[placing.Place, int],
+    ) -> bool | None:
+        """Whether a shard is whole on its new node; None when there is none, or none any more: one
+        that is damaged is set aside if it can be replaced. Else it may have what readers need, and
+        is left to the repair worker."""
         if (slot.node, index) not in held:
-            return False
+            return None
         if (ref.blob, index) in self._verified:
             return True
-        return await self._is_whole(slot.node, self._name(ref.blob, index))
+        name = self._name(ref.blob, index)
+        verdict = await self._verify(slot.node, name)
+        if verdict is None or verdict.whole:
+            return verdict.whole if verdict is not None else None
+        if await self._is_replaceable(ref, index, slot, held):
+            await self._set_aside(slot.node, name)
+            return None
+        self._note_unreadable(comparison, ref, index, f"shard {index} is damaged")
+        return False
+
+    async def _is_replaceable(
+        self, ref: BlobRef, index: int, slot: Slot, held: dict[placing.Place, int]
+    ) -> bool:
+        """Whether there is a whole copy of a shard elsewhere, or enough whole ones of others."""
+        places = [place for place in held if place != (slot.node, index)]
+        verdicts = await asyncio.gather(
+            *(self._verify(node, self._name(ref.blob, other)) for node, other in places)
+        )
+        whole = {
+            other
+            for (_, other), verdict in zip(places, verdicts, strict=True)
+            if verdict is not None and verdict.whole
+        }
+        return index in whole or self._group.profile.scheme.decodable(whole)
+
+    def _note_unreadable(self, comparison: _Pass, ref: BlobRef, index: int, reason: str) -> None:
+        number, now_ms = self._group.number, self._storage.clock_ms()
+        repair = Repair(ref.profile, number, ref.blob, reason, now_ms, lost=(index,))
+        comparison.unreadable.append(repair)
+
+    async def _set_aside(self, node_id: str, name: ShardName) -> None:
+        node = self._storage.blobs.directory.get(node_id)
+        if node is not None:
+            await attempt(node, node.drive.quarantine(name), self._storage.blobs.directory)
 
     async def _is_whole(self, node_id: str, name: ShardName) -> bool:
         verdict = await self._verify(node_id, name)
         if verdict is None or verdict.whole:
             return verdict is not None
-        node = self._storage.blobs.directory.get(node_id)
-        if node is not None:
-            await attempt(node, node.drive.quarantine(name), self._storage.blobs.directory)
+        await self._set_aside(node_id, name)
         return False
 
     async def _verify(self, node_id: str, name: ShardName) -> Verdict | None:
@@ -413,10 +452,7 @@ class GroupMove:
         except BlobUnreadable as error:
             log.warning("shard %s cannot be moved to %s: %s", name, target.id, error)
             reason = f"shard {name.index} cannot be rebuilt"
-            now_ms, lost = self._storage.clock_ms(), (name.index,)
-            comparison.unreadable.append(
-                Repair(ref.profile, name.pg, ref.blob, reason, now_ms, lost=lost)
-            )
+            self._note_unreadable(comparison, ref, name.index, reason)
             return False
         if not await self._is_whole(target.id, name):
             return False

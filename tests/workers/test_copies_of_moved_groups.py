@@ -7,14 +7,15 @@ import random
 
 import pytest
 
+from nodes.format import block_offset
 from nodes.protocol import ShardName
 from s3gw.cluster.layouts import DRAINING, SetState
 from s3gw.cluster.profiles import create_profile
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import Written
-from s3gw.kv.interface import Put
+from s3gw.kv.interface import At, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, BucketRecord, Repair, decode, encode
+from s3gw.metadata.records import BlobRef, BucketRecord, PgRecord, Repair, Slot, decode, encode
 from s3gw.objects import publish
 from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.publish import no_check
@@ -138,3 +139,33 @@ async def test_a_repair_looks_where_the_shards_are_now() -> None:
     assert not after.under(keys.REPAIRS)
     for ref in damaged:
         after.check_whole(ref)
+
+
+async def test_a_move_takes_no_damaged_shard_away_that_nothing_can_replace() -> None:
+    """A blob of which too few shards are whole is read stripe by stripe. The shard on the node that
+    a slot moves to has a bad block, too, and is needed for the other stripes."""
+    world = await World.make(8)
+    process = world.process
+    world.objects["damaged"] = DATA
+    await put(process, "damaged", DATA)
+    (ref,) = Audit(world.cluster, process).held().values()
+    group = process.topology.group_of(ref.profile, ref.blob)
+    spare = min(set(world.cluster.drives) - set(group.nodes))
+    slots = (Slot(group.nodes[0], (spare,)), *group.record.slots[1:])
+    later = PgRecord(group.record.revision + 1, slots)
+    await process.kv.commit([At(group.key, group.revision)], [Put(group.key, encode(later))])
+    await process.follow()
+    names = [ShardName(ref.profile, group.number, ref.blob, index) for index in range(6)]
+    block = process.profile().scheme.fragment_bytes(process.profile().stripe_bytes)
+    for index in (0, 1):
+        shard = bytearray(world.drive(group.nodes[index]).shards[names[index]])
+        shard[block_offset(block, index) + 7] ^= 1
+        world.drive(group.nodes[index]).shards[names[index]] = bytes(shard)
+    del world.drive(group.nodes[5]).shards[names[5]]
+    await world.check_reads()
+    assert not await rebalancer(process).run_once()
+    await world.check_reads()
+    await on_demand.repair_all(process.storage)
+    assert await rebalancer(process).run_once()
+    await world.check_settled()
+    await world.check_reads()
