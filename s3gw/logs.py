@@ -7,6 +7,9 @@ import logging
 import sys
 import time
 
+AUDIT = "s3gw.audit"
+"""What operators change is logged here, at level info, whatever level is configured."""
+
 FIELDS = ("request_id", "method", "path", "status", "ms", "client")
 
 
@@ -39,3 +42,4 @@ def configure(level: str) -> None:
     root.setLevel(logging.WARNING)
     for name in ("s3gw", "nodes"):
         logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger(AUDIT).setLevel(logging.INFO)

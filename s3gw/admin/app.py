@@ -8,6 +8,7 @@ Everything under /admin wants a Signature Version 4 of root over all of the requ
 included; a signature may be used again within the clock skew that Version 4 allows, so what must
 not happen twice is guarded by what it was decided on (an epoch, a state). Health and metrics are
 open, so that monitors need no key. Every error is JSON: `{"error": code, "message": line}`.
+Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log level.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from s3gw.cluster.layouts import NoLayout
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.errors import AccessDenied, InvalidRequest, S3Error
 from s3gw.kv.interface import EngineError, NoSpace
+from s3gw.logs import AUDIT
 from s3gw.metadata.store import OutcomeUnknown
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger(AUDIT)
 
 BODY_BYTES_MAX = 64 * 1024
+AUDITED_BYTES_MAX = 1000
 RETRY_SOON = {"Retry-After": "1"}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -126,13 +130,17 @@ async def _answered(
     """Answer a request; every refusal and every trouble is translated here."""
     try:
         body = await _body(request)
+        signer = ""
         if row is None or not row.open_to_all:
-            require_root(port, request, body)
+            signer = require_root(port, request, body)
         if row is None:
             if allowed:
                 raise HTTPException(405, headers={"Allow": allowed})
             raise HTTPException(404)
-        answer = await row.handler(port, **_arguments(row, request, body))
+        arguments = _arguments(row, request, body)
+        if signer and row.method != "GET":
+            _note(signer, request, body)
+        answer = await row.handler(port, **arguments)
         return Response(msgspec.json.encode(answer), media_type="application/json")
     except Refusal as refusal:
         headers = RETRY_SOON if refusal.status == 503 else None
@@ -154,6 +162,18 @@ async def _answered(
         return _problem(400, "IncompleteBody", "the client left before its body was here")
 
 
+def _note(signer: str, request: Request, body: bytes) -> None:
+    """Put on record, before it is done, who wants what from where."""
+    audit.info(
+        "%s asks for %s %s %s",
+        signer,
+        request.method,
+        request.scope["raw_path"].decode("latin-1"),
+        body[:AUDITED_BYTES_MAX].decode(errors="replace"),
+        extra={"client": request.client.host if request.client else ""},
+    )
+
+
 async def _body(request: Request) -> bytes:
     """The body. Raises Refusal when it is too long; what is left of it the server discards."""
     body = bytearray()
@@ -164,8 +184,9 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def require_root(port: AdminPort, request: Request, body: bytes) -> None:
-    """Raises S3Error unless root has signed the request and its body."""
+def require_root(port: AdminPort, request: Request, body: bytes) -> str:
+    """The access key that has signed. Raises S3Error unless root has signed the request and its
+    body."""
     scope = request.scope
     parts = SignedParts(
         scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], port.clock()
@@ -181,6 +202,7 @@ def require_root(port: AdminPort, request: Request, body: bytes) -> None:
         found = hashlib.sha256(body).hexdigest()
         if not hmac.compare_digest(found, payload.sha256):
             raise AccessDenied("The body is not the one that was signed.")
+    return credentials.access_key
 
 
 def _arguments(row: Row, request: Request, body: bytes) -> dict[str, Any]:
