@@ -263,6 +263,12 @@ def run_worker(cluster: Cluster, worker: str) -> dict[str, Any]:
     return report
 
 
+def nodes_out(cluster: Cluster) -> set[str]:
+    """Nodes that the layout has given up: nobody waits for them."""
+    layout = admin(cluster, "GET", "/admin/layout")
+    return {each["node"] for each in layout.get("nodes", ()) if each["state"] == "out"}
+
+
 def unclean(cluster: Cluster) -> str:
     """What is left to repair; "" when all is at full redundancy and nothing is damaged."""
     for worker, nothing_left in (
@@ -274,6 +280,8 @@ def unclean(cluster: Cluster) -> str:
         report = run_worker(cluster, worker)
         if "status" in report:
             return f"{worker}: {report}"
+        if "unlisted" in report:
+            report["unlisted"] = sorted(set(report["unlisted"]) - nodes_out(cluster))
         if left := {name: report[name] for name in nothing_left if report[name]}:
             return f"{worker}: {left}"
     ledger = admin(cluster, "GET", "/admin/ledger")
