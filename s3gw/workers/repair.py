@@ -289,20 +289,22 @@ class _BlobRepair:
         rebuildable = scheme.decodable(whole)
         if rebuildable:
             for index in bad:
-                if await self._rebuild(ref, index, nodes[index], states[index][0]):
+                if await self._rebuild(ref, index, nodes[index]):
                     whole.add(index)
         self.waits_for_nodes |= bool(unknown)
         self.lost = union(set(bad) - whole, unknown & set(self.lost))
         return not rebuildable and not unknown
 
-    async def _rebuild(self, ref: BlobRef, index: int, node_id: str, state: State) -> bool:
-        """Rebuild a shard on its node, of which `state` is known."""
+    async def _rebuild(self, ref: BlobRef, index: int, node_id: str) -> bool:
+        """Rebuild a shard on its node; whether it is whole there."""
         scheme, _, _ = self._storage.blobs.topology.location(ref)
         size = ref.size + scheme.fragment_bytes(ref.size)
         await self._throttle.take(size)
         node = self._storage.blobs.directory.get(node_id)
-        if node is None:
-            return False
+        # Another worker may have replaced it while this one waited: a whole one is not set aside.
+        state = await self._state(ref, index, node_id)
+        if node is None or state in (State.WHOLE, State.UNKNOWN):
+            return state is State.WHOLE
         async with asyncio.timeout(_step_seconds(size)):
             if state is State.DAMAGED:
                 try:

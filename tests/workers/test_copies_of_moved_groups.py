@@ -12,6 +12,7 @@ from nodes.protocol import ShardName
 from s3gw.cluster.layouts import DRAINING, SetState
 from s3gw.cluster.profiles import create_profile
 from s3gw.cluster.topology import Profile
+from s3gw.cluster.tunables import Throttle
 from s3gw.cluster.writer import Written
 from s3gw.kv.interface import At, Put
 from s3gw.metadata import keys
@@ -22,6 +23,7 @@ from s3gw.objects.publish import no_check
 from s3gw.objects.storage import Storage
 from s3gw.workers import on_demand, reencode, reprofile
 from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, PROFILE, Process
@@ -169,3 +171,34 @@ async def test_a_move_takes_no_damaged_shard_away_that_nothing_can_replace() -> 
     assert await rebalancer(process).run_once()
     await world.check_settled()
     await world.check_reads()
+
+
+async def test_a_shard_that_was_replaced_meanwhile_is_not_set_aside() -> None:
+    """A repair waits for its share of the bandwidth between looking and acting; another one is
+    faster."""
+    world = await World.make(8)
+    process = world.process
+    await put(process, "damaged", DATA)
+    (ref,) = Audit(world.cluster, process).held().values()
+    group = process.topology.group_of(ref.profile, ref.blob)
+    name, drive = ShardName(ref.profile, group.number, ref.blob, 0), world.drive(group.nodes[0])
+    drive.shards[name] = drive.shards[name][:-1]
+    process.damage(ref, 0, "cut")
+    await process.damage.work(UNCLAIMED)
+    waited = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += 1
+        await on_demand.repair_all(world.process.storage)
+        del drive.quarantined[name]
+        world.cluster.clock.advance(seconds)
+
+    throttle = Throttle(lambda: 300_000, clock=world.cluster.clock.monotonic, sleep=sleep)
+    worker = RepairWorker(process.storage, throttle=throttle)
+    await throttle.take(600_000)
+    await worker.run_once()
+    assert waited
+    assert not drive.quarantined
+    assert drive.calls.count(("quarantine", name)) == 1
+    Audit(world.cluster, process).check_whole(ref)
