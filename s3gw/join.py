@@ -222,10 +222,13 @@ def join(url: str, token: str, hosts: Sequence[str], directory: Path) -> None:
     if match is None:
         raise JoinError("the token is incomplete: give it as `s3gw ca token` printed it")
     identifier, secret, fingerprint = match.groups()
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError as error:
+        raise JoinError(f"{url} is not https://HOST:PORT: {error}") from error
     if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/"):
         raise JoinError(f"{url} is not https://HOST:PORT")
-    port = parts.port or 443
     try:
         request = pki.make_request(directory, hosts)
         unverified = ssl.create_default_context()

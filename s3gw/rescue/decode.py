@@ -16,7 +16,7 @@ from erasure.codec import NotDecodable, codec_of
 from nodes.format import CHECKSUM_BYTES, ShardCorrupt, block_offset, open_block
 from nodes.protocol import Buffer, ShardName
 from s3gw.rescue.coding import Coding
-from s3gw.rescue.drives import Blob, Shard
+from s3gw.rescue.drives import READ_FLAGS, Blob, Shard
 
 
 class NotReadable(Exception):
@@ -68,7 +68,7 @@ def _open(stack: ExitStack, blob: Blob) -> list[tuple[Shard, int]]:
     files = []
     for shard in blob.shards:
         try:
-            descriptor = os.open(shard.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(shard.path, READ_FLAGS)
         except OSError:
             continue  # a drive that fails now is one shard less
         stack.callback(os.close, descriptor)

@@ -25,6 +25,8 @@ from s3gw.objects.footer import Footer, FooterUnknown, parse
 
 _SHARD_FILE = re.compile(rf"([0-9a-f]{{{2 * BLOB_ID_BYTES}}})\.(0|[1-9][0-9]{{0,2}})")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
+# A drive may hold anything: no link is followed, and a pipe under a shard's name does not block.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REVISION = struct.Struct(">QQ")
 _COMPLEMENT = 2**64 - 1
 
@@ -193,7 +195,7 @@ def _read_blob(
 
 
 def _read_shard(name: ShardName, path: str) -> tuple[Header, int, bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, READ_FLAGS)
     try:
         size = os.fstat(descriptor).st_size
         header, footer = read_ends(name, size, lambda at, count: os.pread(descriptor, count, at))

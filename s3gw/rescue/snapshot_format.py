@@ -36,6 +36,8 @@ MAGIC = b"S3GWMETA"
 VERSION = 1
 LEVEL = 3
 FRAME_BYTES_MAX = 256 * 1024 * 1024
+# Checksums are no proof of origin: a frame must not unpack to more than memory holds.
+ROWS_BYTES_MAX = 1024 * 1024 * 1024
 HEADER_BYTES_MAX = 64 * 1024
 _FIXED = struct.Struct(">8sHI")
 _FRAME = struct.Struct(">IQ")
@@ -133,6 +135,15 @@ def read_snapshot(pieces: Iterable[Buffer]) -> tuple[SnapshotHeader, Iterator[li
     return header, _read_frames(source, checksum)
 
 
+def _unpacked(body: bytes) -> bytes:
+    """Raises SnapshotDamaged, zlib.error."""
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(body, ROWS_BYTES_MAX)
+    if not unpacking.eof or unpacking.unused_data:
+        raise SnapshotDamaged("a frame of the snapshot is cut, or unpacks to too much")
+    return data
+
+
 def _read_frames(source: _Bytes, checksum: int) -> Iterator[list[Row]]:
     while True:
         length, expected = _FRAME.unpack(source.take(_FRAME.size))
@@ -143,7 +154,7 @@ def _read_frames(source: _Bytes, checksum: int) -> Iterator[list[Row]]:
         if checksum != expected:
             raise SnapshotDamaged("a frame of the snapshot is damaged")
         try:
-            rows = _decode_rows(zlib.decompress(body))
+            rows = _decode_rows(_unpacked(body))
         except (zlib.error, msgspec.MsgspecError) as error:
             raise SnapshotDamaged(f"a frame of the snapshot cannot be read: {error}") from error
         if not rows:

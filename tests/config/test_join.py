@@ -198,7 +198,13 @@ def test_a_node_gives_its_token_to_nobody_but_the_authority_that_it_names(
     tokens.spend(sent(token), time.time())  # nobody has used it
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://", "127.0.0.1:1", "https://h/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1", "https://", "127.0.0.1:1", "https://h/x"),
+        *("https://h:99999", "https://h:port", "https://[::1"),
+    ],
+)
 def test_where_to_join_must_be_https(url: str, tmp_path: Path) -> None:
     with pytest.raises(JoinError, match="is not https"):
         join(url, f"{'0' * 16}.{'a' * 22}.{'f' * 64}", ["n"], tmp_path / "n")

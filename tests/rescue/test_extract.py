@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,15 @@ def test_footers_of_any_bytes_are_read_or_refused() -> None:
         fields = {"v": 1, "kind": "object", **wrong}
         with pytest.raises(footer.FooterUnknown):
             footer.parse(msgspec.msgpack.encode(fields))
+
+
+def test_a_pipe_under_a_shards_name_does_not_hold_up_a_scan(tmp_path: Path) -> None:
+    folder = tmp_path / "d0" / "data" / "4+2" / "3"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / f"{'0' * 32}.0")
+    (folder / f"{'0' * 32}.1").symlink_to("/dev/zero")
+    identity = {"store_id": "s", "drive_id": "d0", "version": 1}
+    (tmp_path / "d0" / "id.json").write_text(json.dumps(identity))
+    catalog = catalog_of([str(tmp_path / "d0")])
+    assert (catalog.blobs, catalog.scan.shards) == (0, 2)
+    assert catalog.scan.unreadable + catalog.scan.damaged == 2

@@ -13,6 +13,7 @@ from s3gw.metadata.records import SnapshotRecord, decode
 from s3gw.metadata.store import Transaction
 from s3gw.objects.references import key_of
 from s3gw.rescue import snapshot as snapshots
+from s3gw.rescue import snapshot_format
 from s3gw.rescue.snapshot import NoSuchSnapshot, SnapshotWorker, export, take_snapshot
 from s3gw.rescue.snapshot_format import (
     FrameWriter,
@@ -61,6 +62,13 @@ def test_a_snapshot_that_is_cut_or_changed_anywhere_is_refused() -> None:
         changed[at] ^= 1 << chance.randrange(8)
         with pytest.raises(SnapshotDamaged):
             rows_of(bytes(changed))
+
+
+def test_a_frame_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(ROWS)
+    monkeypatch.setattr(snapshot_format, "ROWS_BYTES_MAX", 100)
+    with pytest.raises(SnapshotDamaged, match="too much"):
+        rows_of(data)
 
 
 def test_frames_in_another_order_are_refused() -> None:
