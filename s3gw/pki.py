@@ -107,6 +107,8 @@ class Authority:
         """A certificate for a year, with key and CA beside it. A key that is there stays, so that
         a renewal replaces one file, whole or not at all. Raises PkiError."""
         names = _alternative_names(hosts)
+        if (directory / CA_KEY_FILE).exists():
+            raise PkiError(f"{directory} is the directory of an authority: its ca.pem must stay")
         try:
             key = own_key(directory)
             replace_file(directory / CA_FILE, self.bundle, 0o644)

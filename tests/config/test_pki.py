@@ -43,6 +43,14 @@ def test_keys_are_private_and_the_authority_is_made_once(tmp_path: Path) -> None
     assert sorted(os.listdir(tmp_path / "n1")) == ["ca.pem", "cert.pem", "key.pem"]
 
 
+def test_an_authority_is_not_overwritten_by_what_another_issues(tmp_path: Path) -> None:
+    Authority.create(tmp_path / "ca", "test", NOW)
+    other = Authority.create(tmp_path / "other", "other", NOW)
+    with pytest.raises(PkiError, match="directory of an authority"):
+        other.issue("node", ["n1"], tmp_path / "ca", NOW)
+    assert Authority.open(tmp_path / "ca").fingerprint != other.fingerprint
+
+
 def test_openssl_accepts_what_is_issued(authority: Authority, tmp_path: Path) -> None:
     authority.issue("node", ["n1.example", "10.0.0.7", "::1"], tmp_path / "n1", time.time())
     ca, certificate = str(tmp_path / "n1" / "ca.pem"), str(tmp_path / "n1" / "cert.pem")
