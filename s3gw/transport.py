@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nodes.tls import CERTIFICATE_FILE, NODE, TlsCredentials, TlsError, is_loopback
 from s3gw import pki
@@ -32,7 +33,8 @@ def joined_directory(config: Config) -> Path:
 
 def open_credentials(config: Config, role: str) -> TlsCredentials | None:
     """The certificates of this process; None when there are none. Raises ConfigError when they are
-    of another role or cannot be used."""
+    of another role or cannot be used, or when etcd would be called in the clear."""
+    _require_safe_etcd(config)
     directory = Path(config.tls_dir) if config.tls_dir else None
     if directory is None and role == NODE:
         joined = joined_directory(config)
@@ -51,6 +53,25 @@ def open_credentials(config: Config, role: str) -> TlsCredentials | None:
     if info.not_after <= time.time():
         raise ConfigError(f"the certificate in {directory} has expired: renew it")
     return credentials
+
+
+def _require_safe_etcd(config: Config) -> None:
+    """Raises ConfigError for etcd on another machine over plain HTTP: who reads what it says has
+    the secret of the cluster, and who changes it the metadata."""
+    for url in config.etcd:
+        plain = url.lower().startswith("http:") and not is_loopback(_host_of(url))
+        if plain and not config.insecure_listen:
+            raise ConfigError(
+                f"etcd at {url} would be called in the clear: give it certificates and https, or "
+                "say --insecure-listen (S3GW_INSECURE_LISTEN=true)"
+            )
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError as error:
+        raise ConfigError(f"{url} is not an etcd endpoint: {error}") from error
 
 
 def require_safe_listen(config: Config, credentials: TlsCredentials | None) -> None:

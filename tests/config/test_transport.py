@@ -97,6 +97,20 @@ def test_what_lacks_certificates_ends_with_one_line_and_code_2(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("url", ["http://10.0.0.1:2379", "HTTP://etcd1:2379", "http://[fd00::1]:2"])
+@pytest.mark.parametrize("role", ["gateway", "node"])
+def test_etcd_on_another_machine_is_not_called_in_the_clear(
+    url: str, role: str, authority: Authority, tmp_path: Path
+) -> None:
+    authority.issue(role, ["h"], tmp_path / "own", time.time())
+    for tls_dir in ("", str(tmp_path / "own")):
+        config = Config(data=str(tmp_path), tls_dir=tls_dir, etcd=("http://[::1]:1", url))
+        with pytest.raises(ConfigError, match="in the clear"):
+            open_credentials(config, role)
+        allowed = Config(data=config.data, tls_dir=tls_dir, etcd=(url,), insecure_listen=True)
+        assert (open_credentials(allowed, role) is not None) == bool(tls_dir)
+
+
 class Stop(Exception):
     """Ends an endless task."""
 
