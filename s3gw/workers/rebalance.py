@@ -177,6 +177,10 @@ class Rebalancer:
         except (ClaimLost, Conflict, EngineError, OutcomeUnknown) as error:
             log.info("group %s/%d: the move is put off: %r", *name, error)
             done = False
+        except Exception:
+            # One group, always among the first, must not hold up the rebuild of all others.
+            log.exception("group %s/%d could not be moved", *name)
+            done = False
         finally:
             self._under_way.discard(name)
         if done:
@@ -244,6 +248,8 @@ class Rebalancer:
             more = await self._with_lock(keys.lock(RETURNED_LOCK + node_id), merge)
         except (ClaimLost, Conflict, EngineError, OutcomeUnknown) as error:
             log.info("the groups of node %s are merged later: %r", node_id, error)
+        except Exception:
+            log.exception("the groups of node %s could not be merged", node_id)
         if not more:
             self._returned.pop(node_id, None)
 

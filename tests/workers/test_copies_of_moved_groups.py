@@ -23,6 +23,7 @@ from s3gw.objects.publish import no_check
 from s3gw.objects.storage import Storage
 from s3gw.workers import on_demand, reencode, reprofile
 from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.group_move import GroupMove
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
@@ -202,3 +203,25 @@ async def test_a_shard_that_was_replaced_meanwhile_is_not_set_aside() -> None:
     assert not drive.quarantined
     assert drive.calls.count(("quarantine", name)) == 1
     Audit(world.cluster, process).check_whole(ref)
+
+
+async def test_a_group_that_cannot_be_moved_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World.make(8)
+    await world.fill()
+    worker = rebalancer(world.process)
+    await world.change(SetState("d3", DRAINING))
+    first = worker._next(await world.layout())
+    assert first is not None
+    plain = GroupMove.run
+
+    async def run(move: GroupMove) -> bool:
+        if move._group.key == first.key:
+            raise RuntimeError("a bug")
+        return await plain(move)
+
+    monkeypatch.setattr(GroupMove, "run", run)
+    assert not await worker.run_once()
+    left = list(worker._pending(await world.layout()))
+    assert [group.key for group in left] == [first.key]
