@@ -32,13 +32,13 @@ from s3gw.cluster.ledger import union
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.cluster.tunables import Throttle
-from s3gw.kv.interface import Conflict, Item
+from s3gw.kv.interface import Conflict, EngineError, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, Repair, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers import reencode
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, commit
 from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow
 
@@ -173,6 +173,11 @@ class RepairWorker:
             report.unreadable += 1
         except TimeoutError:
             log.warning("the repair of blob %s took too long", entry.record.blob.hex())
+        except (EngineError, OutcomeUnknown, ClaimLost):
+            raise
+        except Exception:
+            # One blob, always among the first, must not hold up the repair of all others.
+            log.exception("blob %s cannot be repaired", entry.record.blob.hex())
         return False
 
     async def _settle(self, claim: Claim, entry: Entry, report: RepairReport) -> None:

@@ -14,9 +14,18 @@ from s3gw.cluster.profiles import create_profile
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.tunables import Throttle
 from s3gw.cluster.writer import Written
-from s3gw.kv.interface import At, Put
+from s3gw.kv.interface import At, Item, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, BucketRecord, PgRecord, Repair, Slot, decode, encode
+from s3gw.metadata.records import (
+    BlobRef,
+    BucketRecord,
+    PgRecord,
+    Reference,
+    Repair,
+    Slot,
+    decode,
+    encode,
+)
 from s3gw.objects import publish
 from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.publish import no_check
@@ -225,3 +234,36 @@ async def test_a_group_that_cannot_be_moved_does_not_hold_up_the_others(
     assert not await worker.run_once()
     left = list(worker._pending(await world.layout()))
     assert [group.key for group in left] == [first.key]
+
+
+async def test_a_blob_that_cannot_be_repaired_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World.make(8)
+    process = world.process
+    await world.fill(4)
+    refs = list(Audit(world.cluster, process).held().values())
+    for ref in refs:
+        group = process.topology.group_of(ref.profile, ref.blob)
+        for index in (0, 1):  # critical
+            name = ShardName(ref.profile, group.number, ref.blob, index)
+            del world.drive(group.nodes[index]).shards[name]
+            process.damage(ref, index, "missing")
+    await process.damage.work(UNCLAIMED)
+    plain, bad = reencode.live_references, refs[0].blob
+
+    async def reading(
+        storage: Storage, profile: str, pg: int, blob: bytes
+    ) -> list[tuple[Item, Reference]]:
+        if blob == bad:
+            raise RuntimeError("a bug")
+        return await plain(storage, profile, pg, blob)
+
+    monkeypatch.setattr(reencode, "live_references", reading)
+    await RepairWorker(process.storage).work(UNCLAIMED)
+    audit = Audit(world.cluster, process)
+    (left,) = audit.under(keys.REPAIRS).values()
+    assert decode(Repair, left).blob == bad
+    assert decode(Repair, left).not_before_ms > world.cluster.clock.ms()
+    for ref in refs[1:]:
+        audit.check_whole(ref)
