@@ -138,6 +138,11 @@ def _catalog(drives: Sequence[RescueDrive]) -> Catalog:
     catalog.fill(progress)
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
+    if catalog.scan.unreadable:
+        _warn(
+            f"{catalog.scan.unreadable} times a file or directory could not be read (a failing drive, "
+            "or permissions): what is in it counts as not there"
+        )
     return catalog
 
 

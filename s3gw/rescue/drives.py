@@ -121,26 +121,32 @@ def scan(
     drives: Sequence[RescueDrive], report: Scan, progress: Callable[[str], None]
 ) -> Iterator[Blob]:
     """All blobs of all drives, group by group."""
-    for profile in _profiles(drives):
-        for number in _groups(drives, profile):
+    for profile in _profiles(drives, report):
+        for number in _groups(drives, profile, report):
             progress(f"{profile}/{number}")
             yield from _scan_group(drives, profile, number, report)
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Path, report: Scan | None = None) -> list[str]:
+    """What is in a directory; nothing where there is none. One that cannot be read is counted:
+    other drives are asked."""
     try:
         return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError:
-        return []  # a drive without this directory, or one that cannot be read: others are asked
+        if report is not None:
+            report.unreadable += 1
+        return []
 
 
-def _profiles(drives: Sequence[RescueDrive]) -> list[str]:
-    found = {name for drive in drives for name in _names(drive.path / DATA)}
+def _profiles(drives: Sequence[RescueDrive], report: Scan) -> list[str]:
+    found = {name for drive in drives for name in _names(drive.path / DATA, report)}
     return sorted(name for name in found if PROFILE_PATTERN.fullmatch(name))
 
 
-def _groups(drives: Sequence[RescueDrive], profile: str) -> list[int]:
-    found = {name for drive in drives for name in _names(drive.path / DATA / profile)}
+def _groups(drives: Sequence[RescueDrive], profile: str, report: Scan) -> list[int]:
+    found = {name for drive in drives for name in _names(drive.path / DATA / profile, report)}
     numbers = {int(name) for name in found if _NUMBER.fullmatch(name)}
     return sorted(number for number in numbers if number <= PG_MAX)
 
@@ -151,7 +157,7 @@ def _scan_group(
     files: dict[bytes, list[tuple[int, int, str]]] = {}
     for position, drive in enumerate(drives):
         folder = drive.path / DATA / profile / str(number)
-        for name in _names(folder):
+        for name in _names(folder, report):
             match = _SHARD_FILE.fullmatch(name)
             if match is None or int(match[2]) > INDEX_MAX:
                 report.foreign += 1

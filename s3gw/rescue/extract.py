@@ -158,17 +158,20 @@ class Folder:
         """Extract one version. Raises NotReadable, RescueError."""
         relative = safe_path(bucket, key)
         try:
-            (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
-            clash = (self.path / relative).exists()
-        except (FileExistsError, NotADirectoryError):
-            clash = True
-        if clash:
-            relative = hashed_path(bucket, key)
-            (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
-        done = extract_to(version, self.path / relative)
-        self._listing.write(msgspec.json.encode(_line(bucket, key, relative, version.footer)))
-        self._listing.write(b"\n")
-        self._listing.flush()
+            try:
+                (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
+                clash = (self.path / relative).exists()
+            except (FileExistsError, NotADirectoryError):
+                clash = True
+            if clash:
+                relative = hashed_path(bucket, key)
+                (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
+            done = extract_to(version, self.path / relative)
+            self._listing.write(msgspec.json.encode(_line(bucket, key, relative, version.footer)))
+            self._listing.write(b"\n")
+            self._listing.flush()
+        except OSError as error:
+            raise RescueError(f"{self.path} cannot be written: {error.strerror}") from error
         return done
 
     def close(self) -> None:

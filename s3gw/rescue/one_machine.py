@@ -64,7 +64,7 @@ def _prepare(data: Path) -> Path:
     data.mkdir(parents=True, exist_ok=True)
     if unfinished.exists():
         shutil.rmtree(unfinished)
-    unfinished.mkdir()
+    unfinished.mkdir(mode=0o700)
     return unfinished
 
 

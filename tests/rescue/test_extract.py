@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -316,3 +317,39 @@ def test_a_pipe_under_a_shards_name_does_not_hold_up_a_scan(tmp_path: Path) -> N
     catalog = catalog_of([str(tmp_path / "d0")])
     assert (catalog.blobs, catalog.scan.shards) == (0, 2)
     assert catalog.scan.unreadable + catalog.scan.damaged == 2
+
+
+async def test_directories_that_cannot_be_read_are_told(
+    memory_cluster: MemoryCluster,
+    memory_store: Process,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await operations.put(memory_store, "k", b"0" * 100)
+    paths = put_on_disks(memory_cluster, tmp_path)
+    listdir = os.listdir
+
+    def failing(path: Path) -> list[str]:
+        if str(path).startswith(paths[0]):
+            raise OSError(errno.EIO, "Input/output error")
+        return listdir(path)
+
+    argv = ["list", *paths]
+    monkeypatch.setattr(os, "listdir", failing)
+    parser = commands.argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    assert commands.run(parser.parse_args(argv), None) == 0  # type: ignore[arg-type]
+    assert "a file or directory could not be read" in capsys.readouterr().err
+
+
+async def test_a_target_that_cannot_be_written_is_one_line(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await operations.put(memory_store, "a/b", b"0" * 100)
+    catalog = catalog_of(put_on_disks(memory_cluster, tmp_path / "drives"))
+    ((_, key, versions),) = catalog.versions(BUCKET)
+    folder = Folder(tmp_path / "out")
+    folder.path = Path("/proc/nowhere")
+    with pytest.raises(RescueError, match="cannot be written"):
+        folder.add(BUCKET, key, versions[0])
