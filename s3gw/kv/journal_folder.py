@@ -202,7 +202,7 @@ class Folder:
         """Raises OSError."""
         self.require_drive()
         if not self.path.is_dir():
-            self.path.mkdir()
+            self.path.mkdir(mode=0o700)  # it has the secrets of the store
             sync_directory(self.path.parent)
 
 

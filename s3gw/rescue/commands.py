@@ -140,8 +140,8 @@ def _catalog(drives: Sequence[RescueDrive]) -> Catalog:
         print("\r\x1b[K", end="", file=sys.stderr)
     if catalog.scan.unreadable:
         _warn(
-            f"{catalog.scan.unreadable} times a file or directory could not be read (a failing drive, "
-            "or permissions): what is in it counts as not there"
+            f"{catalog.scan.unreadable} times a file or directory could not be read (a drive that "
+            "fails, or permissions): what is in it counts as not there"
         )
     return catalog
 

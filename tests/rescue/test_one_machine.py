@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,18 @@ def test_a_database_that_is_there_is_left_alone(
     assert rescue(*rebuild) == 2
     assert "holds metadata" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+async def test_metadata_is_private_to_its_owner(tmp_path: Path) -> None:
+    """Database and journal have the secrets of the store."""
+    before = os.umask(0)
+    try:
+        drives = [tmp_path / f"drive{number}" for number in range(COPIES)]
+        for drive in drives:
+            drive.mkdir()
+        kv = await embedded(str(tmp_path / "data"), drives)
+        await kv.close()
+    finally:
+        os.umask(before)
+    for directory in (tmp_path / "data" / "metadata", *(drive / "journal" for drive in drives)):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
