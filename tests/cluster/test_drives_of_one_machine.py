@@ -162,8 +162,8 @@ def test_a_store_weighs_its_drives_by_capacity(machine: Machine) -> None:
 
 
 def test_a_drive_is_pulled_while_the_store_runs(machine: Machine) -> None:
-    """Without a spare its slots stay empty: everything can be read and written, and the ledger does
-    not say healed. The journal goes on with another drive."""
+    """Without a spare nobody takes its slots: everything can be read and written, and the ledger
+    does not say healed. The journal goes on with another drive."""
     machine.wait_healed()
     before = machine.journal_members()
     pulled = machine.lost = int(min(before).removeprefix("drive-"))
@@ -173,11 +173,6 @@ def test_a_drive_is_pulled_while_the_store_runs(machine: Machine) -> None:
     machine.verify()
     assert len(machine.journal_members()) == len(before)
     machine.wait_state(lost_id, "out")
-    wait_until(
-        lambda: machine.slots()[lost_id] == 0,
-        what="the drive in no slot",
-        seconds_max=HEALED_SECONDS_MAX,
-    )
     ledger = machine.ledger()
     assert not ledger["healed"]
     assert ledger["total"]["reduced"]["blobs"] > 0

@@ -73,9 +73,13 @@ def test_nothing_is_left_at_rest(cluster: Cluster) -> None:
     def at_rest() -> bool:
         run_worker(cluster, "garbage")
         report.update(run_worker(cluster, "merge"))
-        return report.get("orphans") == 0 == report["surplus"]
+        # A copy of a referenced shard that is not needed there stays for an hour: not an orphan.
+        return report.get("orphans") == 0 and not report["alarms"]
 
-    wait_until(at_rest, what=f"no orphan: {report}", seconds_max=60)
+    try:
+        wait_until(at_rest, what="no orphan", seconds_max=60)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}: {report}") from error
     for process in gateways:
         assert process.stop() == 0
         process.environment = {
