@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -129,6 +129,7 @@ class DamageQueue:
         self._topology = topology
         self._clock_ms = clock_ms
         self._pending: dict[tuple[str, bytes], Repair] = {}
+        self._placed_by: dict[tuple[str, bytes], int] = {}
         self._queued: OrderedDict[tuple[str, bytes, int], int] = OrderedDict()
         self._reported = asyncio.Event()
         self.dropped = 0
@@ -155,30 +156,50 @@ class DamageQueue:
         self._pending[blob] = Repair(
             ref.profile, group.number, ref.blob, reason, now, lost=(index,)
         )
+        if not ref.nodes:
+            self._placed_by[blob] = group.revision
         self._reported.set()
 
     async def work(self, claim: Claim) -> bool:
         """Write what was reported."""
         self._reported.clear()
         reported, self._pending = self._pending, {}
+        placed_by, self._placed_by = self._placed_by, {}
         if not reported:
             return False
         try:
-            await queue_repairs(
-                self._store, self._topology, list(reported.values()), URGENCY_DAMAGED
-            )
+            repairs = await self._of_the_present(reported, placed_by)
+            await queue_repairs(self._store, self._topology, repairs, URGENCY_DAMAGED)
         except (EngineError, OutcomeUnknown):
+            self._placed_by |= placed_by
             for blob, repair in reported.items():
                 again = self._pending.get(blob)
                 self._pending[blob] = joined(repair, again) if again is not None else repair
             raise
         now = self._clock_ms()
-        for repair in reported.values():
+        for repair in repairs:
             for index in repair.lost:
                 self._queued[repair.profile, repair.blob, index] = now
         while len(self._queued) > REMEMBERED_MAX:
             self._queued.popitem(last=False)
         return bool(self._pending)
+
+    async def _of_the_present(
+        self,
+        reported: Mapping[tuple[str, bytes], Repair],
+        placed_by: Mapping[tuple[str, bytes], int],
+    ) -> list[Repair]:
+        """Those reports whose placement groups were known as they are. Who looked for a shard where
+        it was before a move has not seen that it is lost; the next who looks will."""
+        topology = self._topology
+        groups = {group.key: group for group in (topology.group_of(*blob) for blob in placed_by)}
+        for group in groups.values():
+            await topology.reread(group)
+        return [
+            repair
+            for blob, repair in reported.items()
+            if placed_by.get(blob, 0) in (0, topology.group_of(*blob).revision)
+        ]
 
     async def wait(self) -> None:
         await self._reported.wait()

@@ -37,7 +37,7 @@ from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, PROFILE, Process
-from tests.stores.operations import put
+from tests.stores.operations import get, put
 from tests.workers.moving import World, rebalancer, start
 
 DATA = random.Random(11).randbytes(300_000)
@@ -267,3 +267,29 @@ async def test_a_blob_that_cannot_be_repaired_does_not_hold_up_the_others(
     assert decode(Repair, left).not_before_ms > world.cluster.clock.ms()
     for ref in refs[1:]:
         audit.check_whole(ref)
+
+
+async def test_a_shard_that_has_moved_is_not_reported_as_lost() -> None:
+    """A reader that has not heard of a move looks on the old node."""
+    world = await World.make(8)
+    process = world.process
+    await world.fill(8)
+    other = await start(world.cluster)
+    await world.change(SetState("d3", DRAINING), follow=False)
+    await other.follow()
+    assert await rebalancer(other).run_once()
+
+    async def read_all() -> set[bytes]:
+        for key, data in world.objects.items():
+            assert await get(process, key) == data
+        await process.damage.work(UNCLAIMED)
+        entries = Audit(world.cluster, process).under(keys.REPAIRS).values()
+        return {decode(Repair, entry).blob for entry in entries}
+
+    assert not await read_all()
+    (ref, *_) = (ref for ref in Audit(world.cluster, process).held().values() if ref.size)
+    group = process.topology.group_of(ref.profile, ref.blob)
+    assert group.record.revision > 1
+    for index, node in enumerate(group.nodes[:2]):
+        del world.drive(node).shards[ShardName(ref.profile, group.number, ref.blob, index)]
+    assert ref.blob in await read_all()
