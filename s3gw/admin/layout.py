@@ -10,6 +10,7 @@ from s3gw.admin.port import AdminPort, bad_request, conflict, not_found
 from s3gw.admin.survey import drive_stats
 from s3gw.cluster import layouts
 from s3gw.cluster.layouts import Draft, LayoutConflict, LayoutRefused
+from s3gw.kv.interface import At
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutNode, NodeRecord, decode
 
@@ -22,7 +23,7 @@ def _node_views(nodes: Iterable[LayoutNode]) -> list[models.LayoutNodeView]:
 
 
 def _draft_view(draft: Draft) -> models.DraftView:
-    return models.DraftView(draft.epoch, draft.stale, _node_views(draft.nodes))
+    return models.DraftView(draft.epoch, draft.stale, _node_views(draft.nodes), draft.revision)
 
 
 async def show(port: AdminPort) -> models.LayoutView:
@@ -154,6 +155,7 @@ async def plan(port: AdminPort) -> models.PlanView:
         ],
         list(found.warnings),
         list(found.refusals),
+        draft.revision,
     )
 
 
@@ -162,6 +164,10 @@ async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
     draft = await _draft(port)
     if body.epoch is not None and body.epoch != draft.epoch:
         raise conflict(f"the changes are staged on epoch {draft.epoch}, not {body.epoch}")
+    if body.draft is not None and body.draft != draft.revision:
+        raise conflict(
+            f"the staged changes are draft {draft.revision}, not {body.draft}: look at them again"
+        )
     storage = port.storage
     try:
         epoch = await layouts.apply(
@@ -172,6 +178,7 @@ async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
             now_ms=storage.clock_ms(),
             expected_epoch=draft.epoch,
             force=body.force,
+            also=[At(keys.DRAFT, draft.revision)],
         )
     except (LayoutConflict, LayoutRefused) as error:
         raise conflict(str(error)) from error

@@ -183,11 +183,12 @@ class LayoutView(Struct):
 
 class DraftView(Struct):
     """Staged changes: the nodes as they are to be. `stale` says that the layout has changed since:
-    discard the draft and stage again."""
+    discard the draft and stage again. `draft` is another number after every change of them."""
 
     epoch: int
     stale: bool
     nodes: list[LayoutNodeView]
+    draft: int = 0
 
 
 class AddNode(Struct, tag="add", tag_field="change", forbid_unknown_fields=True):
@@ -239,7 +240,8 @@ class ProfileMoves(Struct):
 
 
 class PlanView(Struct):
-    """`refusals` are the reasons for which `apply` would refuse it unless forced."""
+    """`refusals` are the reasons for which `apply` would refuse it unless forced; `draft` is the
+    number of the staged changes that this is the plan of."""
 
     epoch: int
     moves: int
@@ -249,13 +251,15 @@ class PlanView(Struct):
     profiles: list[ProfileMoves]
     warnings: list[str]
     refusals: list[str]
+    draft: int = 0
 
 
 class ApplyRequest(Struct, forbid_unknown_fields=True):
-    """`epoch`: the layout that was looked at; with a later one applying is refused. `force` gives
-    up what lies on removed nodes."""
+    """`epoch` and `draft`: the layout and the staged changes that were looked at; with others
+    applying is refused. `force` gives up what lies on removed nodes."""
 
     epoch: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    draft: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     reason: Annotated[str, Meta(max_length=200)] = ""
     force: bool = False
 

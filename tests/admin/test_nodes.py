@@ -122,6 +122,23 @@ async def test_changes_are_staged_previewed_and_applied(admin: Admin) -> None:
     assert (await admin.send("GET", "/admin/layout/draft")).status_code == 404
 
 
+async def test_what_others_have_staged_since_the_plan_is_not_applied_with_it(admin: Admin) -> None:
+    change = {"change": "weight", "node": "d0", "weight": 2}
+    staged = await admin.call("POST", "/admin/layout/draft", {"changes": [change]})
+    plan = await admin.get("/admin/layout/plan")
+    assert plan["draft"] == staged["draft"] > 0
+    other = {"change": "state", "node": "d1", "state": "out"}
+    await admin.call("POST", "/admin/layout/draft", {"changes": [other]})
+    body = json.dumps({"epoch": plan["epoch"], "draft": plan["draft"]}).encode()
+    reply = await admin.send("POST", "/admin/layout/apply", body)
+    assert reply.status_code == 409
+    assert "look at them again" in reply.json()["message"]
+    assert (await admin.get("/admin/layout"))["epoch"] == 1
+    plan = await admin.get("/admin/layout/plan")
+    await admin.call("POST", "/admin/layout/apply", {"draft": plan["draft"]})
+    assert (await admin.get("/admin/layout"))["epoch"] == 2
+
+
 @pytest.mark.parametrize(
     "change",
     [
