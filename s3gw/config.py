@@ -87,6 +87,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("snapshot_interval_seconds", self.snapshot_interval_seconds, 0, 30 * 24 * 3600),
             ("stale_upload_seconds", self.stale_upload_seconds, 0, 3650 * 24 * 3600),
             ("reserve_percent", self.reserve_percent, 0, 50),
+            ("settle_seconds", self.settle_seconds, 0, 3600),
+            ("worker_interval_seconds", self.worker_interval_seconds, 0.1, 3600),
+            ("etcd_quota_bytes", self.etcd_quota_bytes, 1024 * 1024, 2**50),
         ]
         for name, value, least, most in bounds:
             if not least <= value <= most:
