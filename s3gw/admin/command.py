@@ -253,7 +253,8 @@ def _node(client: AdminClient, arguments: Arguments) -> int:
     if arguments.change == "fail":
         return _show(arguments, "fail", client.call("POST", path, {"seconds": arguments.seconds}))
     answer = client.call("POST", path)
-    if not arguments.watch or arguments.change not in ("drain", "decommission"):
+    watched = arguments.watch and arguments.change in ("drain", "decommission")
+    if not watched or answer["done"]:  # a node that is gone cannot be asked again
         return _show(arguments, "state", answer)
     return _follow(
         arguments,

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from nodes.identity import DriveIdentity
 from s3gw import app, launch
 from s3gw.config import Config
-from s3gw.drives import StartError, metadata_directory, open_drives, release
+from s3gw.drives import StartError, add_drive, metadata_directory, open_drives, release
+from s3gw.kv.interface import Put
 
 STORE = "0123456789abcdef"
 
@@ -54,3 +56,115 @@ async def test_a_store_is_never_laid_out_without_a_drive_that_it_is_to_have(tmp_
     assert again.absent == [found.paths[5]]
     with pytest.raises(StartError, match="never finished"):
         await launch._prepare_store(config, again, launch._places(again))
+
+
+def on_machine(tmp_path: Path) -> Config:
+    return Config(data=str(tmp_path), drives=6)
+
+
+async def made_store(config: Config) -> str:
+    """A store on this machine, stopped; its id."""
+    found = open_drives(config)
+    await launch._prepare_store(config, found, launch._places(found))
+    release(found)
+    return found.store_id
+
+
+async def test_a_drive_is_added_to_the_store_that_its_database_names(tmp_path: Path) -> None:
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    kv = await app.open_sqlite(config, open_paths(config), metadata_directory(config))
+    try:  # also while the store runs
+        named = app.store_of_metadata(metadata_directory(config))
+        added = add_drive(Config(data=str(tmp_path), drive=("/nowhere",)), tmp_path / "new", named)
+    finally:
+        await kv.close()
+    assert added.identity.store_id == store
+    drives = (*(str(path) for path in open_paths(config)), str(tmp_path / "new"))
+    again = open_drives(Config(data=str(tmp_path), drive=drives))
+    release(again)
+    assert again.drives[-1].identity.drive_id == added.identity.drive_id
+
+
+def open_paths(config: Config) -> list[Path]:
+    found = open_drives(config)
+    release(found)
+    return found.paths
+
+
+async def test_a_drive_is_added_to_the_store_of_the_other_drives_when_its_database_is_lost(
+    tmp_path: Path,
+) -> None:
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    assert add_drive(config, tmp_path / "drive-7", "").identity.store_id == store
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("drive-1", "is drive [0-9a-f]+ of this store already"),
+        ("full", "is not empty and not a drive"),
+        ("foreign", "is a drive of store f+, not of"),
+        ("full/file", "is not a directory"),
+    ],
+)
+async def test_a_directory_that_cannot_be_a_new_drive_is_refused(
+    tmp_path: Path, path: str, message: str
+) -> None:
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    DriveIdentity.claim(tmp_path / "foreign", "f" * 16)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "full").iterdir()}
+    with pytest.raises(StartError, match=message):
+        add_drive(config, tmp_path / path, store)
+    assert before == {each: each.stat().st_mtime_ns for each in (tmp_path / "full").iterdir()}
+
+
+def test_without_a_store_no_drive_is_added(tmp_path: Path) -> None:
+    assert app.store_of_metadata(metadata_directory(on_machine(tmp_path))) == ""
+    with pytest.raises(StartError, match="there is no store in"):
+        add_drive(on_machine(tmp_path), tmp_path / "new", "")
+    assert not (tmp_path / "new").exists()
+
+
+async def test_a_new_drive_holds_the_journal_when_others_are_lost(tmp_path: Path) -> None:
+    """Three drives hold it; of those two are lost, then the database and the third."""
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    paths = open_paths(config)[:3]
+    for old in open_paths(config)[3:]:
+        shutil.rmtree(old)
+    added = [add_drive(config, tmp_path / f"new-{n}", store).path for n in range(2)]
+    for path in paths[:2]:
+        shutil.rmtree(path)
+    database = metadata_directory(config)
+    kv = await app.open_sqlite(config, [paths[2], *added], database)
+    revision = await kv.commit([], [Put(b"k", b"v")])
+    await kv.close()
+    shutil.rmtree(paths[2])
+    shutil.rmtree(database)
+    spare = add_drive(config, tmp_path / "spare", store).path
+    kv = await app.open_sqlite(config, [*added, spare], database)
+    reading = await kv.get_many([b"k"])
+    await kv.close()
+    assert [(item.value, item.revision) for item in reading.items if item] == [(b"v", revision)]
+
+
+async def test_the_journal_is_never_written_to_the_mount_point_of_a_lost_drive(
+    tmp_path: Path,
+) -> None:
+    config = on_machine(tmp_path)
+    await made_store(config)
+    paths = open_paths(config)
+    kv = await app.open_sqlite(config, paths, metadata_directory(config))
+    try:
+        for path in paths[:3]:  # one after the other all that it was on at first
+            path.rename(path.with_name(f"{path.name}-gone"))
+            path.mkdir()
+            await kv.commit([], [Put(b"k", b"v")])
+    finally:
+        await kv.close()
+    assert not any(any(path.iterdir()) for path in paths[:3])
