@@ -124,8 +124,12 @@ class Machine:
         seen: dict[str, Any] = {}
 
         def healed() -> bool:
-            seen.update(self.admin("GET", "/rebalances"), **self.ledger())
-            return seen["groups_left"] == 0 and bool(seen["healed"])
+            seen.update(self.admin("GET", "/rebalances"))
+            if seen["epoch"] < self.admin("GET", "/layout")["epoch"] or seen["groups_left"]:
+                return False
+            self.admin("POST", "/run/repair")  # what could not be done before would wait a minute
+            seen.update(self.ledger())
+            return bool(seen["healed"])
 
         try:
             wait_until(healed, what="healed", seconds_max=HEALED_SECONDS_MAX)

@@ -1,6 +1,8 @@
 """Drives are claimed for the store that they serve, and found again by it alone."""
 
+import asyncio
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from s3gw import app, launch
 from s3gw.config import Config
 from s3gw.drives import StartError, add_drive, metadata_directory, open_drives, release
 from s3gw.kv.interface import Put
+from s3gw.supervisor import WorkerContext
 
 STORE = "0123456789abcdef"
 
@@ -168,3 +171,25 @@ async def test_the_journal_is_never_written_to_the_mount_point_of_a_lost_drive(
     finally:
         await kv.close()
     assert not any(any(path.iterdir()) for path in paths[:3])
+
+
+async def test_a_process_that_starts_again_goes_on_without_the_drives_that_are_gone(
+    tmp_path: Path,
+) -> None:
+    """One drive was removed, of one only the mount point is left: neither is touched."""
+    config = on_machine(tmp_path)
+    await made_store(config)
+    found = open_drives(config)
+    try:
+        shutil.rmtree(found.paths[0])
+        found.paths[1].rename(tmp_path / "unmounted")
+        found.paths[1].mkdir()
+        task = app.Task(config, found.store_id, launch._places(found))
+        context = WorkerContext(0, 1, task, [], found.locks, asyncio.Event(), -1)
+        async with AsyncExitStack() as stack:
+            drives = await app.open_served_drives(task, context, stack)
+            assert list(drives) == [drive.identity.drive_id for drive in found.drives[2:]]
+        assert not found.paths[0].exists()
+        assert not any(found.paths[1].iterdir())
+    finally:
+        release(found)
