@@ -7,6 +7,7 @@ is no orphan meanwhile. A published blob without references never gets one again
 
 from __future__ import annotations
 
+from s3gw import limits
 from s3gw.cluster.topology import Topology
 from s3gw.kv.interface import Empty, Put
 from s3gw.metadata import keys
@@ -50,6 +51,26 @@ def drop(storage: Storage, tx: Transaction, bucket: str, ref: BlobRef, holder: b
     key = key_of(storage.blobs.topology, ref, holder)
     tx.put(key, Reference(ref.size, bucket, due_ms, ref.nodes, ref.scheme))
     tx.put(keys.garbage(due_ms, ref.blob, holder), Garbage(reference=key, bucket=bucket))
+
+
+async def is_held(storage: Storage, reference_key: bytes) -> bool:
+    """Whether the holder of a reference that is not dropped is still one itself.
+
+    A manifest is by its versions: the reference to its own blob is made in the commit of the first
+    one, and another takes the manifest over only from one that has it. With none left it can only
+    be collected."""
+    holder = keys.split_reference(reference_key)[3]
+    if holder[:1] != b"m":
+        return True
+    start = keys.manifest_holders(holder[1:])
+    end = keys.after_prefix(start)
+    while True:
+        page = await storage.store.kv.scan(start, end, limit=limits.SCAN_ITEMS_MAX)
+        if any(not version.value for version in page.items):  # a dropped one has its due time
+            return True
+        if not page.more:
+            return False
+        start = page.items[-1].key + b"\x00"
 
 
 def guard_placement(storage: Storage, tx: Transaction, ref: BlobRef) -> None:

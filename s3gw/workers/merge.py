@@ -7,7 +7,8 @@ pass over both, ordered by blob, gives
 * surplus copies: a node holds one that it should not. It goes after a while, when the right one is
   there and whole;
 * orphan candidates: no reference at all, live or dropped. An orphan goes when its own drive saw it
-  first long ago, every node of the layout was listed, and the references, read again, have none.
+  first long ago, every node was listed that the layout has not given up, and the references, read
+  again, have none.
 
 Since nodes are listed before references are read, a blob written in between is never a candidate;
 and before a shard counts as missing its node is asked again. More candidates than a store in order
@@ -28,7 +29,7 @@ from s3gw.kv.interface import Conflict, Empty, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, Repair
 from s3gw.metadata.store import OutcomeUnknown, Transaction
-from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED
+from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED, is_held
 from s3gw.objects.storage import Storage
 from s3gw.workers import compare, placing
 from s3gw.workers.compare import Copy
@@ -169,11 +170,14 @@ class _GroupMerge:
 
     async def _examine(self, blob: bytes, items: Sequence[Item], copies: Sequence[Copy]) -> None:
         """A blob that something refers to."""
-        live = compare.live(items)
+        live = []
+        for item, reference in compare.live(items):
+            if await is_held(self._storage, item.key):
+                live.append((item, reference))
+            else:
+                await self._check_manifest(item)
         if not live:
             return  # the collector's
-        for item, _ in live:
-            await self._check_manifest(item)
         ref = compare.blob_ref(self._group, blob, live[0][1])
         await self._check_shards(ref, copies)
         await self._check_surplus(ref, copies)
@@ -181,10 +185,7 @@ class _GroupMerge:
     async def _check_manifest(self, item: Item) -> None:
         """Drop the reference of a manifest's own blob when no version holds the manifest any
         more: nothing can hold it again."""
-        holder = keys.split_reference(item.key)[3]
-        if holder[:1] != b"m":
-            return
-        prefix = keys.manifest_holders(holder[1:])
+        prefix = keys.manifest_holders(keys.split_reference(item.key)[3][1:])
         end = keys.after_prefix(prefix)
         if (await self._storage.store.kv.scan(prefix, end, limit=1)).items:
             return

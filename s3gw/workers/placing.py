@@ -35,6 +35,11 @@ class Deletion(Enum):
 
 async def layout_nodes(storage: Storage) -> frozenset[str]:
     """The nodes of the latest layout."""
+    return frozenset(node.node for node in (await latest_layout(storage)).nodes)
+
+
+async def latest_layout(storage: Storage) -> LayoutRecord:
+    """The latest layout, as it is in the engine now. Raises LookupError, EngineError."""
     page = await storage.store.kv.scan(
         keys.layout(storage.layout_epoch()),
         keys.after_prefix(keys.LAYOUTS),
@@ -42,7 +47,7 @@ async def layout_nodes(storage: Storage) -> frozenset[str]:
     )
     if not page.items:
         raise LookupError("the layout that this process knows is gone")
-    return frozenset(node.node for node in decode(LayoutRecord, page.items[-1].value).nodes)
+    return decode(LayoutRecord, page.items[-1].value)
 
 
 async def refresh_groups(storage: Storage, groups: Iterable[Group]) -> None:

@@ -81,13 +81,17 @@ class Entry:
 async def live_references(
     storage: Storage, profile: str, pg: int, blob: bytes
 ) -> list[tuple[Item, Reference]]:
-    """What holds a blob now."""
+    """What holds a blob now; references that wait for the collector alone do not."""
     prefix = keys.blob(profile, pg, blob)
     page = await storage.store.kv.scan(
         prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
     )
     decoded = [(item, decode(Reference, item.value)) for item in page.items]
-    return [(item, reference) for item, reference in decoded if not reference.dropped_due_ms]
+    return [
+        (item, reference)
+        for item, reference in decoded
+        if not reference.dropped_due_ms and await references.is_held(storage, item.key)
+    ]
 
 
 async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> Entry:

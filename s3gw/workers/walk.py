@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nodes.protocol import DriveError, DriveRefused, ShardEntry
+from s3gw.cluster.epochs import OUT
 from s3gw.cluster.topology import Group
 from s3gw.metadata import keys
 from s3gw.metadata.records import Cursor
@@ -64,7 +65,10 @@ def all_groups(storage: Storage) -> Iterator[Group]:
 
 @dataclass(slots=True)
 class Listings:
-    """What the nodes hold of one group. `unlisted` are members of the layout that could not say."""
+    """What the nodes hold of one group. `members` are the nodes of the layout, `unlisted` those of
+    them that should have said and could not. A node that the layout has given up (`out`) and that
+    does not answer is not among them: it may be gone for good, and what it holds is looked at when
+    it comes back. Whether a blob is an orphan is said by references, not by that node."""
 
     entries: dict[str, list[ShardEntry]] = field(default_factory=dict)
     unlisted: set[str] = field(default_factory=set)
@@ -74,15 +78,22 @@ class Listings:
 async def list_group(storage: Storage, group: Group) -> Listings:
     """Ask every node for its shards of a group; one may be on any of them."""
     directory = storage.blobs.directory
-    listings = Listings(members=await placing.layout_nodes(storage))
+    layout = await placing.latest_layout(storage)
+    listings = Listings(members=frozenset(node.node for node in layout.nodes))
+    expected = {node.node for node in layout.nodes if node.state != OUT}
     names = sorted(listings.members | {node.id for node in directory.all()})
     answers = await asyncio.gather(*(_list_node(storage, name, group) for name in names))
     for name, entries in zip(names, answers, strict=True):
         if entries is not None:
             listings.entries[name] = entries
-        elif name in listings.members:
+        elif name in expected or (name in listings.members and _is_live(storage, name)):
             listings.unlisted.add(name)
     return listings
+
+
+def _is_live(storage: Storage, name: str) -> bool:
+    node = storage.blobs.directory.get(name)
+    return node is not None and node.live
 
 
 async def _list_node(storage: Storage, name: str, group: Group) -> list[ShardEntry] | None:

@@ -12,9 +12,19 @@ from nodes.memory import Fault
 from nodes.protocol import DriveUnreachable, ShardName
 from s3gw.kv.interface import Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, ManifestRef, PgRecord, Slot, UploadRecord, encode
+from s3gw.metadata.records import (
+    BlobRef,
+    LayoutRecord,
+    ManifestRef,
+    PgRecord,
+    Repair,
+    Slot,
+    UploadRecord,
+    decode,
+    encode,
+)
 from s3gw.objects.multipart import change_record, find_upload
-from s3gw.workers import on_demand
+from s3gw.workers import on_demand, reencode
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.verify import ShardVerifier
@@ -50,6 +60,14 @@ def set_live(process: Process, name: str, *, live: bool) -> None:
 
 def repairs(cluster: MemoryCluster) -> int:
     return sum(key.startswith(keys.REPAIRS) for key in cluster.engine.items)
+
+
+def entries(cluster: MemoryCluster) -> list[Repair]:
+    return [
+        decode(Repair, item.value)
+        for key, item in cluster.engine.items.items()
+        if key.startswith(keys.REPAIRS)
+    ]
 
 
 async def fill(process: Process, count: int = 20) -> dict[str, bytes]:
@@ -214,6 +232,49 @@ async def test_an_orphan_goes_a_day_after_it_was_seen_and_only_when_all_nodes_ar
     assert all_shards(memory_cluster) == before
 
 
+async def give_up(cluster: MemoryCluster, process: Process, node: str) -> None:
+    """Mark a node as out in the layout."""
+    key = keys.layout(process.storage.layout_epoch())
+    layout = decode(LayoutRecord, cluster.engine.items[key].value)
+    nodes = tuple(
+        msgspec.structs.replace(each, state="out") if each.node == node else each
+        for each in layout.nodes
+    )
+    given_up = msgspec.structs.replace(layout, nodes=nodes)
+    await process.kv.commit([], [Put(key, encode(given_up))])
+
+
+async def test_a_node_that_is_given_up_is_not_asked_for_and_holds_up_no_orphan(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    """Whether a blob is an orphan is said by references. While the node still answers it is asked
+    as any other is."""
+    storage = memory_store.storage
+    blob, group = memory_store.blobs.draw(memory_store.profile(), lambda group: False)
+    writer = memory_store.blobs.open_writer(blob, group)
+    await writer.write(b"x" * 1000)
+    await writer.finish(b"\x80")
+    lost, name = group.nodes[0], ShardName(group.profile.name, group.number, blob, 0)
+    assert (await on_demand.merge_all(storage)).orphans == 1
+    memory_cluster.clock.advance(DAY + 1)
+    set_live(memory_store, lost, live=False)
+    report = await on_demand.merge_all(storage)
+    assert (report.orphans_removed, report.unlisted) == (0, {lost})
+    await give_up(memory_cluster, memory_store, lost)
+    report = await on_demand.merge_all(storage)
+    assert (report.orphans_removed, report.unlisted) == (5, set())
+    assert list(all_shards(memory_cluster)) == [(lost, name)]
+    set_live(memory_store, lost, live=True)
+    memory_cluster.drives[lost].inject(REFUSED, "list")
+    assert (await on_demand.merge_all(storage)).unlisted == {lost}
+    memory_cluster.drives[lost].heal()
+    memory_cluster.clock.advance(DAY + 1)
+    await on_demand.merge_all(storage)
+    memory_cluster.clock.advance(DAY + 1)
+    await on_demand.merge_all(storage)
+    assert all_shards(memory_cluster) == {}
+
+
 async def test_many_orphans_are_an_alarm_and_nothing_is_removed(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
@@ -307,6 +368,44 @@ async def test_narrowed_objects_parts_and_manifests_go_home(
     assert await get(memory_store, "done") == await get(memory_store, "done copy") == joined
     await complete(memory_store, "open", still_open)
     assert await get(memory_store, "open") == BIG
+
+
+@pytest.mark.parametrize("half_moved", [False, True])
+async def test_a_manifest_that_no_version_holds_is_not_repaired_and_does_not_wait(
+    memory_cluster: MemoryCluster,
+    memory_store: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    half_moved: bool,
+) -> None:
+    """Written around nodes that were down, then overwritten, before or in its move home: what is left
+    of it until it is collected is no reason to call the store not healed."""
+    down = ["d0", "d1", "d2", "d3"]
+    for name in down:
+        set_live(memory_store, name, live=False)
+    upload = await start(memory_store, "k")
+    await part(memory_store, "k", upload, 1, BIG)
+    await complete(memory_store, "k", upload)
+    found = await record(memory_store, "k")
+    assert found is not None
+    assert isinstance(found.data, ManifestRef)
+    assert found.data.blob.nodes
+    for name in down:
+        set_live(memory_store, name, live=True)
+    if half_moved:
+        with monkeypatch.context() as patch:
+            patch.setattr(reencode, "ROUNDS_MAX", 0)
+            await on_demand.repair_all(memory_store.storage)
+        assert sum(entry.copy is not None for entry in entries(memory_cluster)) == 2
+    await put(memory_store, "k", b"another")
+    memory_cluster.clock.advance(3600)
+    report = await on_demand.repair_all(memory_store.storage)
+    assert (report.later, report.unreadable) == (0, 0)
+    merged = await on_demand.merge_all(memory_store.storage)
+    assert (merged.missing, merged.queued, repairs(memory_cluster)) == (0, 0, 0)
+    memory_cluster.clock.advance(2 * DAY)
+    await on_demand.collect_garbage(memory_store.storage)
+    Audit(memory_cluster, memory_store).check_at_rest()
+    assert await get(memory_store, "k") == b"another"
 
 
 async def test_a_part_is_left_alone_while_its_upload_is_being_completed(
