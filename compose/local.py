@@ -34,7 +34,8 @@ from compose.certificates import Certificates
 PORT_MIN = 10_000
 PORT_MAX = 32_000
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 20.0
+# Longer than the supervisor gives its workers (40 s), so that what hangs is named in its log.
+STOP_SECONDS_MAX = 50.0
 POLL_SECONDS = 0.05
 LOG_TAIL_LINES = 40
 ETCD_QUOTA_BYTES = 8 * 1024**3
@@ -119,9 +120,11 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
     sink: LineSink | None = None
     _popen: subprocess.Popen[bytes] | None = None
+    _asked_to_end: bool = False
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._asked_to_end = False
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *self.argv],
@@ -167,7 +170,9 @@ class Process:
         return "\n".join(f"{self.tag} | {line}" for line in lines[-LOG_TAIL_LINES:])
 
     def terminate(self) -> None:
-        if self.running():
+        """Ask the process to end, once: a second signal would have it kill its workers."""
+        if self.running() and not self._asked_to_end:
+            self._asked_to_end = True
             os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:

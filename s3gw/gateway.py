@@ -89,6 +89,13 @@ async def serve_beside(
         raise RuntimeError(f"{task.get_name()} ended")
 
 
+async def stop_at(shutdown: asyncio.Event, runner: Runner) -> None:
+    """Stop background work while requests in flight are finished: one after the other might take
+    longer than the supervisor waits."""
+    await shutdown.wait()
+    await runner.stop()
+
+
 class Gateway:
     """One gateway process."""
 
@@ -273,7 +280,7 @@ class Gateway:
         ]
         runner = Runner(storage.store, self.lease.current, self.workers(storage, membership))
         runner.start()
-        servers: list[Awaitable[object]] = [context.shutdown.wait()]
+        servers: list[Awaitable[object]] = [stop_at(context.shutdown, runner)]
         if serves_s3:
             s3_guard = replace(guard, refusal=refusal)
             servers.append(

@@ -148,7 +148,7 @@ class Supervisor:
             while any(worker.process for worker in self._workers) or not self._stopping:
                 self._turn(wake_read)
         finally:
-            self._kill_all()
+            self._kill_all("the supervisor ends")
             signal.set_wakeup_fd(wakeup_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -166,8 +166,10 @@ class Supervisor:
         if self._signals and not self._stopping:
             self._stop()
         now = time.monotonic()
-        if self._stopping and (now >= self._kill_at or self._signals > 1):
-            self._kill_all()
+        if self._stopping and self._signals > 1:
+            self._kill_all("a second signal came before it had stopped")
+        elif self._stopping and now >= self._kill_at:
+            self._kill_all(f"it did not stop within {self.graceful_seconds:g} s")
         for worker in self._workers:
             if worker.process is None and not self._stopping and now >= worker.restart_at:
                 self._start(worker)
@@ -269,10 +271,10 @@ class Supervisor:
             if worker.process is not None:
                 worker.process.send_signal(signal.SIGTERM)
 
-    def _kill_all(self) -> None:
+    def _kill_all(self, reason: str) -> None:
         for worker in self._workers:
             if worker.process is not None:
-                LOG.warning("worker %d did not stop in time and is killed", worker.index)
+                LOG.warning("worker %d is killed: %s", worker.index, reason)
                 self._exit_code = self._exit_code or 1
                 worker.process.kill()
                 self._reap(worker)

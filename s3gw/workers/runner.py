@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 LOCK_RETRY_SECONDS = 5.0
 BACKOFF_SECONDS_MIN = 1.0
 BACKOFF_SECONDS_MAX = 300.0
-STOP_SECONDS_MAX = 30.0
+# With what comes after it, less than the supervisor gives a process to end.
+STOP_SECONDS_MAX = 20.0
 
 Sleep = Callable[[float], Awaitable[object]]
 
