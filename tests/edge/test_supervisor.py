@@ -26,9 +26,11 @@ class Supervised:
     """A supervisor in its own process."""
 
     def __init__(self, lock: Path, entry: str, processes: int, graceful: float = 10) -> None:
+        self.log = lock.with_name("log")
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), entry, str(processes), str(graceful)],
             stdout=subprocess.PIPE,
+            stderr=self.log.open("ab"),
             env=os.environ | {"LOCK_PATH": str(lock), "PYTHONPATH": str(ROOT)},
         )
 
@@ -212,6 +214,7 @@ def test_a_worker_that_ignores_the_stop_is_killed_after_its_time(start: Any) -> 
     supervised.announced_port()
     supervised.process.terminate()
     assert supervised.wait() == 1
+    assert "worker 0 is killed: it did not stop within 0.3 s" in supervised.log.read_text()
 
 
 def test_a_second_signal_kills_at_once(start: Any) -> None:
@@ -221,3 +224,4 @@ def test_a_second_signal_kills_at_once(start: Any) -> None:
     assert supervised.process.stdout.readline() == b"asked to stop\n"
     supervised.process.send_signal(signal.SIGINT)
     assert supervised.wait() == 1
+    assert "worker 0 is killed: a second signal" in supervised.log.read_text()

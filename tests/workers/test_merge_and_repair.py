@@ -377,8 +377,8 @@ async def test_a_manifest_that_no_version_holds_is_not_repaired_and_does_not_wai
     monkeypatch: pytest.MonkeyPatch,
     half_moved: bool,
 ) -> None:
-    """Written around nodes that were down, then overwritten, before or in its move home: what is left
-    of it until it is collected is no reason to call the store not healed."""
+    """Written around nodes that were down, then overwritten, before or in its move home: what is
+    left of it until it is collected is no reason to call the store not healed."""
     down = ["d0", "d1", "d2", "d3"]
     for name in down:
         set_live(memory_store, name, live=False)
