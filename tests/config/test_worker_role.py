@@ -1,0 +1,47 @@
+"""Who does background work: every gateway, or with `workers` off the processes of `s3gw worker`."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3gw import launch
+from s3gw.cluster.founding import found_store
+from s3gw.cluster.membership import Membership
+from s3gw.config import Config
+from s3gw.gateway import Gateway
+from s3gw.kv.memory import MemoryKV, MemoryStore
+
+ETCD = ("http://127.0.0.1:1",)
+
+
+async def kinds_of_work(*, workers: bool) -> set[str]:
+    """The names of the workers that a gateway of such a setting runs."""
+    kv = MemoryKV(MemoryStore())
+    gateway = Gateway(Config(workers=workers), kv, await found_store(kv, 0))
+    membership = Membership(kv, gateway.directory, gateway.topology, None)
+    storage = await gateway.start(membership)
+    return {worker.name for worker in gateway.workers(storage, membership)}
+
+
+async def test_without_workers_a_gateway_only_queues_and_looks_after_itself() -> None:
+    everything = await kinds_of_work(workers=True)
+    own = await kinds_of_work(workers=False)
+    assert own == {"damage", "space"}
+    assert own | {"departures", "rebalance", "repair", "garbage"} <= everything
+
+
+@pytest.mark.parametrize(
+    ("role", "config", "message"),
+    [
+        ("worker", Config(), "on one machine `s3gw up` does the background work"),
+        ("worker", Config(etcd=ETCD), "the admin port needs root credentials"),
+        ("up", Config(workers=False), "on one machine `up` does the background work"),
+    ],
+)
+def test_what_a_role_cannot_do_is_said_in_one_line(
+    role: str, config: Config, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.run(launch.ROLES[role], config) == launch.EXIT_START
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
