@@ -76,7 +76,8 @@ def planned_slots(
     is down and has left the layout.
 
     A slot waits while its target is not ready, or is still in another slot. A slot without a target
-    keeps its node while that may still have something.
+    keeps its node while that may still have something, unless another slot is to have it: then it
+    is empty from now on, and remembers who has its shards.
 
     >>> yes, no = (lambda node: True), (lambda node: False)
     >>> planned_slots([Slot("a"), Slot("b")], ["a", "c"], ready=yes, gone=no)[1]
@@ -92,7 +93,16 @@ def planned_slots(
         ]
         if not doubled:
             return tuple(planned)
-        for index in doubled:
+        wanted = {planned[index].node for index in doubled}
+        emptied = [
+            index
+            for index, slot in enumerate(planned)
+            if slot == slots[index] and not target[index] and slot.node in wanted
+        ]
+        for index in emptied:
+            slot = slots[index]
+            planned[index] = Slot("", tuple(dict.fromkeys((slot.node, *slot.holders_before))))
+        for index in () if emptied else doubled:
             planned[index] = slots[index]
 
 

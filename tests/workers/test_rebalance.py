@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from s3gw.cluster.layouts import OUT, Add, Remove, SetState, SetWeight
+from s3gw.cluster.layouts import DRAINING, OUT, Add, Remove, SetState, SetWeight
+from s3gw.cluster.tunables import Throttle
 from s3gw.metadata.records import Slot
-from s3gw.workers.group_move import planned_slots
+from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.group_move import GroupMove, planned_slots
+from s3gw.workers.progress import Meter
 from tests.stores.memory_store import Process
 from tests.stores.operations import delete, put
 from tests.stores.virtual_time import run_virtual
@@ -49,6 +52,52 @@ def test_a_slot_waits_for_a_target_that_is_down_or_still_in_another_slot() -> No
     assert down == (Slot("a"), Slot("b"), Slot("e", ("c",)))
     swapped = planned_slots(slots, ["b", "a", "c"], ready=everywhere, gone=nowhere)
     assert swapped == (Slot("b", ("a",)), Slot("a", ("b",)), Slot("c"))
+
+
+def test_a_slot_gives_up_its_node_to_another_slot_when_it_is_to_be_empty() -> None:
+    """The layout was computed from other slots than those that its move begins with."""
+    slots = [Slot("a", ("x",)), Slot("b"), Slot("c")]
+    planned = planned_slots(slots, ["", "a", "c"], ready=everywhere, gone=nowhere)
+    assert planned == (Slot("", ("a", "x")), Slot("a", ("b",)), Slot("c"))
+    assert planned_slots(planned, ["", "a", "c"], ready=everywhere, gone=nowhere) == planned
+    waiting = planned_slots(slots, ["", "a", "c"], ready=nowhere, gone=nowhere)
+    assert waiting == tuple(slots)
+    chained = planned_slots(slots, ["", "a", "b"], ready=everywhere, gone=nowhere)
+    assert chained == (Slot("", ("a", "x")), Slot("a", ("b",)), Slot("b", ("c",)))
+
+
+def test_a_drain_ends_when_the_group_was_planned_anew_before_its_move() -> None:
+    async def scenario() -> None:
+        world = await World.make(6, pg_count=1)
+        await world.fill()
+        await world.change(SetState("d0", DRAINING))
+        layout, process = await world.layout(), world.process
+        (profile,) = (p for p in process.topology.profiles() if p.scheme.width == 6)
+        group = process.topology.group(profile, 0)
+        drained = group.nodes.index("d0")
+        target = list(group.nodes)
+        other = (drained + 1) % 6
+        target[drained], target[other] = target[other], ""
+        move = GroupMove(
+            process.storage,
+            UNCLAIMED,
+            group,
+            target,
+            epoch=layout.epoch,
+            members=frozenset(world.cluster.drives),
+            throttle=Throttle(lambda: 0),
+            meter=Meter(process.storage),
+        )
+        assert await move.run()
+        assert process.topology.group(profile, 0).nodes == tuple(target)
+        assert not any(
+            name.index == drained
+            for name in world.drive("d0").shards
+            if name.profile == profile.name
+        )
+        await world.check_reads()
+
+    run_virtual(scenario())
 
 
 def test_a_slot_without_a_target_is_emptied_only_when_its_node_has_gone_for_good() -> None:
