@@ -1,12 +1,23 @@
-"""`s3gw worker` beside gateways that do no background work."""
+"""`s3gw worker` beside gateways that do no background work, and a node with several drives."""
 
 import base64
+import json
 import random
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from compose.local import Cluster, Process, answers, free_port, running, s3gw, wait_until
+from compose.local import (
+    Cluster,
+    Process,
+    answers,
+    free_port,
+    running,
+    s3gw,
+    wait_until,
+)
 from s3gw.metadata import keys
 from tests.faults.faults import SETTINGS, admin, etcd_call, s3_of
 
@@ -72,6 +83,37 @@ def test_a_worker_rebuilds_what_a_lost_node_held(cluster: Cluster, worker: Proce
     assert admin(cluster, "GET", "/admin/rebalances")["bytes_rebuilt"] > 0
     for path, body in bodies.items():
         assert s3.request("GET", path).body == body
+
+
+def test_a_lost_drive_of_a_node_is_down_and_its_other_one_is_not(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    drives, port = [tmp_path / "lost", tmp_path / "well"], free_port()
+    flags = [flag for drive in drives for flag in ("--drive", str(drive))]
+    process = Process(
+        "node-of-two",
+        s3gw(
+            *("node", "--data", str(tmp_path / "data"), "--listen", f"127.0.0.1:{port}"),
+            *("--etcd", cluster.etcd_urls, *flags),
+        ),
+        tmp_path / "node.log",
+        BUSY,
+    )
+    process.start()
+    try:
+        process.wait_ready(lambda: all((drive / "id.json").exists() for drive in drives))
+        lost, well = (json.loads((drive / "id.json").read_text())["drive_id"] for drive in drives)
+        wait_until(lambda: {lost, well} <= live_nodes(cluster), what="both drives live")
+        shutil.rmtree(drives[0])
+        wait_until(lambda: lost not in live_nodes(cluster), what="the lost drive is down")
+        assert well in live_nodes(cluster)
+    finally:
+        assert process.stop() == 0
+
+
+def live_nodes(cluster: Cluster) -> set[str]:
+    nodes = admin(cluster, "GET", "/admin/nodes").get("nodes", [])
+    return {each["node"] for each in nodes if each["live"]}
 
 
 def locks(cluster: Cluster) -> set[str]:
