@@ -13,9 +13,11 @@ drive.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import random
+import secrets
 import shutil
 import threading
 import time
@@ -128,7 +130,7 @@ class Admin:
         return json.loads(reply.body)
 
     def put(self, path: str, value: dict[str, Any]) -> None:
-        headers = {"content-type": "application/json"}
+        headers = {"x-s3gw-nonce": secrets.token_hex(8)}
         body = json.dumps(value).encode()
         reply = self._http.request("PUT", path, headers=headers, body=body)
         if reply.status != 200:
@@ -162,7 +164,8 @@ def wait_until_healed(admin: Admin, began: float) -> dict[str, Any]:
 def measure(cluster: Cluster, blobs: int) -> None:
     signer = Signer(cluster.credentials.access_key, cluster.credentials.secret_key)
     http = S3Http(cluster.gateways[0].endpoint, signer)
-    admin = Admin(S3Http(cluster.gateways[0].admin, signer))
+    operator = dataclasses.replace(signer, service="s3gw")
+    admin = Admin(S3Http(cluster.gateways[0].admin, operator))
     bench = Bench(http, Servers([process.pid for process in cluster.processes]), "rebuild")
     http.request("PUT", "/rebuild")
     began = time.monotonic()

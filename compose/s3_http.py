@@ -64,14 +64,15 @@ class Signer:
     access_key: str
     secret_key: str
     region: str = "us-east-1"
+    service: str = "s3"
 
     def _begin(self, when: datetime | None) -> tuple[str, str, bytes]:
         timestamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         day = timestamp[:8]
         key = _hmac(b"AWS4" + self.secret_key.encode(), day)
-        for part in (self.region, "s3", "aws4_request"):
+        for part in (self.region, self.service, "aws4_request"):
             key = _hmac(key, part)
-        return timestamp, f"{day}/{self.region}/s3/aws4_request", key
+        return timestamp, f"{day}/{self.region}/{self.service}/aws4_request", key
 
     def _sign(
         self,

@@ -5,10 +5,10 @@ The routes are a table (s3gw.admin.routes). One path leads through all of them:
     body read and bounded → signed by root → converted and checked → handler → JSON
 
 Everything under /admin wants a Signature Version 4 of root over all of the request, its body
-included; a signature may be used again within the clock skew that Version 4 allows, so what must
-not happen twice is guarded by what it was decided on (an epoch, a state). Health and metrics are
-open, so that monitors need no key. Every error is JSON: `{"error": code, "message": line}`.
-Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log level.
+included, for the service `s3gw`: one for S3 does nothing here, and one for here nothing there. What
+asks for a change is done once per signature, at whatever gateway (s3gw.admin.replays). Health and
+metrics are open, so that monitors need no key. Every error is JSON: `{"error": code, "message":
+line}`. Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log level.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from s3gw.admin.openapi import document
 from s3gw.admin.port import AdminPort, Refusal, bad_request
+from s3gw.admin.replays import UsedSignatures
 from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS, Row, StructType
 from s3gw.auth import sigv4
 from s3gw.auth.canonical import Request as SignedParts
@@ -44,12 +45,14 @@ audit = logging.getLogger(AUDIT)
 
 BODY_BYTES_MAX = 64 * 1024
 AUDITED_BYTES_MAX = 1000
+SERVICE = b"s3gw"
 RETRY_SOON = {"Retry-After": "1"}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def build_app(port: AdminPort) -> Starlette:
     """The admin port of one process."""
+    used = UsedSignatures(port.storage.store.kv, port.storage.clock_ms)
 
     async def ready(request: Request) -> Response:
         reason = await port.ready()
@@ -67,14 +70,14 @@ def build_app(port: AdminPort) -> Starlette:
         return Response(described, media_type="application/json")
 
     async def unknown(request: Request) -> Response:
-        return await _answered(port, None, request)
+        return await _answered(port, used, None, request)
 
     app = Starlette(
         routes=[
             Route(READY, ready, methods=["GET"]),
             Route(METRICS, metrics, methods=["GET"]),
             Route(DOCUMENT, openapi, methods=["GET"]),
-            *(_route(port, path) for path in dict.fromkeys(row.path for row in ROWS)),
+            *(_route(port, used, path) for path in dict.fromkeys(row.path for row in ROWS)),
             _any_method("/admin/{rest:path}", unknown),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
@@ -83,7 +86,7 @@ def build_app(port: AdminPort) -> Starlette:
     return app
 
 
-def _route(port: AdminPort, path: str) -> Route:
+def _route(port: AdminPort, used: UsedSignatures, path: str) -> Route:
     """All operations of one path."""
     rows = {row.method: row for row in ROWS if row.path == path}
 
@@ -92,7 +95,7 @@ def _route(port: AdminPort, path: str) -> Route:
         row = rows.get(method)
         if row is None and not path.startswith("/admin/"):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(rows))})
-        return await _answered(port, row, request, allowed=", ".join(sorted(rows)))
+        return await _answered(port, used, row, request, allowed=", ".join(sorted(rows)))
 
     return _any_method(path, serve)
 
@@ -125,21 +128,23 @@ def _problem(
 
 
 async def _answered(
-    port: AdminPort, row: Row | None, request: Request, allowed: str = ""
+    port: AdminPort, used: UsedSignatures, row: Row | None, request: Request, allowed: str = ""
 ) -> Response:
     """Answer a request; every refusal and every trouble is translated here."""
     try:
         body = await _body(request)
-        signer = ""
+        signed = None
         if row is None or not row.open_to_all:
-            signer = require_root(port, request, body)
+            signed = require_root(port, request, body)
         if row is None:
             if allowed:
                 raise HTTPException(405, headers={"Allow": allowed})
             raise HTTPException(404)
         arguments = _arguments(row, request, body)
-        if signer and row.method != "GET":
-            _note(signer, request, body)
+        if signed and row.method != "GET":
+            if not row.repeatable:
+                await used.use(signed.signature)
+            _note(signed.access_key, request, body)
         answer = await row.handler(port, **arguments)
         return Response(msgspec.json.encode(answer), media_type="application/json")
     except Refusal as refusal:
@@ -184,14 +189,14 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def require_root(port: AdminPort, request: Request, body: bytes) -> str:
-    """The access key that has signed. Raises S3Error unless root has signed the request and its
+def require_root(port: AdminPort, request: Request, body: bytes) -> sigv4.SignedRequest:
+    """What root has signed. Raises S3Error unless root has signed the request and its
     body."""
     scope = request.scope
     parts = SignedParts(
         scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], port.clock()
     )
-    credentials = sigv4.parse_credentials(parts, (port.region,))
+    credentials = sigv4.parse_credentials(parts, (port.region,), service=SERVICE)
     if credentials is None or credentials.presigned:
         raise AccessDenied()
     signed = sigv4.verify(parts, credentials, port.root.secret_of(credentials.access_key))
@@ -202,7 +207,7 @@ def require_root(port: AdminPort, request: Request, body: bytes) -> str:
         found = hashlib.sha256(body).hexdigest()
         if not hmac.compare_digest(found, payload.sha256):
             raise AccessDenied("The body is not the one that was signed.")
-    return credentials.access_key
+    return signed
 
 
 def _arguments(row: Row, request: Request, body: bytes) -> dict[str, Any]:

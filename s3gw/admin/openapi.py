@@ -17,8 +17,9 @@ SCHEMAS = "#/components/schemas/{name}"
 SECURITY = "rootSignature"
 JSON = "application/json"
 INTRODUCTION = """Operating an s3gw store. Requests under /admin are signed with root's keys by \
-AWS Signature Version 4 (service s3, the store's region), with the SHA-256 of the body in \
-x-amz-content-sha256. Sizes are bytes, times Unix milliseconds, durations seconds."""
+AWS Signature Version 4 (service s3gw, the store's region), with the SHA-256 of the body in \
+x-amz-content-sha256. A signature of a request that changes something is good \
+for one. Sizes are bytes, times Unix milliseconds, durations seconds."""
 
 
 def document(version: str) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _refusals(row: Row) -> dict[str, str]:
     """Statuses other than 200 that a row answers, and what they mean."""
     found = {"400": "the request is malformed"}
     if not row.open_to_all:
-        found["403"] = "not signed by root"
+        found["403"] = "not signed by root, or done already with this signature"
     if row.path_type is not None:
         found["404"] = "there is none of this name"
     elif row.operation in ("getDraft", "planLayout", "applyLayout"):

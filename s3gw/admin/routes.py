@@ -23,7 +23,8 @@ StructType = type[msgspec.Struct]
 @dataclass(frozen=True, slots=True)
 class Row:
     """One operation. `open_to_all`: it wants no signature. `conflicts`: it answers 409 when the
-    store is not in the state that it needs."""
+    store is not in the state that it needs. `repeatable`: doing it again does no harm, so that its
+    signature is not remembered, and it goes even when the metadata engine is full."""
 
     method: str
     path: str
@@ -36,6 +37,7 @@ class Row:
     body_type: StructType | None = None
     open_to_all: bool = False
     conflicts: bool = False
+    repeatable: bool = False
 
 
 async def live(port: AdminPort) -> models.Live:
@@ -307,6 +309,7 @@ ROWS: tuple[Row, ...] = (
         queues.run,
         models.RunReport,
         path_type=models.WorkerPath,
+        repeatable=True,
     ),
 )
 

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from s3gw.auth.canonical import Request, canonical_headers, canonical_paths, canonical_queries
-from s3gw.auth.sigv4 import ALGORITHM, TERMINATOR, signing_key
-
-SERVICE = b"s3"
+from s3gw.auth.sigv4 import ALGORITHM, S3_SERVICE, TERMINATOR, signing_key
 
 
 def sign(
@@ -27,11 +25,12 @@ def sign(
     secret_key: str,
     region: str,
     now: float,
+    service: bytes = S3_SERVICE,
 ) -> dict[str, str]:
     """`headers` (host among them, names in lower case) with those that sign the request.
 
     `target` is path and query as they go over the wire, percent-encoded; `now` is Unix time. All
-    headers given are signed, and the hash of the body.
+    headers given are signed, and the hash of the body. `service` is that of the scope.
     """
     timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     digest = hashlib.sha256(body).hexdigest()
@@ -49,7 +48,7 @@ def sign(
         b";".join(names),
         digest.encode(),
     )
-    scope = b"/".join((timestamp[:8].encode(), region.encode(), SERVICE, TERMINATOR))
+    scope = b"/".join((timestamp[:8].encode(), region.encode(), service, TERMINATOR))
     text = b"%b\n%b\n%b\n%b" % (
         ALGORITHM,
         timestamp.encode(),

@@ -49,6 +49,7 @@ from s3gw.wire.dates import iso8601_seconds, parse_http_date
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 TERMINATOR = b"aws4_request"
+S3_SERVICE = b"s3"
 SIGNING_KEYS_CACHED_MAX = 1024
 
 TOKEN_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
@@ -167,12 +168,16 @@ class SignedRequest:
 
 
 def parse_credentials(
-    request: Request, regions: Collection[str], accepted_hosts: Collection[str] = ()
+    request: Request,
+    regions: Collection[str],
+    accepted_hosts: Collection[str] = (),
+    service: bytes = S3_SERVICE,
 ) -> Credentials | None:
     """What the request says of its signer, or None when it is anonymous.
 
     `regions` are those this store answers for. `accepted_hosts`, when not empty, are the public
-    names (with port, if any) that a signed Host must equal or be a subdomain of.
+    names (with port, if any) that a signed Host must equal or be a subdomain of. `service` is what
+    the scope must name: it keeps signatures of one interface from being used on another.
 
     Raises the 400 and 403 errors of everything that can be judged without the secret key.
     """
@@ -182,11 +187,11 @@ def parse_credentials(
     if query is None:
         if authorization is None:
             return None
-        credentials = _from_header(request, authorization, regions)
+        credentials = _from_header(request, authorization, regions, service)
     elif authorization is not None:
         raise InvalidArgument(ONE_MECHANISM, ArgumentName="Authorization")
     else:
-        credentials = _from_query(request, query, regions)
+        credentials = _from_query(request, query, regions, service)
     _require_signed(headers, credentials.signed_headers)
     if accepted_hosts:
         _require_host(headers[b"host"], accepted_hosts)
@@ -284,7 +289,9 @@ def _authentication_query(request: Request) -> dict[bytes, bytes] | None:
     return found
 
 
-def _from_header(request: Request, authorization: bytes, regions: Collection[str]) -> Credentials:
+def _from_header(
+    request: Request, authorization: bytes, regions: Collection[str], service: bytes
+) -> Credentials:
     headers = request.header_values
     scheme, _, rest = authorization.partition(b" ")
     if scheme != ALGORITHM:
@@ -310,6 +317,7 @@ def _from_header(request: Request, authorization: bytes, regions: Collection[str
         components[b"Credential"],
         timestamp,
         regions,
+        service,
         (AuthorizationHeaderMalformed, HEADER_MALFORMED),
     )
     token = headers.get(b"x-amz-security-token")
@@ -328,7 +336,7 @@ def _from_header(request: Request, authorization: bytes, regions: Collection[str
 
 
 def _from_query(
-    request: Request, query: dict[bytes, bytes], regions: Collection[str]
+    request: Request, query: dict[bytes, bytes], regions: Collection[str], service: bytes
 ) -> Credentials:
     if query[b"X-Amz-Algorithm"] != ALGORITHM:
         raise AuthorizationQueryParametersError('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
@@ -345,6 +353,7 @@ def _from_query(
         query[b"X-Amz-Credential"],
         timestamp,
         regions,
+        service,
         (AuthorizationQueryParametersError, CREDENTIAL_MALFORMED),
     )
     line = request.header_values.get(b"x-amz-content-sha256")
@@ -382,9 +391,10 @@ def _scope(
     credential: bytes,
     timestamp: bytes,
     regions: Collection[str],
+    expected_service: bytes,
     malformed: tuple[type[S3Error], str],
 ) -> tuple[str, bytes]:
-    """Access key and scope of `AKID/date/region/s3/aws4_request`, each part checked."""
+    """Access key and scope of `AKID/date/region/service/aws4_request`, each part checked."""
     error, prefix = malformed
     parts = credential.rsplit(b"/", 4)
     if len(parts) != 5 or not parts[0]:
@@ -402,8 +412,11 @@ def _scope(
             headers={"x-amz-bucket-region": expected},
             Region=expected,
         )
-    if service != b"s3":
-        raise error(f'{prefix}incorrect service "{_text(service)}". This endpoint belongs to "s3".')
+    if service != expected_service:
+        raise error(
+            f'{prefix}incorrect service "{_text(service)}". This endpoint belongs to '
+            f'"{expected_service.decode()}".'
+        )
     if terminator != TERMINATOR:
         raise error(
             f'{prefix}incorrect terminal "{_text(terminator)}". This endpoint uses "aws4_request".'

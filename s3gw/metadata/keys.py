@@ -22,6 +22,7 @@
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
     lock/<name>, cursor/<worker>, process/<lease:8>, progress/<lease:8>
+    signed/<sha256:32>
 
 Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
 newest version of a key comes first.
@@ -281,6 +282,12 @@ def departure(node_id: str) -> bytes:
 def failing(node_id: str) -> bytes:
     """Exists while a node counts as down because an operator said so."""
     return FAILURES + node_id.encode()
+
+
+def signed(digest: bytes) -> bytes:
+    """Exists while an admin request with this signature must not be done again. `digest`: SHA-256
+    of the signature."""
+    return b"signed/" + digest
 
 
 def usages(bucket_name: str) -> bytes:

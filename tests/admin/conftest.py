@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from s3gw.admin import models
-from s3gw.admin.app import build_app
+from s3gw.admin.app import SERVICE, build_app
 from s3gw.admin.port import AdminPort
 from s3gw.admin.survey import Signals, Surveyor
 from s3gw.auth.signer import sign
@@ -52,17 +53,19 @@ class Admin:
         headers: Mapping[str, str] | None = None,
         signed_body: bytes | None = None,
         now: float | None = None,
+        service: bytes = SERVICE,
     ) -> httpx.Response:
         """A signed request; `signed_body` is what the signature is over, if not `body`."""
         signed = sign(
             method,
             target.encode(),
-            {"host": HOST, **(headers or {})},
+            {"host": HOST, "x-s3gw-nonce": secrets.token_hex(8), **(headers or {})},
             body if signed_body is None else signed_body,
             access_key=access_key,
             secret_key=secret_key,
             region=REGION,
             now=time.time() if now is None else now,
+            service=service,
         )
         return await self.http.request(method, target, content=body, headers=signed)
 

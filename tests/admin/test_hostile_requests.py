@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from s3gw.admin.app import build_app
+from s3gw.admin.app import SERVICE, build_app
 from s3gw.admin.routes import ROWS, Row, examples
 from s3gw.auth.signer import sign
 from s3gw.logs import AUDIT, configure
@@ -45,7 +46,10 @@ async def ask(
     headers = {"host": HOST}
     if signed:
         keys = {"access_key": ROOT.access_key, "secret_key": ROOT.secret_key, "region": REGION}
-        headers = sign(method, target.encode(), headers, body, now=time.time(), **keys)
+        headers["x-s3gw-nonce"] = secrets.token_hex(8)
+        headers = sign(
+            method, target.encode(), headers, body, now=time.time(), service=SERVICE, **keys
+        )
     scope = {
         "type": "http",
         "http_version": "1.1",
