@@ -121,11 +121,13 @@ class Process:
     sink: LineSink | None = None
     _popen: subprocess.Popen[bytes] | None = None
     _asked_to_end: bool = False
+    _log_begin: int = 0
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._asked_to_end = False
         with self.log.open("ab") as log:
+            self._log_begin = log.tell()
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *self.argv],
                 stdin=subprocess.DEVNULL,
@@ -164,6 +166,12 @@ class Process:
             raise StartError(f"{error}\n{self.log_tail()}") from error
         if not self.running():
             raise StartError(f"{self.tag} ended\n{self.log_tail()}")
+
+    def said(self, text: str) -> bool:
+        """Whether the process has printed this since it was started (without a sink)."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_begin)
+            return text.encode() in log.read()
 
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
