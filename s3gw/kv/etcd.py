@@ -106,6 +106,10 @@ class EtcdKV:
         )
         return cls(endpoints, quota_bytes=quota_bytes)
 
+    @property
+    def disturbances(self) -> int:
+        return self._endpoints.disturbances
+
     def reconnect(self) -> None:
         """Use certificates that were replaced. Raises TlsError."""
         self._endpoints.reconnect()

@@ -177,6 +177,9 @@ class Endpoints:
         # Gateways start at different members, which spreads their load.
         self._current = secrets.randbelow(len(self.all))
         self._refused_since: float | None = None
+        self._term = 0
+        # How often nobody answered a call, or an answer told of another leader.
+        self.disturbances = 0
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -227,6 +230,7 @@ class Endpoints:
                 raise
             else:
                 self._refused_since = None
+                self._note_term(answer.header.raft_term)
                 return answer
 
     async def _after_failure(
@@ -245,13 +249,23 @@ class Endpoints:
         elif self._refused_since is None:
             self._refused_since = now
         if not (repeatable or found.unsent):
+            self.disturbances += 1
             raise failed from error
         if failures % len(self.all) == 0:
+            # No member answers.
+            self.disturbances += failures == len(self.all)
             if self._refused_since is not None and now - self._refused_since > REFUSED_SECONDS_MAX:
                 raise failed from error
             await asyncio.sleep(min(RETRY_PAUSE_SECONDS, max(0.0, end - now)))
         if self._loop.time() >= end:
             raise failed from error
+
+    def _note_term(self, term: int) -> None:
+        """Every answer names the term of the member that gave it. A member that lags behind names
+        an older one."""
+        if term > self._term:
+            self.disturbances += self._term > 0
+            self._term = term
 
     def raise_if_closed(self) -> None:
         """`close` cancels the calls in flight, and gRPC cancels the task that waits for one: say

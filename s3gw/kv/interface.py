@@ -168,6 +168,12 @@ class KV(Protocol):
     """True where a limited scan costs in proportion to the keys of the whole range (etcd), so
     that callers look up tight bounds first."""
 
+    @property
+    def disturbances(self) -> int:
+        """Grows when this client sees that the engine was away or has another leader: leases may
+        have ended that could not be renewed. Constant for an engine within the process."""
+        ...
+
     async def get_many(self, keys: Sequence[Key]) -> Reading:
         """Read keys at one revision, in one round trip."""
         ...

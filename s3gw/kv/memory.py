@@ -137,6 +137,7 @@ class MemoryKV:
     """An engine over a `MemoryStore`; see `s3gw.kv.interface.KV` for the contract."""
 
     range_costs_its_size = False
+    disturbances = 0
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self._store = store or MemoryStore()

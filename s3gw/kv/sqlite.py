@@ -44,6 +44,7 @@ class SqliteKV:
     """See `s3gw.kv.interface.KV` for the contract. Made by `open`."""
 
     range_costs_its_size = False
+    disturbances = 0
 
     def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
         self.journal_copies = 0

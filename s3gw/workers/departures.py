@@ -12,10 +12,10 @@ so that the time of a flapping node adds up. A node that was taken out and has b
 quarter of that time (at most a minute) becomes what it was before, in a layout of its own.
 
 **Mass expiry.** When more nodes than the schemes tolerate go down within a lease's time of each
-other, or the metadata engine was away then, it is more likely that something else is wrong than
-that all of them are lost. Nothing is taken out then for `hold_down_seconds`, which are counted in
-the records of those nodes too. Nodes that a worker finds down at its first look count as gone at
-that moment, unless a former worker has a record of them.
+other, or the metadata engine was away or changed its leader then, it is more likely that something
+else is wrong than that all of them are lost. Nothing is taken out then for `hold_down_seconds`,
+which are counted in the records of those nodes too. Nodes that a worker finds down at its first
+look count as gone at that moment, unless a former worker has a record of them.
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class Departures:
         self._claim: Claim | None = None
         self._looked_at: float | None = None
         self._trouble: tuple[float, float] | None = None
+        self._disturbances = self._kv.disturbances
         self._down: frozenset[str] | None = None
         self._went_down_at: dict[str, float] = {}
         self.hold_down_until = 0.0
@@ -159,6 +160,7 @@ class Departures:
         layout = await layouts.current(self._kv)
         records = await read_departures(self._kv)
         now = self._clock()
+        self._note_disturbances(now)
         elapsed = self._elapsed(claim, now)
         down = frozenset(node.node for node in layout.record.nodes if node.node not in live)
         counted = self._count(layout, down, records, elapsed)
@@ -195,6 +197,12 @@ class Departures:
         if self._trouble is not None and begin - self._trouble[1] <= self._together_seconds:
             begin = self._trouble[0]
         self._trouble = (begin, now)
+
+    def _note_disturbances(self, now: float) -> None:
+        """Ask whether the engine was away or changed its leader since the last look."""
+        before, self._disturbances = self._disturbances, self._kv.disturbances
+        if self._disturbances != before and self._looked_at is not None:
+            self._note_trouble(now, since=max(self._looked_at, now - self._unseen_seconds))
 
     def _note_gone(
         self, down: frozenset[str], records: Mapping[str, Versioned[Departure]], now: float
@@ -276,7 +284,8 @@ class Departures:
         if holds:
             self.hold_down_until = now + max(holds.values())
             self.held_back = (
-                f"{len(holds)} nodes went down together, or while the metadata engine was away "
+                f"{len(holds)} nodes went down together, or while the metadata engine was away or "
+                "changed its leader "
                 f"({', '.join(sorted(holds)[:NODES_NAMED_MAX])}): none is taken out for now"
             )
             if not before:

@@ -117,6 +117,23 @@ async def test_writes_resume_after_the_leader_is_killed_and_none_is_lost(
             assert int(item.value) >= acknowledged
 
 
+async def test_a_new_leader_is_noticed_by_who_asks_only_a_follower(cluster: EtcdCluster) -> None:
+    leader = await asyncio.to_thread(cluster.leader)
+    follower = next(member for member in cluster.members if member is not leader)
+    engine = await EtcdKV.connect([follower.url], deadline_seconds=WAIT_SECONDS_MAX)
+    try:
+        await engine.get_many([b"key"])
+        assert engine.disturbances == 0
+        await asyncio.to_thread(leader.kill)
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while not engine.disturbances:
+                with contextlib.suppress(Unavailable):
+                    await engine.get_many([b"key"])
+        assert engine._endpoints._term >= 2
+    finally:
+        await engine.close()
+
+
 async def test_a_watch_and_a_lease_outlive_the_member_that_served_them(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,10 +218,11 @@ async def test_a_stopped_server_is_unavailable_within_the_deadline(server: EtcdS
                 engine.grant_lease(60),
                 engine.space(),
             ):
-                start = time.monotonic()
+                start, disturbances = time.monotonic(), engine.disturbances
                 with pytest.raises(Unavailable):
                     await attempt
                 assert time.monotonic() - start < 0.5 + SLACK_SECONDS
+                assert engine.disturbances > disturbances
         finally:
             server.resume()
         # The commit may have been applied on waking, or later: sent again, it happens once.

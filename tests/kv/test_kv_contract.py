@@ -559,3 +559,12 @@ async def test_a_closed_engine_is_unavailable(engine: KV) -> None:
 
 async def test_an_engine_says_whether_a_range_costs_its_size(engine: KV) -> None:
     assert engine.range_costs_its_size in {True, False}
+
+
+async def test_work_in_peace_is_no_disturbance(engine: KV) -> None:
+    before = engine.disturbances
+    await put(engine, b"key")
+    await engine.get_many([b"key"])
+    with pytest.raises(Conflict):
+        await engine.commit([At(b"key", 0)], [Put(b"key", b"")])
+    assert engine.disturbances == before

@@ -334,6 +334,34 @@ async def test_a_node_that_went_long_after_the_engine_was_away_is_not_held_back(
     assert await watch.until_out("d3") <= AFTER + 3 * LOOK
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_a_node_that_goes_about_when_the_engine_changes_its_leader_is_held_back(
+    watch: Watch, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks before the node is lost; and none is missed."""
+    await watch.pass_time(60)
+    monkeypatch.setattr(watch.process.kv, "disturbances", 1)
+    await watch.pass_time(before * LOOK)
+    watch.lose("d3")
+    await watch.pass_time(LOOK)
+    assert "changed its leader" in watch.worker.held_back
+    assert await watch.until_out("d3") >= HOLD - 5 * LOOK
+
+
+async def test_a_change_of_the_leader_long_before_holds_back_nothing(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch.process.kv, "disturbances", 7)
+    await watch.pass_time(60)
+    monkeypatch.setattr(watch.process.kv, "disturbances", 8)
+    await watch.pass_time(60)
+    watch.lose("d3")
+    assert await watch.until_out("d3") <= AFTER + 3 * LOOK
+    watch.lose("d4")
+    watch.worker = watch.another()  # it begins with what has been
+    assert await watch.until_out("d4") <= AFTER + 3 * LOOK
+
+
 async def test_a_pause_of_the_worker_counts_as_the_engine_being_away(watch: Watch) -> None:
     await watch.pass_time(60)
     watch.cluster.clock.advance(90)

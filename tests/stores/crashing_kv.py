@@ -44,6 +44,7 @@ class CrashingKV:
     """Delegates to an engine until its fuse blows."""
 
     range_costs_its_size = False
+    disturbances = 0
 
     def __init__(self, kv: KV, fuse: Fuse) -> None:
         self._kv = kv
