@@ -33,6 +33,7 @@ def test_a_cluster_finds_its_data_again(tmp_path):
         assert client(first).request("PUT", "/kept").status == 200
         assert client(first).request("PUT", "/kept/k", body=BODY).status == 200
     assert not any(process.running() for process in first.processes)
+    assert not any(process.said("is killed") for process in first.processes)
     second = Cluster(tmp_path / "store", nodes=6, gateways=1, credentials=first.credentials)
     with running(second):
         assert client(second).request("GET", "/kept/k").body == BODY

@@ -6,12 +6,15 @@ import asyncio
 
 import pytest
 
+from nodes.http_guard import GuardOptions
+from s3gw.gateway import serve_beside, stop_at
 from s3gw.kv.interface import Delete, Put
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import Cursor, StoreRecord
 from s3gw.metadata.store import Store, Transaction
+from s3gw.supervisor import GRACEFUL_SECONDS
 from s3gw.workers.contract import Claim, ClaimLost, commit
 from s3gw.workers.runner import Runner
 from tests.stores.virtual_time import run_virtual
@@ -160,6 +163,29 @@ def test_a_unit_that_does_not_end_is_cancelled() -> None:
         await runner.stop()
         assert worker.ended == 0
         assert asyncio.get_running_loop().time() < 40
+
+    run_virtual(scenario())
+
+
+def test_background_work_stops_while_requests_in_flight_are_finished() -> None:
+    """One after the other would take longer than the supervisor waits."""
+
+    async def scenario() -> None:
+        first, _ = await two_processes()
+        runner = first.runner(Counting(seconds=10_000.0))
+        runner.start()
+        shutdown = asyncio.Event()
+
+        async def requests() -> None:
+            await shutdown.wait()
+            await asyncio.sleep(GuardOptions().graceful_seconds)
+
+        loop = asyncio.get_running_loop()
+        begun = loop.time() + 1.0
+        loop.call_at(begun, shutdown.set)
+        await serve_beside(asyncio.gather(requests(), stop_at(shutdown, runner)), [], shutdown)
+        await runner.stop()
+        assert loop.time() - begun < GRACEFUL_SECONDS - 5
 
     run_virtual(scenario())
 
