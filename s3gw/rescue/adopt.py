@@ -6,7 +6,8 @@ same none is known to have won. Without a record the newest that decodes is take
 
 Nothing in a shard says whether a version was ever published, or was deleted later: what began
 before the base was taken and is not in it is taken only if it can have been under way then, and
-listed either way.
+listed either way. Bytes that a later version of the base has under another key were copied: what
+their shards name is the original, which was deleted or replaced before the base was taken.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from s3gw.objects.complete import PAGE_PARTS
 from s3gw.objects.multipart import list_parts
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
-from s3gw.rescue.catalog import Part, Version
+from s3gw.rescue.catalog import Part, Version, part_key
 from s3gw.rescue.decode import NotReadable
+from s3gw.rescue.drives import Blob
 from s3gw.rescue.rebuild import Rebuild
 
 KEYS_AT_ONCE = 32
@@ -137,6 +139,9 @@ class Adoption:
     async def _adopt_key(self, bucket: str, key: str, versions: Sequence[Version]) -> None:
         target = await publish.read_target(self._storage, bucket, key)
         current = target.current.record
+        versions = [version for version in versions if not self._is_present(version, current)]
+        if not versions:
+            return
         newest, *older = versions
         text = self._left_out(newest, current)
         if text:
@@ -174,19 +179,32 @@ class Adoption:
             return version.footer.sequence <= self._base.sequence
         return version.footer.modified_ms <= self._base.moment_ms
 
+    def _is_present(self, version: Version, current: ObjectRecord | None) -> bool:
+        """Whether it is what the key has in the base, as another blob."""
+        return (
+            current is not None
+            and self._is_same(version, current)
+            and self._began_before_base(version)
+            and self._is_whole(current.data)
+        )
+
+    def _is_same(self, version: Version, current: ObjectRecord | None) -> bool:
+        """Whether a record has the bytes of a version."""
+        known = current.content_id if current is not None else b""
+        return bool(known) and known == _content_of(version)
+
     def _left_out(self, version: Version, current: ObjectRecord | None) -> str:
         """Why a version is not published; "" when it is."""
         footer = version.footer
         earliest_ms = self._base.moment_ms - IN_FLIGHT_MS if self._base is not None else 0
         if self._began_before_base(version) and footer.modified_ms < earliest_ms:
             return "left over from before the base was taken, which does not know it"
+        copied = self._rebuild.moved.newest_with(_content_of(version)) > footer.sequence
+        if copied and self._began_before_base(version) and not self._is_same(version, current):
+            return "other keys of the base have its bytes: deleted or replaced before, as it seems"
         if current is None:
             return ""
-        same = bool(current.content_id) and current.content_id in (
-            footer.content_id,
-            footer.upload,
-        )
-        if same:
+        if self._is_same(version, current):
             return "" if not self._is_whole(current.data) else "the same bytes as the key has"
         newer = footer.modified_ms > current.modified_ms
         if footer.sequence:
@@ -222,7 +240,7 @@ class Adoption:
             data=data,
             description=footer.description,
             checksums=Checksums(footer.checksums, footer.checksum_kind),
-            content_id=footer.content_id or footer.upload,
+            content_id=_content_of(version),
             null_sequence=sequence,
         )
         publish.replace(self._storage, tx, target, record)
@@ -297,9 +315,7 @@ class Adoption:
         upload, bucket, key, parts = b"", "", "", 0
         for blob in self._rebuild.catalog.parts():
             assert blob.footer is not None
-            prefix = keys.blob(blob.profile, blob.pg, blob.blob)
-            page = await self._storage.store.kv.scan(prefix, keys.after_prefix(prefix), limit=1)
-            if page.items:
+            if await self._is_held_part(blob):
                 continue
             if blob.footer.upload != upload:
                 self._note_upload(upload, bucket, key, parts)
@@ -308,10 +324,28 @@ class Adoption:
             parts += 1
         self._note_upload(upload, bucket, key, parts)
 
+    async def _is_held_part(self, blob: Blob) -> bool:
+        """Whether anything refers to a part's blob, or to another one with its bytes."""
+        footer = blob.footer
+        assert footer is not None
+        for same in self._rebuild.catalog.found_by(part_key(footer.upload, footer.number)):
+            assert same.footer is not None
+            if (same.footer.etag, same.footer.size) == (footer.etag, footer.size):
+                prefix = keys.blob(same.profile, same.pg, same.blob)
+                page = await self._storage.store.kv.scan(prefix, keys.after_prefix(prefix), limit=1)
+                if page.items:
+                    return True
+        return False
+
     def _note_upload(self, upload: bytes, bucket: str, key: str, parts: int) -> None:
         if parts:
             text = f"upload {upload.hex()}: {parts} parts that no completed object has"
             self._rebuild.note("upload", bucket, key, text)
+
+
+def _content_of(version: Version) -> bytes:
+    """The content id of its record."""
+    return version.footer.content_id or version.footer.upload
 
 
 def _about(version: Version) -> str:

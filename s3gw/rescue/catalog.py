@@ -4,10 +4,13 @@ Filled by one scan and kept in a scratch database, so that a store of any size f
 
     b <profile> / <pg:2> <blob:16>             every blob
     o <bucket*> <key*> <blob:16>               blobs of objects and manifests
+    c <content id:16> <blob:16>                objects, by their bytes
+    m <upload:16> <blob:16>                    manifests
     p <upload:16> <number:2> <blob:16>         parts
     s <incarnation:8> <revision:8> <blob:16>   snapshots of the metadata
 
-`o`, `p` and `s` name the key of the `b` entry.
+All but `b` name the key of the `b` entry. What a recovery notes of its base is kept beside them,
+under `r` (s3gw.rescue.moved).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from s3gw.rescue.decode import NotReadable, read_blob
 from s3gw.rescue.drives import Blob, RescueDrive, Scan, Shard, scan
 
 MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+ID_BYTES = 16
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -94,7 +98,7 @@ class Catalog:
         """Shards by profile, group, index and drive, of blobs coded as their profile says."""
         self.blobs = 0
         self.unknown = 0
-        self._scratch = Scratch()
+        self.scratch = Scratch()
 
     def fill(self, progress: Callable[[str], None] = lambda group: None) -> None:
         """Read all drives. Blocks."""
@@ -102,7 +106,7 @@ class Catalog:
             self._add(blob)
 
     def close(self) -> None:
-        self._scratch.close()
+        self.scratch.close()
 
     def _add(self, blob: Blob) -> None:
         self.blobs += 1
@@ -117,7 +121,7 @@ class Catalog:
             blob.footer_map,
             shards,
         )
-        self._scratch.put(key, _encode(row))
+        self.scratch.put(key, _encode(row))
         footer = blob.footer
         if footer is None:
             self.unknown += 1
@@ -129,33 +133,38 @@ class Catalog:
             self.places.update(
                 (blob.profile, blob.pg, shard.index, shard.drive) for shard in blob.shards
             )
-        known = _index_key(footer)
-        if known:
-            self._scratch.put(known + blob.blob, key)
-        else:
-            self.unknown += 1
+        known = _index_keys(footer)
+        for prefix in known:
+            self.scratch.put(prefix + blob.blob, key)
+        self.unknown += not known
 
     def blob(self, profile: str, pg: int, blob: bytes) -> Blob | None:
         """A blob by its name."""
-        value = self._scratch.get(_blob_key(profile, pg, blob))
+        value = self.scratch.get(_blob_key(profile, pg, blob))
         return None if value is None else _blob(value)
 
     def coding(self, blob: Blob) -> Coding | None:
         return coding_of(blob, self.profiles)
 
     def all_blobs(self) -> Iterator[Blob]:
-        for _, value in self._scratch.scan(b"b", b"c"):
+        for _, value in self.scratch.scan(b"b", b"c"):
             yield _blob(value)
 
     def snapshots(self) -> Iterator[Blob]:
         """The blobs of snapshots, newest first."""
-        found = list(self._scratch.scan(b"s", b"t"))
+        found = list(self.scratch.scan(b"s", b"t"))
         for _, key in reversed(found):
             yield self._at(key)
 
     def parts(self) -> Iterator[Blob]:
         """The blobs of all parts, by upload and number."""
-        for _, key in self._scratch.scan(b"p", b"q"):
+        for _, key in self.scratch.scan(b"p", b"q"):
+            yield self._at(key)
+
+    def found_by(self, name: bytes) -> Iterator[Blob]:
+        """The blobs with the same bytes of an object, manifest, part or snapshot, as its shards say
+        (`content_key` and the like)."""
+        for _, key in self.scratch.scan(name, keys.after_prefix(name)):
             yield self._at(key)
 
     def versions(
@@ -169,7 +178,7 @@ class Catalog:
         if bucket and key is not None:
             start += keys.ended(key)
             end = keys.after_prefix(start)
-        rows = self._scratch.scan(start, end)
+        rows = self.scratch.scan(start, end)
         for name, group in groupby(rows, lambda row: row[0][:-16]):
             found_bucket, rest = keys.unended(name[1:])
             found_key, _ = keys.unended(rest)
@@ -219,12 +228,12 @@ class Catalog:
     def _part(self, upload: bytes, record: PartRecord) -> Blob | None:
         """The blob of a part: the one that the manifest names, else one that has since been
         written anew from the same bytes."""
-        prefix = _part_key(upload, record.number)
-        key = self._scratch.get(prefix + record.blob.blob)
+        prefix = part_key(upload, record.number)
+        key = self.scratch.get(prefix + record.blob.blob)
         found = None if key is None else self._at(key)
         if found is not None and self._decodes(found):
             return found
-        for _, other in self._scratch.scan(prefix, keys.after_prefix(prefix)):
+        for _, other in self.scratch.scan(prefix, keys.after_prefix(prefix)):
             blob = self._at(other)
             assert blob.footer is not None
             same = (blob.footer.etag, blob.footer.size) == (record.etag, record.size)
@@ -236,7 +245,7 @@ class Catalog:
         return state_of(blob, self.coding(blob))[0] != "lost"
 
     def _at(self, key: bytes) -> Blob:
-        value = self._scratch.get(key)
+        value = self.scratch.get(key)
         assert value is not None
         return _blob(value)
 
@@ -252,21 +261,38 @@ def _blob_key(profile: str, pg: int, blob: bytes) -> bytes:
     return b"b" + profile.encode() + b"/" + pg.to_bytes(2, "big") + blob
 
 
-def _part_key(upload: bytes, number: int) -> bytes:
+def content_key(content_id: bytes) -> bytes:
+    return b"c" + content_id
+
+
+def manifest_key(upload: bytes) -> bytes:
+    return b"m" + upload
+
+
+def part_key(upload: bytes, number: int) -> bytes:
     return b"p" + upload + number.to_bytes(2, "big")
 
 
-def _index_key(footer: Footer) -> bytes:
-    """What a blob is found by beside its name; b"" for a kind that is not known."""
+def snapshot_key(incarnation: int, revision: int) -> bytes:
+    return b"s" + incarnation.to_bytes(8, "big") + revision.to_bytes(8, "big")
+
+
+def _index_keys(footer: Footer) -> list[bytes]:
+    """What a blob is found by beside its name; nothing for a kind that is not known."""
     if footer.kind in ("object", "manifest"):
-        return b"o" + keys.ended(footer.bucket) + keys.ended(footer.key)
-    if footer.kind == "part" and len(footer.upload) == 16 and 0 <= footer.number < 65536:
-        return _part_key(footer.upload, footer.number)
+        found = [b"o" + keys.ended(footer.bucket) + keys.ended(footer.key)]
+        if footer.kind == "object" and len(footer.content_id) == ID_BYTES:
+            found.append(content_key(footer.content_id))
+        if footer.kind == "manifest" and len(footer.upload) == ID_BYTES:
+            found.append(manifest_key(footer.upload))
+        return found
+    if footer.kind == "part" and len(footer.upload) == ID_BYTES and 0 <= footer.number < 65536:
+        return [part_key(footer.upload, footer.number)]
     if footer.kind == "snapshot":
         incarnation = footer.key.partition("/")[0]
         if incarnation.isdecimal() and len(incarnation) < 19 and 0 <= footer.sequence < 2**64:
-            return b"s" + int(incarnation).to_bytes(8, "big") + footer.sequence.to_bytes(8, "big")
-    return b""
+            return [snapshot_key(int(incarnation), footer.sequence)]
+    return []
 
 
 def _blob(value: bytes) -> Blob:

@@ -5,7 +5,8 @@
    nothing takes the result for a store.
 2. Profiles, layouts and groups (s3gw.rescue.groups), then every row of the base, with fences for
    the new secret. Its counters, references and queues are taken over as they are; only where a
-   blob lies may be written otherwise.
+   blob lies may be written otherwise, and what has been written anew as another blob since then
+   is referred to as that (s3gw.rescue.moved).
 3. What the base does not know is published from shards by the same code as any write
    (s3gw.rescue.adopt), so that references, counters, fences and garbage are what they would be.
 4. The `store` record: the next incarnation, new secrets, and an offset above every sequence that
@@ -33,6 +34,7 @@ from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import (
     BlobRef,
     Data,
+    Garbage,
     ManifestPage,
     ManifestRef,
     ObjectRecord,
@@ -40,6 +42,7 @@ from s3gw.metadata.records import (
     Reference,
     Repair,
     RestoredRecord,
+    SnapshotRecord,
     StoreRecord,
     decode,
     encode,
@@ -50,6 +53,7 @@ from s3gw.objects.storage import Storage
 from s3gw.rescue.catalog import Catalog
 from s3gw.rescue.drives import RescueError
 from s3gw.rescue.groups import Groups, layouts_of, profiles_of
+from s3gw.rescue.moved import Moved
 from s3gw.rescue.sources import Base
 
 WRITING = "writing"
@@ -87,7 +91,8 @@ class Finding:
     """Something that an operator should look at. `kind`:
 
     lost        a version of which too few shards are on these drives
-    gone        a version of the base whose bytes are not there: deleted since then, or lost
+    gone        a version of the base whose bytes are not there, in no blob: deleted since then, or
+                lost
     older       a version that is not the newest of its key, and was left out or replaced
     uncertain   nothing says whether it was ever published, or is deleted since
     upload      parts of an upload that was never completed, left out
@@ -102,7 +107,8 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was done. `findings` counts by kind."""
+    """What was done. `findings` counts by kind, `moved` the blobs of the base that were found as
+    another blob."""
 
     source: str = ""
     source_revision: int = 0
@@ -110,6 +116,7 @@ class Report:
     rows: int = 0
     buckets: int = 0
     objects: int = 0
+    moved: int = 0
     findings: dict[str, int] = field(default_factory=dict)
 
 
@@ -151,6 +158,7 @@ class Rebuild:
             raise RescueError("neither shards nor metadata were found")
         self._layouts = layouts_of(catalog, base, profiles, plan.weights, plan.now_ms)
         self.groups = Groups(catalog, base, profiles, self._layouts[-1][1].nodes)
+        self.moved = Moved(catalog, self.groups, base, plan.now_ms)
         self.identity = self._identity()
 
     def note(self, kind: str, bucket: str, key: str, text: str) -> None:
@@ -194,12 +202,20 @@ class Rebuild:
         for epoch, layout in self._layouts:
             await self._put(keys.layout(epoch), encode(layout))
         if self.base is not None:
-            for key, value in self.base.scan():
-                if not key.startswith(_LEFT_OUT):
-                    self.report.rows += 1
-                    for changed_key, changed in self._changed(key, value):
-                        await self._put(changed_key, changed)
+            await self._take_over(self.base)
         await self._flush()
+
+    async def _take_over(self, base: Base) -> None:
+        """Write the rows of the base."""
+        self.moved.learn()
+        self.report.moved = self.moved.blobs
+        for key, value in base.scan():
+            if not key.startswith(_LEFT_OUT):
+                self.report.rows += 1
+                for changed_key, changed in self._changed(key, value):
+                    await self._put(changed_key, changed)
+        for key, value in self.moved.counts():
+            await self._put(key, value)
 
     async def _occupied(self) -> str:
         (mark,) = (await self.kv.get_many([keys.RESTORED])).items
@@ -248,6 +264,11 @@ class Rebuild:
         elif key.startswith(b"manifest/"):
             page = decode(ManifestPage, value)
             value = encode(ManifestPage(tuple(self._part(part) for part in page.parts)))
+        elif key.startswith(keys.SNAPSHOTS):
+            snapshot = decode(SnapshotRecord, value)
+            value = encode(msgspec.structs.replace(snapshot, blob=self._ref(snapshot.blob)))
+        elif key.startswith(keys.GARBAGE):
+            value = encode(self.moved.garbage(decode(Garbage, value)))
         elif key.startswith(keys.REPAIRS):
             repair = decode(Repair, value)
             if repair.copy is not None:
@@ -258,7 +279,7 @@ class Rebuild:
         yield key, value
 
     def _ref(self, ref: BlobRef) -> BlobRef:
-        return self.groups.located(ref)[0]
+        return self.moved.now(ref) or self.groups.located(ref)[0]
 
     def _object(self, value: bytes) -> bytes:
         record = decode(ObjectRecord, value)
@@ -274,8 +295,14 @@ class Rebuild:
 
     def _reference(self, key: bytes, reference: Reference) -> Iterator[tuple[bytes, bytes]]:
         """A reference, and a queue entry when its blob is found elsewhere than it says."""
+        if self.moved.is_taken(key):
+            return
         profile, pg, blob, holder = keys.split_reference(key)
         old = BlobRef(profile, blob, reference.size, 0, reference.nodes, reference.scheme)
+        moved = None if reference.dropped_due_ms else self.moved.now(old)
+        if moved is not None:
+            yield from self.moved.reference(key, reference, moved)
+            return
         new, there = self.groups.located(old)
         if not there and not reference.dropped_due_ms and self.catalog.drives:
             self._note_gone(holder)
