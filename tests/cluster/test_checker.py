@@ -6,6 +6,7 @@ import random
 import pytest
 
 from tests.faults.checker import Search
+from tests.faults.growth import MIB, SAMPLES_MIN, growing, rise
 from tests.faults.history import (
     CHANGES,
     UNKNOWN,
@@ -240,3 +241,22 @@ def test_bodies_tell_whose_they_are_and_whether_they_are_whole() -> None:
     assert "damaged" in trouble_with(body[:-1] + bytes([body[-1] ^ 1]), "k")
     assert "do not describe" in trouble_with(b"", "k")
     assert etag_of(body) != etag_of_parts([body])
+
+
+def samples(count: int, rate: float) -> list[tuple[float, float]]:
+    """Memory of a process that takes 200 MiB at first, with noise, then `rate` MiB a second."""
+    chance = random.Random(count)
+    return [
+        (each, MIB * (200 * min(1, each / 20) + chance.uniform(-20, 20) + rate * each))
+        for each in range(count)
+    ]
+
+
+def test_growth_is_told_from_noise_and_from_filling_up() -> None:
+    assert rise([(0, 5), (1, 4), (2, 6), (3, 5)]) == pytest.approx(0.6)
+    assert growing("memory", samples(600, 0)) == ""
+    assert growing("memory", samples(600, 0.01)) == ""
+    assert "memory rose by" in growing("memory", samples(600, 0.5))
+    assert growing("memory", samples(SAMPLES_MIN - 1, 50)) == ""
+    assert growing("tasks", [(each, 40 + each % 9) for each in range(100)]) == ""
+    assert "tasks rose by" in growing("tasks", [(each, 40 + each) for each in range(100)])

@@ -26,7 +26,8 @@ UNEVEN_MAX = 0.35
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("membership") / "store"
-    made = Cluster(directory, nodes=NODES, zones=NODES, environment=SETTINGS)
+    settings = {**SETTINGS, "S3GW_PG_COUNT": "32"}  # groups enough to be spread evenly
+    made = Cluster(directory, nodes=NODES, zones=NODES, environment=settings)
     with running(made):
         tunables = {"rebuild_after_seconds": 2, "hold_down_seconds": 2}
         assert "status" not in admin(made, "PUT", "/admin/tunables", tunables)

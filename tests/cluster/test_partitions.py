@@ -1,5 +1,7 @@
 """Nodes that are silent, slow, or cut off from some: each node stands behind a proxy, and reaches
-etcd through another one. Seven nodes, so that writes find another node for one that is lost."""
+etcd through another one. Seven nodes, so that writes find another node for one that is lost.
+The tests are the life of one store: after the rounds of R14 all is whole, whatever came before.
+"""
 
 import os
 import random
@@ -22,6 +24,7 @@ from tests.faults.faults import (
     s3_of,
     wait_clean,
 )
+from tests.faults.growth import Growth
 from tests.faults.load import UNAVAILABLE, Load
 from tests.faults.proxies import TO_CLIENT, TO_TARGET
 
@@ -29,7 +32,7 @@ SEED = int(os.environ.get("SOAK_SEED", "20260502"))
 NODES = 7
 LEASE_SECONDS = float(SETTINGS["S3GW_LEASE_SECONDS"])
 ROUNDS = 50 if SOAK else 3
-READS = 200 if SOAK else 60
+READS = 200 if SOAK else 50
 # A request whose nodes hang is answered by then: a stalled writer is given up after 10 s, and what
 # it had is rebuilt elsewhere or sent again.
 DEADLINE_SECONDS = 25.0
@@ -75,7 +78,6 @@ def test_a_node_that_sleeps_beyond_its_lease_wakes_up_harmless(
             load.progress(10)
         load.progress(20)
     load.verify()
-    wait_clean(cluster)
 
 
 def test_a_node_that_only_gateways_reach_and_one_that_only_etcd_does(
@@ -89,16 +91,15 @@ def test_a_node_that_only_gateways_reach_and_one_that_only_etcd_does(
             load.progress(10)
         load.progress(20)
     load.verify()
-    wait_clean(cluster)
 
 
-@pytest.mark.parametrize("way", [TO_TARGET, TO_CLIENT])
-def test_a_network_that_loses_one_direction(cluster: Cluster, fronts: Fronts, way: str) -> None:
+def test_a_network_that_loses_one_direction(cluster: Cluster, fronts: Fronts) -> None:
     """What was asked is lost; or it is done, and only the answer is lost."""
-    with Load(cluster, f"one-way-{way.replace('_', '-')}", SEED, clients=6, keys=6) as load:
-        load.progress(20)
-        with fronts.fault(4, ways=(way,), drop=True):
-            load.progress(10)
+    with Load(cluster, "one-way", SEED, clients=6, keys=6) as load:
+        for way in (TO_TARGET, TO_CLIENT):
+            load.progress(20)
+            with fronts.fault(4, ways=(way,), drop=True):
+                load.progress(10)
         load.progress(20)
     load.verify()
 
@@ -144,15 +145,25 @@ def measured_reads(cluster: Cluster, count: int) -> list[float]:
     return taken
 
 
+def measured_writes(cluster: Cluster, count: int) -> list[float]:
+    s3 = s3_of(cluster)
+    taken = []
+    for number in range(count):
+        body = random.Random(number).randbytes(200_000)
+        started = time.monotonic()
+        assert s3.request("PUT", f"/slow/write-{number}", body=body).status == 200
+        taken.append(time.monotonic() - started)
+    return taken
+
+
 def wait_at_home(cluster: Cluster, passing: threading.Event) -> None:
     """Until no node is suspected any more."""
     wait_clean(cluster)
     passing.wait(1.0)
 
 
-@pytest.mark.parametrize("delay_seconds", [0.2, 2.0, None], ids=str)
 def test_one_slow_node_slows_no_reads_and_no_request_hangs(
-    cluster: Cluster, fronts: Fronts, passing: threading.Event, delay_seconds: float | None
+    cluster: Cluster, fronts: Fronts, passing: threading.Event
 ) -> None:
     """R15: 200 ms, 2 s, and no answer at all."""
     wait_at_home(cluster, passing)
@@ -165,23 +176,22 @@ def test_one_slow_node_slows_no_reads_and_no_request_hangs(
         )
     measured_reads(cluster, 40)
     healthy = measured_reads(cluster, READS)
-    fault = {"hang": True} if delay_seconds is None else {"delay_seconds": delay_seconds}
-    with fronts.fault(5, **fault):
-        measured_reads(cluster, 40)
-        slow = measured_reads(cluster, READS)
-        writes = []
-        for number in range(3):
-            started = time.monotonic()
-            reply = s3.request("PUT", f"/slow/write-{number}", body=chance.randbytes(200_000))
-            assert reply.status == 200
-            writes.append(time.monotonic() - started)
-    before, after = percentile(healthy, 0.99), percentile(slow, 0.99)
-    print(f"p50 {percentile(healthy, 0.5):.4f} -> {percentile(slow, 0.5):.4f} s, ", end="")
-    print(f"p99 {before:.4f} -> {after:.4f} s, longest write {max(writes):.2f} s")
-    # 2 × by the requirement; the floor is what a busy machine adds by itself.
-    assert after <= max(2 * before, before + 0.1), (before, after)
-    assert max(slow) < DEADLINE_SECONDS
-    assert max(writes) < DEADLINE_SECONDS
+    before = percentile(healthy, 0.99)
+    for fault in ({"delay_seconds": 0.2}, {"delay_seconds": 2.0}, {"hang": True}):
+        with fronts.fault(5, **fault):
+            measured_reads(cluster, 40)
+            slow = measured_reads(cluster, READS)
+            writes = measured_writes(cluster, 3)
+        after = percentile(slow, 0.99)
+        print(
+            f"{fault}: p50 {percentile(healthy, 0.5):.4f} -> {percentile(slow, 0.5):.4f} s,", end=""
+        )
+        print(f" p99 {before:.4f} -> {after:.4f} s, longest write {max(writes):.2f} s")
+        # 2 × by the requirement; the floor is what a busy machine adds by itself.
+        assert after <= max(2 * before, before + 0.1), (fault, before, after)
+        assert max(slow) < DEADLINE_SECONDS
+        assert max(writes) < DEADLINE_SECONDS
+        wait_at_home(cluster, passing)
 
 
 def nodes_down(cluster: Cluster) -> int:
@@ -210,9 +220,12 @@ def test_writes_go_on_while_one_node_more_than_parity_lives(cluster: Cluster) ->
             reply = s3.request("GET", path)
             assert reply.status in UNAVAILABLE or reply.body == body, reply.status
         with killed(cluster, processes[4]):
+            # Before it is known that the fifth is gone, a small object may be written around it:
+            # two whole copies survive one more loss.
+            wait_until(lambda: nodes_down(cluster) == 5, what="five nodes down")
             for size in (10, 300_000):
                 reply = s3.request("PUT", "/narrow/refused", body=chance.randbytes(size))
-                assert (reply.status, reply.code) == (503, "SlowDown")
+                assert (reply.status, reply.code) == (503, "SlowDown"), size
     for path, body in {**before, **during}.items():
         wait_until(lambda: s3.request("GET", path).body == body, what=path)  # noqa: B023
     wait_until(lambda: s3.request("PUT", "/narrow/refused", body=b"x").status == 200, what="writes")
@@ -223,16 +236,37 @@ def test_mixed_faults_of_nodes_gateways_and_network(
     cluster: Cluster, fronts: Fronts, passing: threading.Event
 ) -> None:
     """Whatever the seed draws. With SOAK=1 for SOAK_SECONDS, an hour unless told otherwise."""
-    seconds = float(os.environ.get("SOAK_SECONDS", "3600")) if SOAK else 5.0
-    chaos = Chaos(cluster, SEED, fronts)
+    seconds = float(os.environ.get("SOAK_SECONDS", "3600")) / 2 if SOAK else 4.0
+    mix(cluster, Chaos(cluster, SEED, fronts), passing, seconds)
+
+
+def test_processes_do_not_grow_under_load_and_faults_that_they_survive(
+    cluster: Cluster, fronts: Fronts, passing: threading.Event
+) -> None:
+    """R29: memory, descriptors and tasks, while nodes are cut off, slow and paused but none is
+    killed. In a soak for the other half of SOAK_SECONDS."""
+    seconds = float(os.environ.get("SOAK_SECONDS", "3600")) / 2 if SOAK else 3.0
+    growth = Growth(cluster)
+    with growth.sampled():
+        mix(cluster, Chaos(cluster, f"{SEED}/growth", fronts, deadly=False), passing, seconds)
+    assert growth.troubles() == []
+    assert growth.series
+    if SOAK:
+        assert {"memory", "descriptors", "tasks"} == {kind for _, kind in growth.judged()}
+        assert len({tag for tag, _ in growth.judged()}) == NODES + len(cluster.gateways)
+
+
+def mix(cluster: Cluster, chaos: Chaos, passing: threading.Event, seconds: float) -> None:
+    """Rounds of chaos under load for some time; then all is right and whole."""
     end = time.monotonic() + seconds
     turn = 0
+    name = "mixed" if chaos.deadly else "alive"
     while time.monotonic() < end:
         turn += 1
         # A history of its own for every ten minutes, so that the search stays short.
         until = min(end, time.monotonic() + 600)
         with Load(
-            cluster, f"mixed-{turn}", f"{SEED}/{turn}", clients=8, pause_seconds=0.01
+            cluster, f"{name}-{turn}", f"{SEED}/{turn}", clients=8, pause_seconds=0.01
         ) as load:
             while time.monotonic() < until:
                 chaos.round(passing.wait, seconds=2 * LEASE_SECONDS if SOAK else 1.5)
