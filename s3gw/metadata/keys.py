@@ -240,6 +240,12 @@ def count(profile: str, pg: int, bucket_name: str) -> bytes:
     return COUNTS + profile.encode() + b"/" + pg.to_bytes(2, "big") + bucket_name.encode()
 
 
+def split_count(key: bytes) -> int:
+    """The placement group's number in a `count/` key."""
+    number = key[len(COUNTS) :].split(b"/", 1)[1][:2]
+    return int.from_bytes(number, "big")
+
+
 def pg(profile: str, number: int) -> bytes:
     return PGS + profile.encode() + b"/" + number.to_bytes(2, "big")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from s3gw.kv.interface import At, Conflict, EngineError, LeaseLost, Put
 from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
@@ -91,3 +91,10 @@ class Worker(Protocol):
     async def wait(self) -> None:
         """Return when it is time to look again. Cancelled at will."""
         ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A worker whose units may be long: `stop` has the unit in progress end soon."""
+
+    def stop(self) -> None: ...

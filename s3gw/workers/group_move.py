@@ -48,6 +48,7 @@ from s3gw.workers.contract import Claim, commit
 from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
 from s3gw.workers.lanes import Lanes
 from s3gw.workers.progress import Meter
+from s3gw.workers.verified import Verified, VerifiedShards
 from s3gw.workers.walk import Listings, list_group
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ class _Pass:
 
 class GroupMove:
     """The move of one group, under its lock `claim`, towards `target` (None: no further than its
-    record says already), the target of layout `epoch` with the nodes `members`."""
+    record says already), the target of layout `epoch` with the nodes `members`. `progressed` says
+    whether something has changed for the better: the record, or a shard on its new node."""
 
     def __init__(
         self,
@@ -150,6 +152,7 @@ class GroupMove:
         members: Collection[str],
         throttle: Throttle,
         meter: Meter,
+        verified: VerifiedShards | None = None,
     ) -> None:
         self._storage = storage
         self._claim = claim
@@ -160,7 +163,9 @@ class GroupMove:
         self._throttle = throttle
         self._meter = meter
         self._moving: dict[int, Slot] = {}
-        self._verified: set[tuple[bytes, int]] = set()
+        self._remembered = verified or VerifiedShards()
+        self._verified = Verified(0, 0.0)
+        self.progressed = False
 
     async def run(self) -> bool:
         """Do what can be done now; whether the group is where the layout wants it.
@@ -178,7 +183,12 @@ class GroupMove:
         slots = self._group.record.slots
         self._moving = {index: slot for index, slot in enumerate(slots) if is_moving(slot)}
         if self._moving:
-            await self._settle()
+            name = self._group.profile.name, self._group.number
+            self._verified = self._remembered.take(name, self._group.record.revision)
+            try:
+                await self._settle()
+            finally:
+                self._remembered.keep(name, self._verified)
         left = self._group.record.slots
         there = self._target is None or self._group.nodes == tuple(self._target)
         return there and not any(map(is_moving, left))
@@ -201,6 +211,7 @@ class GroupMove:
         tx.put(self._group.key, record)
         tx.witness = self._group.key
         await commit(self._storage.store, self._claim, tx)
+        self.progressed = True
         self._group = await self._storage.blobs.topology.reread(self._group)
 
     async def _settle(self) -> None:
@@ -226,6 +237,9 @@ class GroupMove:
             for index, slot in enumerate(self._group.record.slots)
         ]
         await self._change(slots)
+        # The other slots are as they were.
+        self._verified.revision += 1
+        self._verified.discard_slots(frozenset(complete))
         left = {node for index in complete for node in self._moving[index].holders_before}
         shown = await self._show(left | set(self._group.nodes))
         async with Lanes(lambda: BLOBS_AT_ONCE) as lanes:
@@ -290,12 +304,12 @@ class GroupMove:
         held = {copy.place: copy.entry.bytes_stored for copy in copies}
         for index, slot in comparison.slots.items():
             if (slot.node, index) not in held:
-                self._verified.discard((ref.blob, index))
+                self._verified.discard(ref.blob, index)
             there = await self._is_there(comparison, ref, index, slot, held)
             if there is None:  # to be placed
                 there = await self._place(comparison, ref, index, held, needed=needed)
             if there:
-                self._verified.add((ref.blob, index))
+                self._verified.add(ref.blob, index)
                 comparison.surplus |= {
                     (index, node, ref.blob)
                     for node in slot.holders_before
@@ -318,9 +332,10 @@ class GroupMove:
         is left to the repair worker."""
         if (slot.node, index) not in held:
             return None
-        if (ref.blob, index) in self._verified:
+        if self._verified.has(ref.blob, index):
             return True
         name = self._name(ref.blob, index)
+        await self._throttle.take(held[slot.node, index])
         verdict = await self._verify(slot.node, name)
         if verdict is None or verdict.whole:
             return verdict.whole if verdict is not None else None
@@ -395,12 +410,16 @@ class GroupMove:
             if target is None or not target.usable(directory.clock()):
                 return False
             if await self._copy(node, target, name, size) and await self._is_whole(target.id, name):
-                comparison.placed += 1
+                self._note_placed(comparison)
                 self._meter.placed(self._group, size, rebuilt=False)
                 return True
         if not needed or target is None or not target.usable(directory.clock()):
             return False
         return await self._rebuild(comparison, ref, target, name)
+
+    def _note_placed(self, comparison: _Pass) -> None:
+        comparison.placed += 1
+        self.progressed = True
 
     def _sources(
         self, slot: Slot, index: int, held: dict[placing.Place, int]
@@ -466,7 +485,7 @@ class GroupMove:
             return False
         if not await self._is_whole(target.id, name):
             return False
-        comparison.placed += 1
+        self._note_placed(comparison)
         scheme = self._group.profile.scheme
         self._meter.placed(self._group, scheme.fragment_bytes(ref.size), rebuilt=True)
         return True

@@ -15,6 +15,7 @@ class Lanes:
     def __init__(self, width: Callable[[], int]) -> None:
         self._width = width
         self._running: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
 
     async def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start `work` as soon as there is room."""
@@ -25,19 +26,37 @@ class Lanes:
             raise
         self._running.add(asyncio.create_task(work))
 
+    @property
+    def free(self) -> bool:
+        """Whether there is room for one more."""
+        return len(self._running) < max(1, self._width())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return not self._running
+
     async def room(self) -> None:
         """Wait until there is room for one more."""
-        while len(self._running) >= max(1, self._width()):
-            await self._one()
+        while not self.free:
+            await self.one()
 
     async def done(self) -> None:
         """Wait until all have ended."""
         while self._running:
-            await self._one()
+            await self.one()
 
-    async def _one(self) -> None:
+    def cancel(self) -> None:
+        """Cancel what still runs. Leaving the context waits for it."""
+        self._cancelled |= self._running
+        self._running = set()
+        for task in self._cancelled:
+            task.cancel()
+
+    async def one(self, seconds: float | None = None) -> None:
+        """Wait until something has ended, for `seconds` at most. Something must run."""
         ended, self._running = await asyncio.wait(
-            self._running, return_when=asyncio.FIRST_COMPLETED
+            self._running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
         )
         for task in ended:
             task.result()
@@ -55,7 +74,5 @@ class Lanes:
             if error is None:
                 await self.done()
         finally:
-            left, self._running = self._running, set()
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            self.cancel()
+            await asyncio.gather(*self._cancelled, return_exceptions=True)

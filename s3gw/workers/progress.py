@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nodes.protocol import PG_MAX
 from s3gw import limits
 from s3gw.cluster.topology import Group
 from s3gw.kv.interface import KV, EngineError, Put
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 2.0
 RATE_SECONDS = 30.0
+GROUPS_TOGETHER = 64
 
 GroupId = tuple[str, int]
 """Profile and number."""
@@ -90,6 +92,7 @@ class Meter:
         self._groups_done = 0
         self._moved = self._rebuilt = self._read = 0
         self._left: dict[GroupId, int] = {}
+        self._finished: set[GroupId] = set()
         self._recent: deque[tuple[float, int]] = deque()
         self._published_at = -PUBLISH_SECONDS
         self._shown: MoveProgress | None = None
@@ -100,21 +103,37 @@ class Meter:
             self._epoch = epoch
             self._groups_done = self._moved = self._rebuilt = self._read = 0
             self._left.clear()
-        before, self._left = self._left, {}
-        for group, slots in pending:
-            name = (group.profile.name, group.number)
-            estimate = before.get(name)
-            self._left[name] = await self._estimate(group, slots) if estimate is None else estimate
+        self._finished.clear()
+        slots = {(group.profile.name, group.number): (group, count) for group, count in pending}
+        unknown = {name: slots[name] for name in slots.keys() - self._left.keys()}
+        estimates = await self._estimates(unknown)
+        # Moves went on meanwhile.
+        self._left = {
+            name: self._left.get(name, estimates.get(name, 0))
+            for name in slots
+            if name not in self._finished
+        }
         await self.publish()
 
-    async def _estimate(self, group: Group, slots: int) -> int:
-        """Bytes of so many shards of every blob of a group, as far as `count/` knows."""
-        prefix = keys.counts(group.profile.name, group.number)
-        page = await self._storage.store.kv.scan(
-            prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
-        )
-        stored = sum(decode(Count, item.value).bytes for item in page.items)
-        return group.profile.scheme.fragment_bytes(stored) * slots
+    async def _estimates(self, groups: Mapping[GroupId, tuple[Group, int]]) -> dict[GroupId, int]:
+        """Bytes of so many shards of every blob of each group, as far as `count/` knows. Groups of
+        close numbers are asked for together."""
+        stored: Counter[GroupId] = Counter()
+        for profile, part in sorted({(name, n // GROUPS_TOGETHER) for name, n in groups}):
+            first = part * GROUPS_TOGETHER
+            position = keys.counts(profile, first)
+            last = keys.counts(profile, min(first + GROUPS_TOGETHER - 1, PG_MAX))
+            end, more = keys.after_prefix(last), True
+            while more:
+                page = await self._storage.store.kv.scan(position, end, limit=limits.SCAN_ITEMS_MAX)
+                for item in page.items:
+                    stored[profile, keys.split_count(item.key)] += decode(Count, item.value).bytes
+                more = page.more
+                position = page.items[-1].key + b"\x00" if more else position
+        return {
+            name: group.profile.scheme.fragment_bytes(stored[name]) * slots
+            for name, (group, slots) in groups.items()
+        }
 
     def read(self, count: int) -> None:
         """Bytes were read to rebuild shards from."""
@@ -134,7 +153,9 @@ class Meter:
     def finished(self, group: Group) -> None:
         """A group is where the layout wants it."""
         self._groups_done += 1
-        self._left.pop((group.profile.name, group.number), None)
+        name = (group.profile.name, group.number)
+        self._finished.add(name)
+        self._left.pop(name, None)
 
     def record(self) -> MoveProgress:
         """The figures as they are now."""

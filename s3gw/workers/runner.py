@@ -10,7 +10,15 @@ from typing import Any
 
 from s3gw.metadata import keys
 from s3gw.metadata.store import Store
-from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, Worker, give_back, take_lock
+from s3gw.workers.contract import (
+    UNCLAIMED,
+    Claim,
+    ClaimLost,
+    Stoppable,
+    Worker,
+    give_back,
+    take_lock,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +61,9 @@ class Runner:
         """Let the units in progress end, give the locks back. Units that take longer than
         STOP_SECONDS_MAX are cancelled, which is safe as a crash is."""
         self._stopping.set()
+        for worker in self._workers:
+            if isinstance(worker, Stoppable):
+                worker.stop()
         if not self._tasks:
             return
         _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS_MAX)

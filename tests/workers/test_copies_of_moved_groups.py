@@ -221,7 +221,7 @@ async def test_a_group_that_cannot_be_moved_does_not_hold_up_the_others(
     await world.fill()
     worker = rebalancer(world.process)
     await world.change(SetState("d3", DRAINING))
-    first = worker._next(await world.layout())
+    first = await worker._next(await world.layout())
     assert first is not None
     plain = GroupMove.run
 
