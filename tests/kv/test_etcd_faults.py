@@ -117,10 +117,15 @@ def test_a_status_has_one_meaning(
     assert (found.error, found.unsent) == (error, unsent)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:2379", "https://host:1", "http://", "http://h:1/path"])
+@pytest.mark.parametrize("url", ["127.0.0.1:2379", "ftp://host:1", "http://", "http://h:1/path"])
 async def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not an etcd endpoint"):
         await EtcdKV.connect([url])
+
+
+async def test_an_endpoint_over_tls_wants_certificates() -> None:
+    with pytest.raises(ValueError, match="needs certificates"):
+        await EtcdKV.connect(["https://host:1"])
 
 
 def test_a_missing_etcd_is_a_failure_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
