@@ -147,11 +147,11 @@ class Host:
         return done.returncode == 0
 
     def stop(self) -> list[str]:
-        """End everything; returns the services that did not end well."""
+        """End everything at once; returns the services that did not end well."""
         for process in reversed(self.processes.values()):
             process.terminate()
         ended = {name: process.stop() for name, process in self.processes.items()}
-        return [name for name, code in ended.items() if code not in (0, -15, 143)]
+        return [f"{name}: {code}" for name, code in ended.items() if code not in (0, -15, 143)]
 
 
 def client(endpoint: str, environment: dict[str, str]) -> Any:
