@@ -46,7 +46,7 @@ class Certificates:
 
     def token(self) -> str:
         """A token with which one node can join."""
-        return self._command("token", "--dir", str(self.ca)).strip()
+        return self._command("token", "--dir", str(self.ca), "--host", HOST).strip()
 
     def etcd_flags(self) -> list[str]:
         """etcd's flags for mutual TLS with clients and peers."""

@@ -90,6 +90,9 @@ class TlsCredentials:
     def __init__(self, directory: str | Path) -> None:
         """Raises TlsError."""
         self.directory = Path(directory)
+        key = self.directory / KEY_FILE
+        if key.exists() and key.stat().st_mode & 0o077:
+            LOG.warning("%s may be read or written by others than its owner: chmod 600 it", key)
         self._lives: list[tuple[LiveContext, bool, frozenset[str]]] = []
         self._stamps = self._read_stamps()
         self._make(server=False, peers=frozenset())

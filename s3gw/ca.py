@@ -43,6 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     issue.add_argument("--host", required=True, help="HOST[,HOST…]: names and addresses of it")
     issue.add_argument("--out", required=True, type=Path, help="directory for the three files")
     token = action("token", _token, "print a token with which one node can join once")
+    token.add_argument("--host", help="HOST[,HOST…]: only for a node at these")
     token.add_argument("--ttl", type=float, default=TOKEN_SECONDS, help="seconds it lasts (3600)")
     server = action("serve", _serve, "sign certificates for nodes that bring a token")
     server.add_argument("--listen", required=True, help="HOST:PORT")
@@ -74,7 +75,8 @@ def _issue(arguments: argparse.Namespace) -> None:
 
 def _token(arguments: argparse.Namespace) -> None:
     fingerprint = Authority.open(arguments.dir).fingerprint
-    print(Tokens(arguments.dir).make(fingerprint, arguments.ttl, time.time()))
+    hosts = arguments.host.split(",") if arguments.host else []
+    print(Tokens(arguments.dir).make(fingerprint, arguments.ttl, time.time(), hosts))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

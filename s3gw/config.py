@@ -8,6 +8,7 @@ environment.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 ENVIRONMENT_PREFIX = "S3GW_"
 CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
 SECRET_KEYS = frozenset({"root_secret_key", "token"})
+URL_KEYS = frozenset({"etcd", "join"})
 LIST_KEYS = frozenset({"drive", "etcd", "domains"})
 
 
@@ -107,9 +109,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def shown(self) -> dict[str, Any]:
         """The settings without secrets."""
         return {
-            name: "***" if name in SECRET_KEYS and value else value
+            name: "***"
+            if name in SECRET_KEYS and value
+            else (_without_password(value) if name in URL_KEYS else value)
             for name, value in msgspec.structs.asdict(self).items()
         }
+
+
+def _without_password(value: Any) -> Any:
+    """URLs without what stands before an `@` in them.
+
+    >>> _without_password(("https://root:secret@etcd1:2379", "https://etcd2:2379"))
+    ('https://***@etcd1:2379', 'https://etcd2:2379')
+    """
+    if isinstance(value, str):
+        # Up to the last @: a password that was not encoded may have one itself.
+        return re.sub(r"^(\w+://)?.*@", r"\1***@", value, flags=re.DOTALL)
+    return tuple(map(_without_password, value))
 
 
 def load(

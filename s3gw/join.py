@@ -12,7 +12,12 @@ SHA-256 (128 random bits need no slower one) and when it expires. A token is spe
 file, durably, before anything is signed: of two that bring it at once one wins, and a crash in
 between costs a token, never two certificates. A node can get a certificate of the role `node` only.
 
-What is wrong with a token is not told: unknown, spent, expired and mistaken look alike.
+A token may be bound to the hosts of its node. One that is not is good for any host but those that
+`s3gw ca issue` has certified in another role: whoever has a stray token must not become, in the
+eyes of a client that looks at names alone, etcd or a gateway.
+
+What is wrong with a token is not told: unknown, spent, expired and mistaken look alike. That it is
+not for these hosts is told to who has its secret, and does not spend it.
 """
 
 from __future__ import annotations
@@ -60,11 +65,17 @@ class TokenRefused(Exception):
     """Unknown, spent, expired or mistaken: which one is not told."""
 
 
+class HostsRefused(Exception):
+    """The token is right, but not for these hosts."""
+
+
 class _Kept(msgspec.Struct):
-    """A token as the authority keeps it; `expires` in Unix seconds."""
+    """A token as the authority keeps it; `expires` in Unix seconds. `hosts`: for no others; empty:
+    not bound."""
 
     secret_sha256: str
     expires: float
+    hosts: tuple[str, ...] = ()
 
 
 class _Joining(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,12 +92,14 @@ class Tokens:
         self._open = directory / "tokens"
         self._spent = directory / "tokens-spent"
 
-    def make(self, fingerprint: str, seconds: float, now: float) -> str:
-        """A new token. Raises PkiError."""
+    def make(self, fingerprint: str, seconds: float, now: float, hosts: Sequence[str] = ()) -> str:
+        """A new token, for nodes at these hosts only, if any are given. Raises PkiError."""
+        if hosts:
+            pki.check_hosts(hosts)
         if not 1 <= seconds <= TOKEN_SECONDS_MAX:
             raise PkiError(f"a token lasts 1 to {TOKEN_SECONDS_MAX} seconds")
         identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(16)
-        kept = msgspec.json.encode(_Kept(_sha256(secret), now + seconds))
+        kept = msgspec.json.encode(_Kept(_sha256(secret), now + seconds, tuple(hosts)))
         try:
             for directory in (self._open, self._spent):
                 directory.mkdir(mode=0o700, exist_ok=True)
@@ -96,8 +109,11 @@ class Tokens:
             raise PkiError(f"{self._open} cannot be written: {error.strerror}") from error
         return f"{identifier}.{secret}.{fingerprint}"
 
-    def spend(self, token: str, now: float) -> None:
-        """Use a token up, durably. Raises TokenRefused, OSError."""
+    def spend(
+        self, token: str, now: float, hosts: Sequence[str] = (), taken: Sequence[str] = ()
+    ) -> None:
+        """Use a token up for a node at `hosts`, durably; `taken` are those of them that only a
+        token bound to them may have. Raises TokenRefused, HostsRefused, OSError."""
         match = _SENT.fullmatch(token)
         identifier, secret = match.groups() if match else ("", "")
         try:
@@ -109,6 +125,7 @@ class Tokens:
         right = hmac.compare_digest(_sha256(secret), kept.secret_sha256)
         if not match or not right or now >= kept.expires:
             raise TokenRefused
+        _check_bound(kept.hosts, hosts, taken)
         try:
             os.rename(self._open / identifier, self._spent / identifier)
         except FileNotFoundError as error:
@@ -126,6 +143,19 @@ class Tokens:
                     continue  # spent this moment, or not written by us
                 if now >= kept.expires:
                     path.unlink(missing_ok=True)
+
+
+def _check_bound(bound: Sequence[str], hosts: Sequence[str], taken: Sequence[str]) -> None:
+    """Raises HostsRefused."""
+    allowed = {pki.plain_host(host) for host in bound}
+    if bound:
+        for host in hosts:
+            if pki.plain_host(host) not in allowed:
+                raise HostsRefused(f"the token is not for {host}")
+    elif taken:
+        raise HostsRefused(
+            f"{taken[0]} has a certificate in another role: make a token with --host {taken[0]}"
+        )
 
 
 class Attempts:
@@ -205,7 +235,12 @@ class JoinApp:
             raise _Answer(400, str(error)) from error
         now = self._clock()
         try:
-            await asyncio.to_thread(self._tokens.spend, joining.token, now)
+            taken = self._authority.issued_to_others(tls.NODE, request.hosts)
+            await asyncio.to_thread(self._tokens.spend, joining.token, now, request.hosts, taken)
+        except HostsRefused as error:
+            raise _Answer(403, str(error)) from error
+        except PkiError as error:
+            raise _Answer(503, "the authority's directory cannot be read") from error
         except TokenRefused as error:
             raise _Answer(403, "the token is not valid") from error
         except OSError as error:

@@ -1,8 +1,9 @@
 """The cluster's own certificate authority. The only importer of `cryptography`.
 
-A directory holds the authority: `ca.key` (0600) and `ca.pem`. What it signs says in its subject's
-organizational unit which role its owner has (`nodes.tls`), and in its alternative names which hosts
-it answers for. Keys are on the curve P-256.
+A directory holds the authority: `ca.key` (0600), `ca.pem`, and `issued`, with a line `role name`
+for every host name and address that an operator has issued a certificate for. What it signs says in
+its subject's organizational unit which role its owner has (`nodes.tls`), and in its alternative
+names which hosts it answers for. Keys are on the curve P-256.
 
 `ca.pem` may hold several certificates: the authority's own is the one that `ca.key` belongs to. The
 others are former or future authorities, trusted beside it while certificates are being replaced.
@@ -28,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from nodes.tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
 CA_KEY_FILE = "ca.key"
+ISSUED_FILE = "issued"
 CA_DAYS = 3650
 CERTIFICATE_DAYS = 365
 # Clocks of a cluster differ: a certificate is valid a little before it was made.
@@ -54,8 +56,13 @@ class Authority:
     """A certificate authority, opened from its directory."""
 
     def __init__(
-        self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, bundle: bytes
+        self,
+        directory: Path,
+        key: ec.EllipticCurvePrivateKey,
+        certificate: x509.Certificate,
+        bundle: bytes,
     ) -> None:
+        self._issued = directory / ISSUED_FILE
         self._key = key
         self._certificate = certificate
         self.bundle = bundle
@@ -86,7 +93,7 @@ class Authority:
             raise PkiError(f"{error.filename} exists: an authority is never overwritten") from error
         except OSError as error:
             raise PkiError(f"{directory} cannot be written: {error.strerror}") from error
-        return cls(key, certificate, bundle)
+        return cls(directory, key, certificate, bundle)
 
     @classmethod
     def open(cls, directory: Path) -> Authority:
@@ -95,7 +102,7 @@ class Authority:
         bundle = _read(directory / CA_FILE)
         for certificate in _certificates(bundle, directory / CA_FILE):
             if certificate.public_key() == key.public_key():
-                return cls(key, certificate, bundle)
+                return cls(directory, key, certificate, bundle)
         raise PkiError(f"no certificate in {directory / CA_FILE} is that of {CA_KEY_FILE}")
 
     @property
@@ -112,6 +119,10 @@ class Authority:
         try:
             key = own_key(directory)
             replace_file(directory / CA_FILE, self.bundle, 0o644)
+        except OSError as error:
+            raise PkiError(f"{directory} cannot be written: {error.strerror}") from error
+        self._record(role, hosts)
+        try:
             pem = self._sign(key.public_key(), role, names, now)
             replace_file(directory / CERTIFICATE_FILE, pem, 0o644)
         except OSError as error:
@@ -121,6 +132,34 @@ class Authority:
         """A certificate, PEM, for the key and the hosts of a request; what else the request asks
         for does not count."""
         return self._sign(request.public_key, role, _alternative_names(request.hosts), now)
+
+    def issued_to_others(self, role: str, hosts: Sequence[str]) -> list[str]:
+        """Which of these hosts `issue` has certified in another role. Raises PkiError."""
+        try:
+            lines = self._issued.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeError) as error:
+            raise PkiError(f"{self._issued} cannot be read: {error}") from error
+        issued = (line.partition(" ") for line in lines)
+        others = {name for owner, _, name in issued if owner != role}
+        return [host for host in hosts if plain_host(host) in others]
+
+    def _record(self, role: str, hosts: Sequence[str]) -> None:
+        """Remember, before it is signed, what is issued to whom. Raises PkiError."""
+        lines = "".join(f"{role} {plain_host(host)}\n" for host in hosts)
+        try:
+            new = not self._issued.exists()
+            # One short append: lines of two processes do not mix.
+            descriptor = os.open(self._issued, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                sync_directory(self._issued.parent)
+        except OSError as error:
+            raise PkiError(f"{self._issued} cannot be written: {error.strerror}") from error
 
     def _sign(
         self, key: ec.EllipticCurvePublicKey, role: str, names: x509.GeneralNames, now: float
@@ -342,6 +381,23 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def plain_host(host: str) -> str:
+    """A host name or an address as it is compared.
+
+    >>> plain_host("GW1.example"), plain_host("0:0::1")
+    ('gw1.example', '::1')
+    """
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raises PkiError unless all are host names or addresses."""
+    _alternative_names(hosts)
 
 
 def _alternative_names(hosts: Sequence[str]) -> x509.GeneralNames:

@@ -75,6 +75,13 @@ def test_secrets_are_in_no_representation() -> None:
     assert "very-secret-key" not in json.dumps(config.shown())
 
 
+def test_passwords_in_urls_are_not_shown() -> None:
+    urls = ("https://root:pass@word/@etcd1:2379", "root:password@etcd2:2379", "http://[::1]:2379")
+    shown = load({"etcd": list(urls), "root_access_key": "", "data": "/srv/a@b"}, {}).shown()
+    assert shown["etcd"] == ("https://***@etcd1:2379", "***@etcd2:2379", "http://[::1]:2379")
+    assert shown["data"] == "/srv/a@b"
+
+
 def test_the_config_command_prints_the_effective_settings(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

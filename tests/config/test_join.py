@@ -31,7 +31,7 @@ from s3gw.join import (
     Tokens,
     join,
 )
-from s3gw.pki import Authority
+from s3gw.pki import Authority, PkiError
 
 HOST = "127.0.0.1"
 
@@ -175,6 +175,47 @@ def test_a_node_joins_with_a_token_and_a_second_cannot_use_it(
         with pytest.raises(JoinError, match="the token is not valid"):
             join(url, token, ["n2"], tmp_path / "n2")
     assert not (tmp_path / "n2" / "cert.pem").exists()
+
+
+def test_a_token_for_some_hosts_is_good_for_no_others_and_a_mistake_does_not_spend_it(
+    authority: Authority, tokens: Tokens, tmp_path: Path
+) -> None:
+    with pytest.raises(PkiError, match="not a host name"):
+        tokens.make(authority.fingerprint, 60, time.time(), ["*.example"])
+    token = tokens.make(authority.fingerprint, 60, time.time(), ["N1.example", "::1"])
+    with signing(tmp_path, authority) as url:
+        with pytest.raises(JoinError, match="the token is not for gw1"):
+            join(url, token, ["n1.example", "gw1"], tmp_path / "n1")
+        join(url, token, ["n1.example", "0:0::1"], tmp_path / "n1")
+    assert pki.inspect(tmp_path / "n1").hosts == ("n1.example", "::1")
+
+
+def test_names_of_gateways_and_etcd_want_a_token_that_is_bound_to_them(
+    authority: Authority, tokens: Tokens, tmp_path: Path
+) -> None:
+    authority.issue(tls.ETCD, ["Etcd1", "10.0.0.1"], tmp_path / "etcd", time.time())
+    authority.issue(tls.NODE, ["n1"], tmp_path / "issued", time.time())
+    token = tokens.make(authority.fingerprint, 60, time.time())
+    bound = tokens.make(authority.fingerprint, 60, time.time(), ["10.0.0.1"])
+    reopened = Authority.open(tmp_path / "ca")
+    with signing(tmp_path, reopened) as url:
+        for stolen in (["etcd1"], ["n1", "10.0.0.1"], [HOST]):  # HOST: the authority's own
+            with pytest.raises(JoinError, match=f"{stolen[-1]} has a certificate in another role"):
+                join(url, token, stolen, tmp_path / "n1")
+        join(url, token, ["n1"], tmp_path / "n1")
+        join(url, bound, ["10.0.0.1"], tmp_path / "n2")
+    assert pki.inspect(tmp_path / "n2").role == "node"
+
+
+def test_tokens_and_authorities_of_older_versions_work(
+    authority: Authority, tokens: Tokens, tmp_path: Path
+) -> None:
+    token = sent(tokens.make("f" * 64, 60, 1000.0))
+    path = tmp_path / "ca" / "tokens" / token.split(".")[0]
+    kept = json.loads(path.read_bytes())
+    path.write_text(json.dumps({name: kept[name] for name in ("secret_sha256", "expires")}))
+    assert authority.issued_to_others(tls.NODE, ["gw1"]) == []  # no list yet
+    tokens.spend(token, 1001.0, ["gw1"])
 
 
 def test_a_node_gives_its_token_to_nobody_but_the_authority_that_it_names(

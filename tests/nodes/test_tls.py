@@ -50,6 +50,19 @@ async def test_a_gateway_writes_and_reads_shards_over_mutual_tls(pki: Pki) -> No
         assert await drive.read(NAME, 0, size) == b"".join(shard)
 
 
+def test_a_key_that_others_may_read_is_warned_of_once(
+    pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = pki.credentials("gateway")
+    assert not caplog.records
+    (credentials.directory / "key.pem").chmod(0o640)
+    again = TlsCredentials(credentials.directory)
+    again.refresh()
+    again.client(GATEWAY_CALLS)
+    (record,) = caplog.records
+    assert "key.pem may be read or written by others" in record.getMessage()
+
+
 @pytest.mark.parametrize("role", ["gateway", "node"])
 async def test_gateways_and_nodes_may_call_a_node(pki: Pki, role: str) -> None:
     async with serving_tls({"d1": MemoryDrive()}, node_context(pki)) as url:
