@@ -8,7 +8,8 @@ Everything under /admin wants a Signature Version 4 of root over all of the requ
 included, for the service `s3gw`: one for S3 does nothing here, and one for here nothing there. What
 asks for a change is done once per signature, at whatever gateway (s3gw.admin.replays). Health and
 metrics are open, so that monitors need no key. Every error is JSON: `{"error": code, "message":
-line}`. Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log level.
+line}`. Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log
+level.
 """
 
 from __future__ import annotations

@@ -111,9 +111,10 @@ def _add_nodes(action: Callable[..., argparse.ArgumentParser]) -> None:
     node.add_argument(
         "change",
         nargs="?",
-        choices=["cordon", "uncordon", "drain", "decommission", "activate", "fail"],
+        choices=["cordon", "uncordon", "drain", "decommission", "activate", "fail", "unfail"],
     )
     node.add_argument("--seconds", type=_count, default=60, help="of `fail` (60)")
+    node.add_argument("--force", action="store_true", help="`fail` also what writes need")
     node.add_argument("--watch", action="store_true", help="drain, decommission: until it is done")
     stop = action("may-stop", _may_stop, "may this node be stopped now? (exit code 1: no)")
     stop.add_argument("node")
@@ -129,6 +130,7 @@ def _add_layout(action: Callable[..., argparse.ArgumentParser]) -> None:
     apply = steps.add_parser("apply", help="make the staged changes the next layout")
     apply.add_argument("--reason", default="")
     apply.add_argument("--force", action="store_true", help="give up what removed nodes hold")
+    apply.add_argument("--yes", action="store_true", help="--force without being asked")
     stage = steps.add_parser("stage", help="stage a change")
     changes = stage.add_subparsers(dest="change", required=True, metavar="CHANGE")
     add = changes.add_parser("add", help="a registered node")
@@ -251,7 +253,11 @@ def _node(client: AdminClient, arguments: Arguments) -> int:
         return _show(arguments, "node", client.call("GET", _path("nodes", arguments.node)))
     path = _path("nodes", arguments.node, arguments.change)
     if arguments.change == "fail":
-        return _show(arguments, "fail", client.call("POST", path, {"seconds": arguments.seconds}))
+        body = {"seconds": arguments.seconds, "force": arguments.force}
+        return _show(arguments, "fail", client.call("POST", path, body))
+    if arguments.change == "unfail":
+        path = _path("nodes", arguments.node, "fail")
+        return _show(arguments, "fail", client.call("DELETE", path))
     answer = client.call("POST", path)
     watched = arguments.watch and arguments.change in ("drain", "decommission")
     if not watched or answer["done"]:  # a node that is gone cannot be asked again
@@ -281,7 +287,7 @@ def _layout(client: AdminClient, arguments: Arguments) -> int:
         case "discard":
             return _show(arguments, "done", client.call("DELETE", "/admin/layout/draft"))
         case "apply":
-            body = {"reason": arguments.reason, "force": arguments.force}
+            body = {"reason": arguments.reason, **_forced(client, arguments)}
             return _show(arguments, "applied", client.call("POST", "/admin/layout/apply", body))
         case "stage":
             change = {
@@ -293,6 +299,23 @@ def _layout(client: AdminClient, arguments: Arguments) -> int:
             return _show(arguments, "draft", client.call("POST", "/admin/layout/draft", body))
         case _:
             return _show(arguments, "layout", client.call("GET", "/admin/layout"))
+
+
+def _forced(client: AdminClient, arguments: Arguments) -> dict[str, Any]:
+    """What `apply --force` sends beside: the plan that was looked at, which somebody must have
+    agreed to. Raises Usage."""
+    if not arguments.force:
+        return {}
+    plan = client.call("GET", "/admin/layout/plan")
+    if plan["refusals"] and not arguments.yes:
+        print(views.VIEWS["plan"](plan), file=sys.stderr)
+        if not sys.stdin.isatty():
+            raise Usage("nothing was applied: --force wants --yes where nobody can be asked")
+        print("Type yes to apply it all the same: ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip() != "yes":
+            raise Usage("nothing was applied")
+    looked_at = {"epoch": plan["epoch"], "draft": plan["draft"]}
+    return {**looked_at, "force": True, "confirm": plan["gives_up"]}
 
 
 def _rebalances(client: AdminClient, arguments: Arguments) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from s3gw.admin import models
+from s3gw.admin.nodes import slots_of
 from s3gw.admin.port import AdminPort, bad_request, conflict, not_found
 from s3gw.admin.survey import drive_stats
 from s3gw.cluster import layouts
@@ -130,12 +131,7 @@ async def discard(port: AdminPort) -> models.Done:
 async def plan(port: AdminPort) -> models.PlanView:
     """What applying the staged changes would mean."""
     draft = await _draft(port)
-    live = {node.id for node in port.storage.blobs.directory.all() if node.live}
-    storage = port.storage
-    try:
-        found = await layouts.plan(storage.store.kv, storage.blobs.topology, draft.nodes, live=live)
-    except LayoutRefused as error:
-        raise conflict(str(error)) from error
+    found = await _plan(port, draft)
     return models.PlanView(
         found.epoch,
         found.moves,
@@ -156,7 +152,25 @@ async def plan(port: AdminPort) -> models.PlanView:
         list(found.warnings),
         list(found.refusals),
         draft.revision,
+        await _gives_up(port, draft),
     )
+
+
+async def _plan(port: AdminPort, draft: Draft) -> layouts.Plan:
+    live = {node.id for node in port.storage.blobs.directory.all() if node.live}
+    storage = port.storage
+    try:
+        return await layouts.plan(storage.store.kv, storage.blobs.topology, draft.nodes, live=live)
+    except LayoutRefused as error:
+        raise conflict(str(error)) from error
+
+
+async def _gives_up(port: AdminPort, draft: Draft) -> int:
+    """Slots with shards on the nodes that the draft removes."""
+    layout = await layouts.current(port.storage.store.kv)
+    kept = {node.node for node in draft.nodes}
+    await port.storage.blobs.topology.load()
+    return sum(slots_of(port, node.node) for node in layout.record.nodes if node.node not in kept)
 
 
 async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
@@ -168,6 +182,8 @@ async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
         raise conflict(
             f"the staged changes are draft {draft.revision}, not {body.draft}: look at them again"
         )
+    if body.force:
+        await _require_confirmed(port, draft, body.confirm)
     storage = port.storage
     try:
         epoch = await layouts.apply(
@@ -183,3 +199,16 @@ async def apply(port: AdminPort, body: models.ApplyRequest) -> models.Applied:
     except (LayoutConflict, LayoutRefused) as error:
         raise conflict(str(error)) from error
     return models.Applied(epoch)
+
+
+async def _require_confirmed(port: AdminPort, draft: Draft, confirm: int | None) -> None:
+    """Raises Refusal unless who forces has seen what that gives up."""
+    refusals = (await _plan(port, draft)).refusals
+    if not refusals:
+        return
+    given_up = await _gives_up(port, draft)
+    if confirm != given_up:
+        raise conflict(
+            f"forced, this gives up {given_up} slots ({'; '.join(refusals)}): "
+            f"repeat it with confirm {given_up} if that is what you want"
+        )

@@ -119,11 +119,14 @@ class Nodes(Struct):
 
 
 class FailRequest(Struct, forbid_unknown_fields=True):
+    """`force`: also when too few nodes for writes would be left."""
+
     seconds: Annotated[int, Meta(ge=1, le=FAIL_SECONDS_MAX)] = 60
+    force: bool = False
 
 
 class FailAnswer(Struct):
-    """The node counts as down until `seconds` have passed."""
+    """The node counts as down until `seconds` have passed; 0: no longer."""
 
     node: str
     seconds: int
@@ -240,8 +243,9 @@ class ProfileMoves(Struct):
 
 
 class PlanView(Struct):
-    """`refusals` are the reasons for which `apply` would refuse it unless forced; `draft` is the
-    number of the staged changes that this is the plan of."""
+    """`refusals` are the reasons for which `apply` would refuse it unless forced, and `gives_up`
+    the slots on removed nodes that would be given up then; `draft` is the number of the staged
+    changes that this is the plan of."""
 
     epoch: int
     moves: int
@@ -252,16 +256,19 @@ class PlanView(Struct):
     warnings: list[str]
     refusals: list[str]
     draft: int = 0
+    gives_up: int = 0
 
 
 class ApplyRequest(Struct, forbid_unknown_fields=True):
     """`epoch` and `draft`: the layout and the staged changes that were looked at; with others
-    applying is refused. `force` gives up what lies on removed nodes."""
+    applying is refused. `force` gives up what lies on removed nodes; where the plan has refusals,
+    `confirm` must repeat its `gives_up`."""
 
     epoch: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     draft: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     reason: Annotated[str, Meta(max_length=200)] = ""
     force: bool = False
+    confirm: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 
 
 class Applied(Struct):

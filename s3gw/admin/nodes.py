@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from s3gw import limits
 from s3gw.admin import models
 from s3gw.admin.port import AdminPort, conflict, not_found
 from s3gw.cluster import layouts
@@ -13,7 +14,7 @@ from s3gw.cluster.directory import Directory
 from s3gw.cluster.directory import Node as KnownNode
 from s3gw.cluster.layouts import LayoutConflict, LayoutRefused
 from s3gw.cluster.ledger import Ledger, Redundancy, read_ledger, state_of
-from s3gw.kv.interface import Put
+from s3gw.kv.interface import Conflict, Delete, NoneNewer, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import FailSimulation, LayoutNode, NodeRecord, decode, encode
 
@@ -178,14 +179,44 @@ async def fail(
     port: AdminPort, path: models.NodePath, body: models.FailRequest
 ) -> models.FailAnswer:
     """Let all processes treat the node as down for a while, to see what would happen. The wish is
-    a record under a lease, so that it ends by itself."""
-    if port.storage.blobs.directory.get(path.node) is None:
+    a record under a lease, so that it ends by itself. Refused, unless forced, when too few nodes
+    for writes would be left."""
+    directory = port.storage.blobs.directory
+    if directory.get(path.node) is None:
         raise _unknown(path.node)
     kv = port.storage.store.kv
+    prefix, end = keys.FAILURES, keys.after_prefix(keys.FAILURES)
+    page = await kv.scan(prefix, end, limit=limits.SCAN_ITEMS_MAX, keys_only=True)
+    down = {item.key[len(prefix) :].decode() for item in page.items} | {path.node}
+    left = sum(1 for node in directory.writable_nodes() if node.id not in down)
+    if left < port.nodes_needed and not body.force:
+        raise conflict(
+            f"{left} nodes would take writes, {port.nodes_needed} are needed: the store would "
+            "refuse to write; force it if that is what you want to see"
+        )
     lease = await kv.grant_lease(body.seconds)
     record = FailSimulation(path.node, body.seconds)
-    await kv.commit([], [Put(keys.failing(path.node), encode(record), lease)])
+    try:
+        # Two at once must not each count on the node of the other.
+        await kv.commit(
+            [NoneNewer(prefix, end, page.revision)],
+            [Put(keys.failing(path.node), encode(record), lease)],
+        )
+    except Conflict:
+        await kv.revoke_lease(lease)
+        raise conflict("another simulation began at this moment: look again") from None
     return models.FailAnswer(path.node, body.seconds)
+
+
+async def end_fail(port: AdminPort, path: models.NodePath) -> models.FailAnswer:
+    """End the simulation at once; without one this is no error."""
+    kv = port.storage.store.kv
+    key = keys.failing(path.node)
+    (item,) = (await kv.get_many([key])).items
+    if item is None and port.storage.blobs.directory.get(path.node) is None:
+        raise _unknown(path.node)
+    await kv.commit([], [Delete(key)])
+    return models.FailAnswer(path.node, 0)
 
 
 # May it stop?

@@ -113,6 +113,16 @@ ROWS: tuple[Row, ...] = (
         models.FailAnswer,
         path_type=models.NodePath,
         body_type=models.FailRequest,
+        conflicts=True,
+    ),
+    Row(
+        "DELETE",
+        "/admin/nodes/{node}/fail",
+        "endNodeFailure",
+        "End the simulated failure at once",
+        nodes.end_fail,
+        models.FailAnswer,
+        path_type=models.NodePath,
     ),
     Row(
         "GET",

@@ -108,6 +108,8 @@ def _state(answer: Answer) -> str:
 
 
 def _fail(answer: Answer) -> str:
+    if not answer["seconds"]:
+        return f"{plain(answer['node'])} does not count as down any more"
     return f"{plain(answer['node'])} counts as down for {answer['seconds']} seconds"
 
 
@@ -165,6 +167,8 @@ def _plan(answer: Answer) -> str:
     ]
     lines += [f"warning: {plain(text)}" for text in answer["warnings"]]
     lines += [f"would be refused: {plain(text)}" for text in answer["refusals"]]
+    if answer["gives_up"]:
+        lines.append(f"forced, it gives up {answer['gives_up']} slots on removed nodes")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import boto3
 import pytest
 
 from compose.local import Up, answers, free_port, running, wait_until
+from compose.s3_http import S3Http, Signer
 from s3gw.admin.terminal import plain
 from tests.admin.test_metrics import values
 from tests.attacks.target import workers
@@ -195,6 +197,81 @@ def test_a_simulated_failure_lowers_the_score_and_ends(store: Up) -> None:
 
     wait_until(failing, what="the node counts as down")
     wait_until(lambda: not failing(), what="the simulation is over")
+
+
+def test_a_simulated_failure_is_ended_by_hand(store: Up) -> None:
+    node = node_of(store)
+    shown(store, "node", node, "fail", "--seconds", "3600")
+    wait_until(lambda: bool(answer(store, "node", node)["failing"]), what="it counts as down")
+    assert "does not count as down" in shown(store, "node", node, "unfail")
+    wait_until(lambda: not answer(store, "node", node)["failing"], what="it is back")
+
+
+def test_what_force_would_give_up_is_agreed_to_first(store: Up) -> None:
+    node = node_of(store)
+    shown(store, "layout", "stage", "remove", node)
+    epoch = answer(store, "layout")["epoch"]
+    try:
+        done = admin(store, "layout", "apply", "--force")
+        assert done.returncode == 2
+        assert f"node {node} holds shards" in done.stderr
+        assert "--yes" in done.stderr.splitlines()[-1]
+        assert typed(store, "no\n", "layout", "apply", "--force") == 2
+        assert answer(store, "layout")["epoch"] == epoch
+    finally:
+        shown(store, "layout", "discard")
+    # Where nothing is given up nobody is asked.
+    shown(store, "layout", "stage", "weight", node, str(answer(store, "node", node)["weight"]))
+    assert "epoch" in shown(store, "layout", "apply", "--force")
+
+
+def typed(store: Up, text: str, *arguments: str) -> int:
+    """The exit code of a command that is answered at a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, text.encode())
+        return subprocess.run(
+            [sys.executable, "-m", "s3gw", "admin", *arguments],
+            env=environment(store),
+            cwd=REPOSITORY,
+            stdin=theirs,
+            capture_output=True,
+            timeout=SECONDS_MAX,
+        ).returncode
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_curl_signs_for_the_admin_port(store: Up) -> None:
+    def curl(service: str, nonce: str) -> str:
+        done = subprocess.run(
+            [
+                *("curl", "-s", "-X", "POST", "-w", "%{http_code}", "-o", "/dev/null"),
+                *("--aws-sigv4", f"aws:amz:us-east-1:{service}"),
+                *("--user", f"{store.credentials.access_key}:{store.credentials.secret_key}"),
+                *("-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "-H", f"x-s3gw-nonce: {nonce}"),
+                f"{store.admin}/admin/nodes/{node_of(store)}/uncordon",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+        )
+        return done.stdout
+
+    assert curl("s3", "1") == "400"
+    assert curl("s3gw", "2") == "200"
+    assert curl("s3gw", "3") == "200"
+
+
+def test_a_request_signed_for_the_admin_port_does_nothing_on_the_s3_port(store: Up) -> None:
+    signer = Signer(store.credentials.access_key, store.credentials.secret_key)
+    operator = dataclasses.replace(signer, service="s3gw")
+    assert S3Http(store.endpoint, signer).request("GET", "/things").status == 200
+    reply = S3Http(store.endpoint, operator).request("DELETE", "/things/0")
+    assert (reply.status, b"AuthorizationHeaderMalformed" in reply.body) == (400, True)
+    reply = S3Http(store.admin, signer).request("DELETE", "/admin/layout/draft")
+    assert (reply.status, b"AuthorizationHeaderMalformed" in reply.body) == (400, True)
 
 
 def test_a_drain_is_followed_to_its_end_with_a_bar(store: Up) -> None:

@@ -18,7 +18,7 @@ from s3gw.admin.routes import ROWS, Row, examples
 from tests.admin.conftest import HOST, REGION, ROOT, Admin
 
 BODIES: dict[str, Any] = {
-    "failNode": {"seconds": 5},
+    "failNode": {"seconds": 5, "force": True},
     "stageChanges": {"changes": [{"change": "state", "node": "d1", "state": "cordoned"}]},
     "applyLayout": {"reason": "because"},
     "changeBucketProfile": {"profile": "copies"},

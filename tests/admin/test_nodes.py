@@ -184,6 +184,74 @@ async def test_a_simulated_failure_is_seen_by_other_processes_and_ends_by_itself
         await other.http.aclose()
 
 
+async def test_a_simulation_leaves_as_many_nodes_as_writes_need_unless_forced(
+    admin: Admin,
+) -> None:
+    for number in range(5):
+        await admin.call("POST", f"/admin/nodes/d{number}/fail", {"seconds": 300})
+    # This process has not heard of them yet: the records count, not what it believes.
+    reply = await admin.send("POST", "/admin/nodes/d5/fail", b'{"seconds":300}')
+    assert reply.status_code == 409
+    assert "2 nodes would take writes, 3 are needed" in reply.json()["message"]
+    again = {"seconds": 300}
+    await admin.call("POST", "/admin/nodes/d4/fail", again)  # longer: no further node
+    await admin.call("POST", "/admin/nodes/d5/fail", {"seconds": 300, "force": True})
+
+
+async def test_of_two_simulations_at_once_one_is_refused_when_both_are_too_many(
+    admin: Admin,
+) -> None:
+    for number in range(4):
+        await admin.call("POST", f"/admin/nodes/d{number}/fail")
+    replies = await asyncio.gather(
+        *(admin.send("POST", f"/admin/nodes/d{number}/fail", b"{}") for number in (4, 5))
+    )
+    assert sorted(reply.status_code for reply in replies) == [200, 409]
+
+
+async def test_a_simulation_is_ended_before_its_time(memory_cluster: MemoryCluster) -> None:
+    admin = await make_admin(memory_cluster)
+    following = asyncio.create_task(admin.membership.follow())
+    try:
+        await admin.membership.load()
+        await admin.call("POST", "/admin/nodes/d2/fail", {"seconds": 3600})
+        node = admin.process.directory.get("d2")
+        assert node is not None
+        await until(lambda: not node.live)
+        assert (await admin.call("DELETE", "/admin/nodes/d2/fail"))["seconds"] == 0
+        await until(lambda: node.live)
+        await admin.call("DELETE", "/admin/nodes/d2/fail")  # it is so already
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await admin.http.aclose()
+
+
+async def test_what_force_gives_up_is_told_and_must_be_repeated(admin: Admin) -> None:
+    await blob_of(admin)
+    await admin.call(
+        "POST", "/admin/layout/draft", {"changes": [{"change": "remove", "node": "d0"}]}
+    )
+    plan = await admin.get("/admin/layout/plan")
+    assert plan["gives_up"] > 0
+    assert "d0" in plan["refusals"][0]
+    for wrong in (b'{"force":true}', b'{"force":true,"confirm":1}', b'{"confirm":1}'):
+        reply = await admin.send("POST", "/admin/layout/apply", wrong)
+        assert reply.status_code == 409
+        assert "node d0 holds shards" in reply.json()["message"]
+    assert str(plan["gives_up"]) in reply.json()["message"]
+    assert (await admin.get("/admin/layout"))["epoch"] == 1
+    body = {"force": True, "confirm": plan["gives_up"], "draft": plan["draft"]}
+    assert (await admin.call("POST", "/admin/layout/apply", body))["epoch"] == 2
+
+
+async def test_force_needs_no_confirmation_where_it_gives_up_nothing(admin: Admin) -> None:
+    change = {"change": "weight", "node": "d0", "weight": 2}
+    await admin.call("POST", "/admin/layout/draft", {"changes": [change]})
+    assert (await admin.get("/admin/layout/plan"))["gives_up"] == 0
+    assert (await admin.call("POST", "/admin/layout/apply", {"force": True}))["epoch"] == 2
+
+
 async def until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():
