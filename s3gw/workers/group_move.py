@@ -406,20 +406,28 @@ class GroupMove:
         directory = self._storage.blobs.directory
         target = directory.get(slot.node)
         name = self._name(ref.blob, index)
+        if target is None:
+            return False
         for node, size in self._sources(slot, index, held):
-            if target is None or not target.usable(directory.clock()):
+            if not self._takes(target):
                 return False
             if await self._copy(node, target, name, size) and await self._is_whole(target.id, name):
                 self._note_placed(comparison)
                 self._meter.placed(self._group, size, rebuilt=False)
                 return True
-        if not needed or target is None or not target.usable(directory.clock()):
+        if not needed or not self._takes(target):
             return False
         return await self._rebuild(comparison, ref, target, name)
 
     def _note_placed(self, comparison: _Pass) -> None:
         comparison.placed += 1
         self.progressed = True
+
+    def _takes(self, target: Node) -> bool:
+        """Whether a node takes shards; one that has just refused one for want of space does not, so
+        that nothing is read for it in vain."""
+        now = self._storage.blobs.directory.clock()
+        return target.usable(now) and not target.is_full(now)
 
     def _sources(
         self, slot: Slot, index: int, held: dict[placing.Place, int]

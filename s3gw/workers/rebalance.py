@@ -100,6 +100,8 @@ class Rebalancer:
         # Groups to move: how many losses each bears, its place among all, and its name.
         self._queue: list[tuple[int, int, GroupId]] = []
         self._queued_for: tuple[int, Mapping[str, bool]] = (0, {})
+        # Groups that were where the layout wants them, until their records change.
+        self._settled: dict[int, Group] = {}
         self._stopping = False
         self._epoch = 0
         self._live: dict[str, bool] = {}
@@ -171,6 +173,7 @@ class Rebalancer:
         if layout.epoch != self._epoch:
             self._epoch = layout.epoch
             self._rests.clear()
+            self._settled.clear()
         await self._order(layout)
         topology = self._storage.blobs.topology
         groups = [topology.group(topology.profile(name), n) for _, _, (name, n) in self._queue]
@@ -184,8 +187,12 @@ class Rebalancer:
         for number, group in enumerate(all_groups(self._storage)):
             if number % GROUPS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+            if self._settled.get(number) is group:
+                continue
             if self._is_pending(group, layout):
                 self._queue.append((self._margin(group), number, _id(group)))
+            else:
+                self._settled[number] = group
         heapq.heapify(self._queue)
 
     async def _start_moves(self, layout: Layout, lanes: Lanes) -> None:
