@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -110,17 +109,8 @@ async def open_bare_sqlite(directory: Path) -> SqliteKV:
 def store_of_metadata(directory: Path) -> str:
     """The id of the store whose embedded database is there; "" when there is none. Only reads, also
     while the store runs. Raises EngineError."""
-    if not (directory / sqlite_schema.FILE).exists():
-        return ""
-    try:
-        connection = sqlite_schema.connect(directory, read_only=True)
-        try:
-            row = connection.execute("SELECT value FROM kv WHERE key = ?", (keys.STORE,)).fetchone()
-        finally:
-            connection.close()
-    except (sqlite3.Error, OSError) as error:
-        raise sqlite_schema.translate(error) from error
-    return decode(StoreRecord, row[0]).store_id if row is not None else ""
+    value = sqlite_schema.value_of(directory, keys.STORE)
+    return decode(StoreRecord, value).store_id if value is not None else ""
 
 
 async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -> EtcdKV:

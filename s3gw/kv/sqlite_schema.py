@@ -97,6 +97,22 @@ def connect(directory: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
+def value_of(directory: Path, key: bytes) -> bytes | None:
+    """The value of one key of a database that may be in use; None without the key, or without a
+    database. Raises EngineError."""
+    if not (directory / FILE).exists():
+        return None
+    try:
+        connection = connect(directory, read_only=True)
+        try:
+            row = connection.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error) from error
+    return bytes(row[0]) if row is not None else None
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of an empty database; the caller holds the writers' lock."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()

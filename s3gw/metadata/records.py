@@ -303,8 +303,8 @@ class ReprofileJob(msgspec.Struct, array_like=True, frozen=True):
 
     `state`: walking, done or cancelled. `stage` and `cursor` say where the walk is: of objects,
     versions or uploads, behind this key. `blobs_done` and `bytes_done` count what was moved in all
-    rounds, `blobs_left` what this round met and could not move yet; `rounds` those that ended. `met` says that this round
-    has met blobs of the former profiles, or what may become such."""
+    rounds, `blobs_left` what this round met and could not move yet; `rounds` those that ended.
+    `met` says that this round has met blobs of the former profiles, or what may become such."""
 
     sources: tuple[str, ...]
     target: str

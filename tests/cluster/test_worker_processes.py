@@ -67,8 +67,8 @@ def test_a_worker_rebuilds_what_a_lost_node_held(cluster: Cluster, worker: Proce
     tunables = {"rebuild_after_seconds": 1, "hold_down_seconds": 1}
     assert "status" not in admin(cluster, "PUT", "/admin/tunables", tunables)
     s3, chance = s3_of(cluster), random.Random(SEED)
-    assert s3.request("PUT", "/work").status == 200
-    bodies = {f"/work/{number}": chance.randbytes(OBJECT_BYTES) for number in range(OBJECTS)}
+    assert s3.request("PUT", "/worked").status == 200
+    bodies = {f"/worked/{number}": chance.randbytes(OBJECT_BYTES) for number in range(OBJECTS)}
     for path, body in bodies.items():
         assert s3.request("PUT", path, body=body).status == 200
     epoch = admin(cluster, "GET", "/admin/layout")["epoch"]
