@@ -176,8 +176,13 @@ class Rebalancer:
             self._settled.clear()
         await self._order(layout)
         topology = self._storage.blobs.topology
-        groups = [topology.group(topology.profile(name), n) for _, _, (name, n) in self._queue]
-        await self.meter.look(layout.epoch, [(group, changes(group, layout)) for group in groups])
+        todo = []
+        for number, (_, _, name) in enumerate(list(self._queue)):
+            if number % GROUPS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+            group = topology.group(topology.profile(name[0]), name[1])
+            todo.append((group, changes(group, layout)))
+        await self.meter.look(layout.epoch, todo)
         return layout
 
     async def _order(self, layout: Layout) -> None:

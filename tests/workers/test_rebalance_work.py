@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from nodes.protocol import ShardName
 from s3gw.cluster.layouts import OUT, Add, SetState
 from s3gw.cluster.tunables import LiveTunables
-from s3gw.kv.interface import Guard, Put, Write
+from s3gw.kv.interface import Guard, Page, Put, Write
 from s3gw.metadata import keys
-from s3gw.metadata.records import PgRecord, decode
+from s3gw.metadata.records import Count, PgRecord, decode
 from s3gw.workers.contract import UNCLAIMED, take_lock
 from s3gw.workers.progress import read_progress, total
-from s3gw.workers.rebalance import LOOK_SECONDS
+from s3gw.workers.rebalance import LOOK_SECONDS, changes
 from tests.stores.memory_store import Process
 from tests.stores.virtual_time import run_virtual
 from tests.workers.moving import World, placed, rebalancer, start
@@ -235,6 +236,38 @@ def test_a_local_reconstruction_code_reads_only_the_local_group() -> None:
         read = worker.meter.record().bytes_read
         assert has_local_group
         assert read <= 4 * stored + copies  # 8 with Reed-Solomon
+
+    run_virtual(scenario())
+
+
+def test_what_is_left_is_estimated_with_few_questions() -> None:
+    """Stores have tens of thousands of groups."""
+
+    async def scenario() -> None:
+        world = await World.make(8, nodes=7, pg_count=128)
+        await world.fill(40)
+        await world.change(SetState("d0", "draining"), Add("d7", "z7", 1))
+        plain, asked = world.process.kv.scan, []
+
+        async def scan(start: bytes, end: bytes, **options: Any) -> Page:
+            asked.append(start)
+            return await plain(start, end, **options)
+
+        world.process.kv.scan = scan  # type: ignore[method-assign]
+        worker = rebalancer(world.process)
+        layout = await worker._look()
+        assert len(worker._queue) > 50
+        assert 0 < sum(start.startswith(keys.COUNTS) for start in asked) <= 4
+        expected = 0
+        for group in worker._pending(layout):
+            prefix = keys.counts(group.profile.name, group.number)
+            page = await plain(prefix, keys.after_prefix(prefix), limit=100)
+            stored = sum(decode(Count, item.value).bytes for item in page.items)
+            expected += group.profile.scheme.fragment_bytes(stored) * changes(group, layout)
+        assert worker.meter.record().bytes_left == expected > 0
+        asked.clear()
+        await worker._look()
+        assert not any(start.startswith(keys.COUNTS) for start in asked)
 
     run_virtual(scenario())
 

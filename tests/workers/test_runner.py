@@ -153,6 +153,35 @@ def test_stopping_does_not_wait_for_idle_workers() -> None:
     run_virtual(scenario())
 
 
+def test_a_worker_whose_units_are_long_is_told_to_stop() -> None:
+    class Long(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self._told = asyncio.Event()
+
+        def stop(self) -> None:
+            self._told.set()
+
+        async def work(self, claim: Claim) -> bool:
+            await self._told.wait()
+            self.ended += 1
+            return False
+
+    async def scenario() -> None:
+        first, _ = await two_processes()
+        worker = Long()
+        runner = first.runner(worker)
+        runner.start()
+        await asyncio.sleep(100.0)
+        assert worker.ended == 0
+        started = asyncio.get_running_loop().time()
+        await runner.stop()
+        assert worker.ended == 1
+        assert asyncio.get_running_loop().time() - started < 0.01
+
+    run_virtual(scenario())
+
+
 def test_a_unit_that_does_not_end_is_cancelled() -> None:
     async def scenario() -> None:
         first, _ = await two_processes()
