@@ -1,9 +1,12 @@
 """What a policy document may be, and with which reason everything else is refused."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s3gw.auth import actions, condition_keys
 from s3gw.auth.patterns import PolicyError
@@ -279,3 +282,25 @@ def test_an_action_is_about_a_bucket_or_about_objects() -> None:
 
 def test_condition_keys_are_kept_in_lower_case() -> None:
     assert all(key == key.lower() for key in condition_keys.KEYS)
+
+
+NAMES = st.sampled_from(["AWS", "Service", "Bool", "StringLike", "aws:SourceIp", "*", ""])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted({*GOOD, "Sid", "Condition", "NotAction", "NotPrincipal"})), JSON)
+def test_whatever_an_element_is_it_is_accepted_or_refused(element: str, value: Any) -> None:
+    for document in (policy({**GOOD, element: value}), policy(GOOD, **{element: value})):
+        with suppress(PolicyError):
+            parse(document)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_are_they_are_accepted_or_refused(noise: bytes) -> None:
+    for document in (noise, b"{" + noise, policy(GOOD).replace(b"Allow", noise)):
+        with suppress(PolicyError):
+            parse(document)
