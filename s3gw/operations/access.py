@@ -100,9 +100,9 @@ class Access:
     def require_row(self, call: Call, action: str) -> None:
         """Authorize the action of the row, and what the request asks for beside it. Raises
         AccessDenied."""
-        resource = self.resource_of(call)
-        if self._plainly_allowed(call, resource):
+        if self._plainly_allowed(call, call.bucket_record):
             return
+        resource = self.resource_of(call)
         self.require(call, action, resource)
         for more in _further_actions(call):
             self.require(call, more, resource)
@@ -129,7 +129,7 @@ class Access:
     def require(self, call: Call, action: str, resource: Resource) -> None:
         """Authorize one action on one resource. Raises AccessDenied, which says why to the account
         itself; what others may know of the policies of a bucket is not for this answer."""
-        if self._plainly_allowed(call, resource):
+        if self._plainly_allowed(call, resource.bucket):
             return
         context = self._context(call, action, resource)
         decision = self._decide(call, context, resource)
@@ -151,12 +151,12 @@ class Access:
         """Nothing could be allowed: nobody known asks, and the bucket has no policy."""
         return call.principal is ANONYMOUS and _document(call.bucket_record) is None
 
-    def _plainly_allowed(self, call: Call, resource: Resource) -> bool:
+    def _plainly_allowed(self, call: Call, bucket: BucketRecord | None) -> bool:
         """The account itself asks, and nobody has set a policy that could deny it."""
         return (
             call.principal.is_root
             and call.permissions is NO_PERMISSIONS
-            and _document(resource.bucket) is None
+            and _document(bucket) is None
         )
 
     def _decide(self, call: Call, context: RequestContext, resource: Resource) -> Decision:
