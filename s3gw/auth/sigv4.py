@@ -343,7 +343,7 @@ def _from_query(
     if any(name not in query for name in QUERY_PARAMETERS):
         raise AuthorizationQueryParametersError(SIX_PARAMETERS)
     timestamp = query[b"X-Amz-Date"]
-    when = _basic_time(timestamp)
+    when = basic_time(timestamp)
     if when is None:
         raise AuthorizationQueryParametersError(
             "X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""
@@ -460,7 +460,7 @@ def _header_time(headers: dict[bytes, bytes]) -> tuple[bytes, float]:
     text = headers.get(b"x-amz-date")
     if text is None:
         text = headers.get(b"date", b"")
-    when = _basic_time(text)
+    when = basic_time(text)
     if when is None:
         seconds = parse_http_date(_text(text))
         if seconds is None or not 0 <= seconds < 1 << 36:
@@ -470,7 +470,7 @@ def _header_time(headers: dict[bytes, bytes]) -> tuple[bytes, float]:
     return text, when
 
 
-def _basic_time(text: bytes) -> float | None:
+def basic_time(text: bytes) -> float | None:
     """Unix seconds of `yyyyMMdd'T'HHmmss'Z'`, or None."""
     if len(text) != 16 or text[8:9] != b"T" or text[15:] != b"Z":
         return None

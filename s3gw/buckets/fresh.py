@@ -59,9 +59,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
         "GetBucketMetadataTableConfiguration": Refusal(errors.MetadataConfigurationNotFound),
         "GetBucketMetricsConfiguration": _NO_CONFIGURATION,
         "GetBucketNotificationConfiguration": Document("NotificationConfiguration"),
-        "GetBucketOwnershipControls": Refusal(errors.OwnershipControlsNotFoundError),
-        "GetBucketPolicy": Refusal(errors.NoSuchBucketPolicy),
-        "GetBucketPolicyStatus": Refusal(errors.NoSuchBucketPolicy),
         "GetBucketReplication": Refusal(errors.ReplicationConfigurationNotFoundError),
         "GetBucketRequestPayment": Document(
             "RequestPaymentConfiguration", (("Payer", "BucketOwner"),)
@@ -73,7 +70,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
         "GetObjectLegalHold": _NO_OBJECT_LOCK,
         "GetObjectLockConfiguration": Refusal(errors.ObjectLockConfigurationNotFoundError),
         "GetObjectRetention": _NO_OBJECT_LOCK,
-        "GetPublicAccessBlock": Refusal(errors.NoSuchPublicAccessBlockConfiguration),
         "ListBucketAnalyticsConfigurations": Document(
             "ListBucketAnalyticsConfigurationResult", _NOT_TRUNCATED
         ),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from s3gw.auth.policy import Principal, PrincipalType
 from s3gw.errors import InvalidAccessKeyId
+
+# A store is one account. Its number is the same everywhere, as ARNs of its users are written into
+# policies that move between stores.
+ACCOUNT_ID = "000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,18 @@ class Root:
         """The 64 hexadecimal digits that S3 shows as an owner's id; the same on every gateway
         and after every change of keys."""
         return sha256(b"s3gw root user").hexdigest()
+
+    @property
+    def principal(self) -> Principal:
+        """Root as policies see it."""
+        return Principal(
+            self.canonical_id,
+            self.name,
+            PrincipalType.ROOT,
+            account=ACCOUNT_ID,
+            arn=f"arn:aws:iam::{ACCOUNT_ID}:root",
+            user_id=ACCOUNT_ID,
+        )
 
     def secret_of(self, access_key: str) -> str:
         """The secret of an access key. Raises InvalidAccessKeyId."""

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nodes.protocol import Buffer
+from s3gw.auth.policy import ANONYMOUS as ANONYMOUS
+from s3gw.auth.policy import Principal as Principal
+from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Permissions
 from s3gw.metadata.records import BucketRecord, Checksums
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
 from s3gw.wire.checksums import Requested
 
+if TYPE_CHECKING:
+    from s3gw.operations.access import Access
+
 XML_TYPE = ("Content-Type", "application/xml")
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks. `id` is the canonical user id that S3 shows as owner."""
-
-    id: str
-    name: str
-
-
-ANONYMOUS = Principal("", "anonymous")
 
 
 class Body(Protocol):
@@ -67,10 +62,25 @@ class Settings:
     public_address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from and how it was signed. `now` is Unix seconds; `address` is the
+    peer's; `signature` is "AWS4-HMAC-SHA256", "AWS" (Version 2) or "", and `timestamp` that of
+    Version 4."""
+
+    now: float
+    address: str
+    secure: bool
+    signature: str = ""
+    presigned: bool = False
+    timestamp: bytes = b""
+
+
 @dataclass(slots=True)
 class Call:
     """One request. `headers` by lower-case name. `bucket` is the record of the bucket named;
-    `target` also has the object's, when the operation is about the visible version of a key."""
+    `target` also has the object's, when the operation is about the visible version of a key.
+    `access` answers what else the principal may do than what the row says."""
 
     operation: str
     bucket_name: str
@@ -83,6 +93,9 @@ class Call:
     settings: Settings
     request_id: str
     body: Body
+    access: Access
+    origin: Origin
+    permissions: Permissions = NO_PERMISSIONS
     bucket_record: BucketRecord | None = None
     object_target: Target | None = None
 
@@ -90,6 +103,12 @@ class Call:
     def bucket(self) -> BucketRecord:
         assert self.bucket_record is not None
         return self.bucket_record
+
+    @property
+    def owner(self) -> Principal:
+        """Who owns the bucket and all that is in it, whoever writes it."""
+        owner = self.bucket.owner
+        return self.principal if self.principal.id == owner else Principal(owner, owner)
 
     @property
     def target(self) -> Target:

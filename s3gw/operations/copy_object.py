@@ -40,7 +40,7 @@ async def copy_object(call: Call) -> Reply:
             )
     algorithm = call.headers.get("x-amz-checksum-algorithm")
     copying = Copying(
-        owner=call.principal.id,
+        owner=call.owner.id,
         describe=lambda record: _description(call, record),
         checksum_algorithm=algorithm_named(algorithm).name if algorithm else "",
         check=write_check(call),

@@ -6,6 +6,7 @@ from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.publish import Target
+from s3gw.operations.access import Resource
 from s3gw.operations.call import Call
 from s3gw.operations.present import check_version, current_of
 from s3gw.wire.conditions import COPY_SOURCE_PREFIX, ReadConditions
@@ -16,18 +17,27 @@ COPY_SOURCE_KEY = "x-amz-copy-source-server-side-encryption-customer-algorithm"
 
 async def load_source(call: Call) -> Target:
     """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, InvalidArgument,
-    InvalidRequest for a key to decrypt it with, AccessDenied if its bucket is not the expected
-    owner's."""
+    InvalidRequest for a key to decrypt it with, AccessDenied if the caller may not read it or its
+    bucket is not the expected owner's."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
     check_version(named.version_id)
     if COPY_SOURCE_KEY in call.headers:
         raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
     source = await publish.read_target(call.storage, named.bucket, named.key)
-    owner = call.headers.get("x-amz-source-expected-bucket-owner")
-    if owner is not None and owner != source.bucket.owner:
-        raise errors.AccessDenied()
+    resource = Resource(
+        named.bucket, source.bucket, named.key, True, source.visible, named.version_id
+    )
+    named_version = named.version_id is not None
+    read = "s3:GetObjectVersion" if named_version else "s3:GetObject"
+    call.access.require(call, read, resource)
+    call.access.require_owner(call, "x-amz-source-expected-bucket-owner", source.bucket.owner)
     if source.visible is None:
         raise errors.NoSuchKey(Key=named.key)
+    copies_tags = call.headers.get("x-amz-tagging-directive", "COPY") == "COPY"
+    if call.operation == "CopyObject" and copies_tags and source.visible.description.tags:
+        read = "s3:GetObjectVersionTagging" if named_version else "s3:GetObjectTagging"
+        call.access.require(call, read, resource)
+        call.access.require(call, "s3:PutObjectTagging", call.access.resource_of(call))
     return source
 
 

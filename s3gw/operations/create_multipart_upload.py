@@ -27,7 +27,7 @@ async def create_multipart_upload(call: Call) -> Reply:
         call.storage,
         call.bucket_name,
         call.key,
-        call.principal.id,
+        call.owner.id,
         description_of(call),
         checksum_algorithm=algorithm,
         checksum_type=kind,

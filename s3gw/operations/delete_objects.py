@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from s3gw import errors, limits
 from s3gw.objects import publish
 from s3gw.objects.delete import delete_object as remove_object
+from s3gw.operations.access import Resource
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.present import check_version, current_of
 from s3gw.operations.trouble import TROUBLE, translate
@@ -77,6 +78,11 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
                 raise errors.KeyTooLongError()
             check_version(entry.version_id)
             target = await publish.read_target(call.storage, call.bucket_name, entry.key)
+            action = "s3:DeleteObjectVersion" if entry.version_id else "s3:DeleteObject"
+            resource = Resource(
+                call.bucket_name, target.bucket, entry.key, True, target.visible, entry.version_id
+            )
+            call.access.require(call, action, resource)
             await remove_object(
                 call.storage, target, lambda record: entry.conditions.check(current_of(record))
             )

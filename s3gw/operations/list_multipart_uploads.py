@@ -41,7 +41,7 @@ async def list_multipart_uploads(call: Call) -> Reply:
         writer.element("EncodingType", "url")
     writer.flag("IsTruncated", listing.truncated)
     for entry in listing.entries:
-        _write_upload(writer, entry, request, call.principal)
+        _write_upload(writer, entry, request, call.owner)
     write_prefixes(writer, listing.prefixes, request)
     return xml_reply(writer.finish())
 

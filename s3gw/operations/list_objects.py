@@ -67,7 +67,7 @@ async def list_objects(call: Call) -> Reply:
     if request.encoded:
         writer.element("EncodingType", "url")
     writer.flag("IsTruncated", listing.truncated)
-    write_contents(writer, listing, request, owner=call.principal)
+    write_contents(writer, listing, request, owner=call.owner)
     return xml_reply(writer.finish())
 
 

@@ -41,6 +41,6 @@ async def list_objects_v2(call: Call) -> Reply:
     if request.encoded:
         writer.element("EncodingType", "url")
     writer.flag("IsTruncated", listing.truncated)
-    owner = call.principal if call.query.get("fetch-owner", "").lower() == "true" else None
+    owner = call.owner if call.query.get("fetch-owner", "").lower() == "true" else None
     write_contents(writer, listing, request, owner)
     return xml_reply(writer.finish())

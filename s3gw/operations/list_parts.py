@@ -39,8 +39,8 @@ async def list_parts(call: Call) -> Reply:
         for name, value in part.checksums.values.items():
             writer.element(f"Checksum{name}", value)
         writer.close("Part")
-    write_owner(writer, "Initiator", call.principal)
-    write_owner(writer, "Owner", call.principal)
+    write_owner(writer, "Initiator", call.owner)
+    write_owner(writer, "Owner", call.owner)
     writer.element("StorageClass", upload.record.description.storage_class)
     if upload.record.checksum_algorithm:
         writer.element("ChecksumAlgorithm", upload.record.checksum_algorithm)

@@ -21,7 +21,7 @@ async def put_object(call: Call) -> Reply:
     record = await store_object(
         call.storage,
         call.target,
-        call.principal.id,
+        call.owner.id,
         description_of(call),
         call.body,
         write_check(call),

@@ -3,7 +3,8 @@
     resolve → authenticate → load bucket → authorize → open body → operation → respond
 
 Any S3 error, raised anywhere below, becomes error XML in one place, and metrics and the access
-log are written in one place. Authorization happens once, from the row's action.
+log are written in one place. Authorization happens once, from the row's action; operations that
+find more items in their body or headers ask again, through the same method (`Access.require`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from typing import Any
 from nodes.protocol import Buffer
 from s3gw import errors
 from s3gw.auth import sigv4
-from s3gw.auth.authenticate import acting, authenticate
+from s3gw.auth.authenticate import Signer, acting, authenticate
 from s3gw.auth.canonical import Request
 from s3gw.buckets.fresh import ANSWERS as FRESH
-from s3gw.identities.root import Root
+from s3gw.identities.root import ACCOUNT_ID, Root
 from s3gw.metadata import keys
 from s3gw.metadata.records import BucketRecord
 from s3gw.metadata.store import versioned
 from s3gw.metrics import Metrics
 from s3gw.objects import publish
 from s3gw.objects.storage import Storage
+from s3gw.operations.access import Access
 from s3gw.operations.bucket_subresources import fresh_answer
-from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xml_reply
+from s3gw.operations.call import ANONYMOUS, Call, Origin, Principal, Reply, Settings, xml_reply
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
@@ -84,8 +86,8 @@ class S3App:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._handlers: dict[str, Handler | None] = {row.name: load_handler(row) for row in ROWS}
-        root = edge.root
-        self._root_principal = Principal(root.canonical_id, root.name)
+        self._root_principal = edge.root.principal
+        self._access = Access(ACCOUNT_ID)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,7 +109,7 @@ class S3App:
             patient = resolved.row.name in PATIENT_OPERATIONS
             if patient:
                 receive = heard = Heard(receive, out=resolved.row.body is NO_BODY)
-            answer = self._answer(request, by_name(headers), receive, resolved, request_id)
+            answer = self._answer(request, by_name(headers), receive, resolved, request_id, scope)
             if patient:
                 errors_too = self._or_error(answer, scope, resolved, request_id)
                 reply = await answer_patiently(asyncio.create_task(errors_too), heard)
@@ -152,9 +154,10 @@ class S3App:
         receive: Receive,
         resolved: Resolved,
         request_id: str,
+        scope: AsgiScope,
     ) -> Reply:
         """The pipeline. `headers` are those that the request acts by."""
-        principal, payload, seed = self._authenticate(request, resolved)
+        principal, payload, signer = self._authenticate(request, resolved)
         call = Call(
             operation=resolved.row.name,
             bucket_name=resolved.bucket,
@@ -170,20 +173,22 @@ class S3App:
                 receive,
                 headers,
                 payload,
-                seed,
+                signer.seed if signer is not None else None,
                 sums_of_object=resolved.row.name in SUMS_OF_OBJECT,
             ),
+            access=self._access,
+            origin=_origin(scope, request.now, signer),
         )
         await self._load(call, resolved)
         if resolved.row.asks is not Asks.NOBODY:
-            self._authorize(call)
+            self._authorize(call, resolved)
         return await self._operate(call, resolved)
 
     def _authenticate(
         self, request: Request, resolved: Resolved
-    ) -> tuple[Principal, sigv4.Payload, sigv4.SignedRequest | None]:
-        """Who asks, how the body is framed, and what chunk signatures start from. Raises the 400
-        and 403 errors of signatures."""
+    ) -> tuple[Principal, sigv4.Payload, Signer | None]:
+        """Who asks, how the body is framed, and who signed. Raises the 400 and 403 errors of
+        signatures."""
         if resolved.row.asks is Asks.NOBODY:
             return ANONYMOUS, sigv4.UNSIGNED, None
         signer = authenticate(
@@ -197,7 +202,7 @@ class S3App:
             return ANONYMOUS, sigv4.anonymous_payload(request), None
         if signer.session_token is not None:
             raise errors.InvalidToken()  # root's keys are no session's
-        return self._root_principal, signer.payload, signer.seed
+        return self._root_principal, signer.payload, signer
 
     async def _load(self, call: Call, resolved: Resolved) -> None:
         """Read the bucket, and with it the object's record, in one round trip."""
@@ -214,12 +219,14 @@ class S3App:
         if call.bucket_record is None:
             raise errors.NoSuchBucket(BucketName=call.bucket_name)
 
-    def _authorize(self, call: Call) -> None:
-        """The owner may do everything, others nothing. Raises AccessDenied."""
-        if call.principal is ANONYMOUS:
-            raise errors.AccessDenied()
-        expected = call.headers.get("x-amz-expected-bucket-owner")
-        if expected is not None and expected != call.principal.id:
+    def _authorize(self, call: Call, resolved: Resolved) -> None:
+        """Ask the policies for the row's action; where the operation asks for each item itself,
+        only refuse those who could not be allowed anything. Raises AccessDenied."""
+        owner = call.bucket_record.owner if call.bucket_record else call.principal.id
+        call.access.require_owner(call, "x-amz-expected-bucket-owner", owner)
+        if resolved.row.asks is not Asks.ITEM:
+            call.access.require_row(call, resolved.action)
+        elif call.access.is_hopeless(call):
             raise errors.AccessDenied()
 
     async def _operate(self, call: Call, resolved: Resolved) -> Reply:
@@ -271,6 +278,17 @@ class S3App:
                 "client": (scope.get("client") or ("",))[0],
             },
         )
+
+
+def _origin(scope: AsgiScope, now: float, signer: Signer | None) -> Origin:
+    address = (scope.get("client") or ("",))[0]
+    secure = scope.get("scheme") == "https"
+    if signer is None:
+        return Origin(now, address, secure)
+    if signer.seed is None:
+        return Origin(now, address, secure, "AWS", presigned=True)
+    seed = signer.seed
+    return Origin(now, address, secure, "AWS4-HMAC-SHA256", seed.presigned, seed.timestamp)
 
 
 def _resource(scope: Mapping[str, Any], resolved: Resolved | None) -> str:

@@ -6,6 +6,7 @@ each test runs over both forms of our own store: `sqlite` (`s3gw up`) and `etcd`
 node processes, two gateways).
 """
 
+import json
 import os
 import secrets
 import threading
@@ -214,3 +215,28 @@ def tree(s3: Any, bucket: str) -> str:
     for key in reversed(TREE):
         s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
     return bucket
+
+
+PutPolicy = Callable[..., None]
+
+
+@pytest.fixture
+def put_policy(s3: Any) -> PutPolicy:
+    """`put_policy(bucket, {"Effect": …}, …)`: statements about everyone and, unless they say
+    otherwise, about reading every object."""
+
+    def put(bucket: str, *statements: dict[str, Any]) -> None:
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy_of(bucket, *statements))
+
+    return put
+
+
+def policy_of(bucket: str, *statements: dict[str, Any]) -> str:
+    default = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    filled = [{**default, **statement} for statement in statements]
+    return json.dumps({"Version": "2012-10-17", "Statement": filled})

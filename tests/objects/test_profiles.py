@@ -31,7 +31,8 @@ from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.multipart import create_upload
 from s3gw.objects.publish import no_check
 from s3gw.objects.write import put_object
-from s3gw.operations.call import Call, Principal, Settings
+from s3gw.operations.access import Access
+from s3gw.operations.call import Call, Origin, Principal, Settings
 from s3gw.operations.create_bucket import create_bucket
 from tests.stores.memory_store import BUCKET, PROFILE, Bytes, MemoryCluster, Process
 from tests.stores.operations import blob_of, complete, get, part, put, record
@@ -172,6 +173,8 @@ async def create(process: Process, name: str, **headers: str) -> BucketRecord:
         settings=Settings("us-east-1", PROFILE, "http://localhost"),
         request_id="1",
         body=NoBody(),  # type: ignore[arg-type]
+        access=Access("000000000000"),
+        origin=Origin(0, "127.0.0.1", secure=False),
     )
     await create_bucket(call)
     (item,) = (await process.kv.get_many([keys.bucket(name)])).items

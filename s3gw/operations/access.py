@@ -1,0 +1,199 @@
+"""What a principal may do: the one method that every authorization goes through.
+
+The pipeline asks once, for the row's action; the operations that find more items in their request
+(the source of a copy, the keys of DeleteObjects) ask again for each. Where a bucket has no policy
+and the principal none that limits it, the answer needs no evaluation. Policies are compiled once
+and kept by their text, so a changed policy is never judged by what it was.
+
+Some operations ask for more than their row says: writing tags needs `s3:PutObjectTagging` beside
+`s3:PutObject`, and so on. Whoever may not list a bucket is not told which keys it lacks. Sources:
+API Reference, "Permissions" of each operation; S3 User Guide, "Required permissions for Amazon S3
+API operations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from s3gw import errors, limits
+from s3gw.auth.policy import ANONYMOUS, Policy, Principal, RequestContext
+from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Reason, decide
+from s3gw.auth.policy_parse import parse_bucket_policy
+from s3gw.auth.public_policy import is_public
+from s3gw.buckets import public_access
+from s3gw.metadata.records import BucketRecord, ObjectRecord
+from s3gw.operations.call import Call
+from s3gw.operations.request_values import object_values, request_values
+
+POLICY_DOCUMENT = "policy"
+# The account itself keeps these whatever a policy denies, so that nobody locks himself out.
+NEVER_LOST = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
+OBJECT_READS = frozenset(
+    {
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:GetObjectAcl",
+        "s3:GetObjectVersionAcl",
+        "s3:GetObjectAttributes",
+        "s3:GetObjectVersionAttributes",
+        "s3:GetObjectTagging",
+        "s3:GetObjectVersionTagging",
+    }
+)
+# Of operations that make objects: the header, and the action that it asks for too.
+WRITES = frozenset({"PutObject", "CopyObject", "CreateMultipartUpload"})
+WRITE_HEADERS = {
+    "x-amz-tagging": "s3:PutObjectTagging",
+    "x-amz-acl": "s3:PutObjectAcl",
+    "x-amz-grant-full-control": "s3:PutObjectAcl",
+    "x-amz-grant-read": "s3:PutObjectAcl",
+    "x-amz-grant-read-acp": "s3:PutObjectAcl",
+    "x-amz-grant-write-acp": "s3:PutObjectAcl",
+    "x-amz-object-lock-mode": "s3:PutObjectRetention",
+    "x-amz-object-lock-legal-hold": "s3:PutObjectLegalHold",
+}
+# A write with If-Match tells whether the object is as the writer thinks.
+TELLING_WRITES = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload"})
+POLICIES_COMPILED_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an action is done to: a bucket, or one of its keys. `bucket` is None where there is
+    none (yet). `found` says that the key was looked up: its visible version is then `record`."""
+
+    bucket_name: str = ""
+    bucket: BucketRecord | None = None
+    key: str = ""
+    found: bool = False
+    record: ObjectRecord | None = None
+    version_id: str | None = None
+
+    @property
+    def arn(self) -> str:
+        if not self.bucket_name:
+            return "arn:aws:s3:::*"
+        path = f"{self.bucket_name}/{self.key}" if self.key else self.bucket_name
+        return f"arn:aws:s3:::{path}"
+
+
+@lru_cache(maxsize=POLICIES_COMPILED_MAX)
+def compiled(document: bytes, bucket_name: str) -> Policy:
+    """The policy of a stored document."""
+    return parse_bucket_policy(document, bucket_name, limit=limits.BUCKET_POLICY_BYTES_MAX)
+
+
+@lru_cache(maxsize=POLICIES_COMPILED_MAX)
+def stored_policy_is_public(document: bytes, bucket_name: str) -> bool:
+    """Whether a stored document is a public policy."""
+    return is_public(compiled(document, bucket_name))
+
+
+class Access:
+    """Answers what the principal of a call may do. `account` is the one that owns the buckets."""
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+
+    def require_row(self, call: Call, action: str) -> None:
+        """Authorize the action of the row, and what the request asks for beside it. Raises
+        AccessDenied."""
+        if self._plainly_allowed(call, call.bucket_record):
+            return
+        resource = self.resource_of(call)
+        self.require(call, action, resource)
+        for more in _further_actions(call):
+            self.require(call, more, resource)
+
+    def resource_of(self, call: Call) -> Resource:
+        """What the request's own path names."""
+        target = call.object_target
+        return Resource(
+            call.bucket_name,
+            call.bucket_record,
+            call.key,
+            target is not None,
+            target.visible if target is not None else None,
+            call.query.get("versionId"),
+        )
+
+    def require_owner(self, call: Call, header: str, owner: str) -> None:
+        """`owner` (a canonical id) is who the header, if it is there, expects: given as account or
+        as canonical id. Raises AccessDenied."""
+        expected = call.headers.get(header)
+        if expected is not None and expected not in (owner, self.account):
+            raise errors.AccessDenied()
+
+    def require(self, call: Call, action: str, resource: Resource) -> None:
+        """Authorize one action on one resource. Raises AccessDenied, which says why to the account
+        itself; what others may know of the policies of a bucket is not for this answer."""
+        if self._plainly_allowed(call, resource.bucket):
+            return
+        context = self._context(call, action, resource)
+        decision = self._decide(call, context, resource)
+        if not decision.allowed:
+            if call.principal.is_root:
+                raise errors.AccessDenied(decision.explain(context))
+            raise errors.AccessDenied()
+        if resource.found and resource.record is None and action in OBJECT_READS:
+            bucket = Resource(resource.bucket_name, resource.bucket)
+            listing = self._context(call, "s3:ListBucket", bucket)
+            if not self._decide(call, listing, bucket).allowed:
+                raise errors.AccessDenied()
+
+    def decision(self, call: Call, action: str, resource: Resource) -> Decision:
+        """The decision, with what decided it."""
+        return self._decide(call, self._context(call, action, resource), resource)
+
+    def is_hopeless(self, call: Call) -> bool:
+        """Nothing could be allowed: nobody known asks, and the bucket has no policy."""
+        return call.principal is ANONYMOUS and _document(call.bucket_record) is None
+
+    def _plainly_allowed(self, call: Call, bucket: BucketRecord | None) -> bool:
+        """The account itself asks, and nobody has set a policy that could deny it."""
+        return (
+            call.principal.is_root
+            and call.permissions is NO_PERMISSIONS
+            and _document(bucket) is None
+        )
+
+    def _decide(self, call: Call, context: RequestContext, resource: Resource) -> Decision:
+        who = call.principal
+        if context.action in NEVER_LOST and who.is_root and _owns(who, resource.bucket):
+            return Decision(True, Reason.ROOT)
+        document = _document(resource.bucket)
+        if document is None:
+            return decide(context, call.permissions)
+        assert resource.bucket is not None
+        block = public_access.stored(resource.bucket.documents.get(public_access.DOCUMENT))
+        restricted = block.restrict_public_buckets and who.account != self.account
+        if restricted and stored_policy_is_public(document, resource.bucket_name):
+            return Decision(False, Reason.PUBLIC_RESTRICTED)
+        policy = compiled(document, resource.bucket_name)
+        return decide(context, call.permissions, [policy])
+
+    def _context(self, call: Call, action: str, resource: Resource) -> RequestContext:
+        values = request_values(call, self.account)
+        if resource.key:
+            own = resource.key == call.key and resource.bucket_name == call.bucket_name
+            values |= object_values(call, resource.record, resource.version_id, own=own)
+        return RequestContext(call.principal, action, resource.arn, values)
+
+
+def _document(bucket: BucketRecord | None) -> bytes | None:
+    return None if bucket is None else bucket.documents.get(POLICY_DOCUMENT)
+
+
+def _owns(who: Principal, bucket: BucketRecord | None) -> bool:
+    return bucket is not None and bucket.owner == who.id
+
+
+def _further_actions(call: Call) -> Iterator[str]:
+    if call.operation in WRITES:
+        yield from {action for header, action in WRITE_HEADERS.items() if header in call.headers}
+    if call.operation in TELLING_WRITES and "if-match" in call.headers:
+        yield "s3:GetObject"
+    if call.operation == "GetObjectAttributes":
+        yield "s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"

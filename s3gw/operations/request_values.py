@@ -1,0 +1,127 @@
+"""The condition keys of a request: what the policies of a bucket or a user may ask about it.
+
+Sources: Service Authorization Reference, "Condition keys for Amazon S3"; IAM User Guide, "AWS
+global condition context keys". A key that the request does not have is left out: operators treat it
+otherwise than one with an empty value. Names are in lower case.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from s3gw.auth.policy import Principal, PrincipalType
+from s3gw.auth.sigv4 import basic_time
+from s3gw.metadata.records import ObjectRecord
+from s3gw.operations.call import Call
+from s3gw.wire.tagging import parse_tagging_header
+
+Found = dict[str, tuple[str, ...]]
+
+HEADER_KEYS = {
+    "user-agent": "aws:useragent",
+    "referer": "aws:referer",
+    "if-match": "s3:if-match",
+    "if-none-match": "s3:if-none-match",
+    "x-amz-object-lock-legal-hold": "s3:object-lock-legal-hold",
+    "x-amz-object-lock-mode": "s3:object-lock-mode",
+    "x-amz-object-lock-retain-until-date": "s3:object-lock-retain-until-date",
+    **{
+        name: f"s3:{name}"
+        for name in (
+            "x-amz-acl",
+            "x-amz-content-sha256",
+            "x-amz-copy-source",
+            "x-amz-grant-full-control",
+            "x-amz-grant-read",
+            "x-amz-grant-read-acp",
+            "x-amz-grant-write",
+            "x-amz-grant-write-acp",
+            "x-amz-metadata-directive",
+            "x-amz-object-ownership",
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-aws-kms-key-id",
+            "x-amz-server-side-encryption-customer-algorithm",
+            "x-amz-storage-class",
+            "x-amz-website-redirect-location",
+        )
+    },
+}
+LISTINGS = frozenset({"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"})
+LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
+
+
+def request_values(call: Call, account: str) -> Found:
+    """The keys that are the same for every resource of the request. `account` owns the buckets."""
+    origin = call.origin
+    now = datetime.fromtimestamp(origin.now, UTC)
+    values: Found = {
+        "aws:currenttime": (now.strftime("%Y-%m-%dT%H:%M:%SZ"),),
+        "aws:epochtime": (str(int(origin.now)),),
+        "aws:securetransport": ("true" if origin.secure else "false",),
+        "aws:requestedregion": (call.settings.region,),
+        "aws:resourceaccount": (account,),
+        "s3:resourceaccount": (account,),
+        "aws:viaawsservice": ("false",),
+        "aws:principalisawsservice": ("false",),
+    }
+    if origin.address:
+        values["aws:sourceip"] = (origin.address,)
+    for header, key in HEADER_KEYS.items():
+        if header in call.headers:
+            values[key] = (call.headers[header],)
+    if origin.signature:
+        values["s3:signatureversion"] = (origin.signature,)
+        values["s3:authtype"] = ("REST-QUERY-STRING" if origin.presigned else "REST-HEADER",)
+    signed_at = basic_time(origin.timestamp)
+    if signed_at is not None:
+        values["s3:signatureage"] = (str(max(0, int((origin.now - signed_at) * 1000))),)
+    if call.operation in LISTINGS:
+        for name in LISTING_PARAMETERS:
+            if name in call.query:
+                values[f"s3:{name}"] = (call.query[name],)
+    if call.operation == "CreateBucket":
+        values["s3:locationconstraint"] = (call.settings.region,)  # no other is accepted
+    return values | principal_values(call.principal)
+
+
+def principal_values(who: Principal) -> Found:
+    """The keys of who asks."""
+    values: Found = {
+        **who.claims,
+        "aws:principaltype": (who.type.value,),
+        "aws:userid": (who.user_id or who.account or "anonymous",),
+    }
+    if who.account:
+        values["aws:principalaccount"] = (who.account,)
+    if who.arn:
+        # For a session it is that of the role, so that one rule is for all its sessions.
+        values["aws:principalarn"] = (who.role_arn or who.arn,)
+    if who.type is PrincipalType.USER:
+        values["aws:username"] = (who.name,)
+    return values
+
+
+def object_values(
+    call: Call, record: ObjectRecord | None, version_id: str | None, *, own: bool
+) -> Found:
+    """The keys of one object: its version, its tags, and, where it is the request's `own` and not
+    the source of a copy, the tags that the request gives it. Raises InvalidTag."""
+    values: Found = {}
+    if version_id is not None:
+        values["s3:versionid"] = (version_id,)
+    if record is not None:
+        _add_tags(values, "s3:existingobjecttag/", record.description.tags)
+    tagging = call.headers.get("x-amz-tagging")
+    if own and tagging:
+        tags = parse_tagging_header(tagging)
+        _add_tags(values, "s3:requestobjecttag/", tags)
+        values["s3:requestobjecttagkeys"] = tuple(tags)
+    return values
+
+
+def _add_tags(values: Found, prefix: str, tags: dict[str, str]) -> None:
+    """Names of tags differ by case, those of condition keys do not: `A` and `a` are one key with
+    two values, so that neither hides the other."""
+    for name, value in tags.items():
+        key = prefix + name.lower()
+        values[key] = (*values.get(key, ()), value)
