@@ -285,6 +285,14 @@ class TokenCodeInvalidError(S3Error):
     status, message = 400, "The serial number and/or token code you provided is not valid."
 
 
+class TooManyConfigurations(S3Error):
+    status = 400
+    message = (
+        "You are attempting to create a new configuration but have already reached the "
+        "1,000-configuration limit."
+    )
+
+
 class TooManyBuckets(S3Error):
     status, message = 400, "You have attempted to create more buckets than allowed"
 

@@ -2,8 +2,9 @@
 
     resolve → authenticate → load bucket → authorize → open body → operation → respond
 
-Any S3 error, raised anywhere below, becomes error XML in one place, and metrics and the access
-log are written in one place. Authorization happens once, from the row's action.
+Any S3 error, raised anywhere below, becomes error XML in one place; every answer about a bucket
+gets the headers of its CORS rules in one place, and metrics and the access log are written in one
+place. Authorization happens once, from the row's action.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Principal, Reply, Settings, xml_reply
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
+from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
@@ -61,6 +63,18 @@ GROWING_OPERATIONS = frozenset(
         "UploadPart",
         "UploadPartCopy",
         "CompleteMultipartUpload",
+        "PutObjectTagging",
+        "PutBucketAccelerateConfiguration",
+        "PutBucketAnalyticsConfiguration",
+        "PutBucketCors",
+        "PutBucketIntelligentTieringConfiguration",
+        "PutBucketInventoryConfiguration",
+        "PutBucketLogging",
+        "PutBucketMetricsConfiguration",
+        "PutBucketNotificationConfiguration",
+        "PutBucketRequestPayment",
+        "PutBucketTagging",
+        "PutBucketWebsite",
     }
 )
 SUBRESOURCE_BYTES = frozenset(name.encode() for name in SUBRESOURCES)
@@ -94,6 +108,8 @@ class S3App:
         request_id = new_request_id()
         resolved: Resolved | None = None
         first: list[Buffer] = []
+        named: Mapping[str, str] = {}
+        seen = Seen()
         try:
             request = Request(
                 scope["method"],
@@ -103,11 +119,12 @@ class S3App:
                 time.time(),
             )
             headers = acting(request).headers
+            named = by_name(headers)
             resolved = self._resolve(request, headers)
             patient = resolved.row.name in PATIENT_OPERATIONS
             if patient:
                 receive = heard = Heard(receive, out=resolved.row.body is NO_BODY)
-            answer = self._answer(request, by_name(headers), receive, resolved, request_id)
+            answer = self._answer(request, named, receive, resolved, request_id, seen)
             if patient:
                 errors_too = self._or_error(answer, scope, resolved, request_id)
                 reply = await answer_patiently(asyncio.create_task(errors_too), heard)
@@ -117,6 +134,8 @@ class S3App:
         except Exception as error:  # noqa: BLE001 (answered and logged in one place)
             reply = self._error_reply(error, scope, resolved, request_id)
         operation = resolved.row.name if resolved else UNRESOLVED
+        if resolved is not None:
+            reply.headers += await cors_headers(self._edge.storage, resolved, named, seen)
         try:
             await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
         finally:
@@ -152,6 +171,7 @@ class S3App:
         receive: Receive,
         resolved: Resolved,
         request_id: str,
+        seen: Seen,
     ) -> Reply:
         """The pipeline. `headers` are those that the request acts by."""
         principal, payload, seed = self._authenticate(request, resolved)
@@ -175,6 +195,7 @@ class S3App:
             ),
         )
         await self._load(call, resolved)
+        seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
             self._authorize(call)
         return await self._operate(call, resolved)

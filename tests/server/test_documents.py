@@ -44,7 +44,14 @@ def test_the_keys_listed_are_those_that_are_spelled() -> None:
         row[0].strip("`").split("/")[0] for row in first_cells(document("format.md"), "## Keys")
     }
     source = Path(keys.__file__).read_text()
-    spelled = set(re.findall(r'b"([a-z]+)/', source)) | {"store", "generation", "draft", "tunables", "scrub", "restored"}
+    spelled = set(re.findall(r'b"([a-z]+)/', source)) | {
+        "store",
+        "generation",
+        "draft",
+        "tunables",
+        "scrub",
+        "restored",
+    }
     assert listed == spelled
 
 
