@@ -30,7 +30,8 @@ def asks(origin=ALLOWED, method="PUT", headers=None):
 
 
 def cors_of(reply):
-    return {name: value for name, value in reply.headers.items() if name.startswith("access-")}
+    found = {name.lower(): value for name, value in reply.headers.items()}
+    return {name: value for name, value in found.items() if name.startswith("access-")}
 
 
 def test_an_allowed_request_is_told_all_that_its_rule_says(http, shared):

@@ -24,7 +24,8 @@ VARY = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"
 
 
 def cors_of(reply):
-    return {name: value for name, value in reply.headers.items() if name.startswith("access-")}
+    found = {name.lower(): value for name, value in reply.headers.items()}
+    return {name: value for name, value in found.items() if name.startswith("access-")}
 
 
 @pytest.fixture
@@ -51,7 +52,6 @@ def test_rules_are_read_back_and_replaced(s3, bucket):
         ("GET", "", "cors", 200),
         ("GET", "/missing", "", 404),
         ("GET", "", "policy", 404),
-        ("GET", "", "encryption=1&acl", 400),
         ("GET", "/k", "partNumber=0", 400),
     ],
 )
@@ -59,9 +59,6 @@ def test_answers_to_an_allowed_origin_carry_the_headers_errors_too(
     http, shared, method, path, query, status
 ):
     reply = http.request(method, f"/{shared}{path}", query, headers={"origin": ALLOWED})
-    if status == 400 and "&" in query:
-        assert reply.status == 400  # no row of the table, so no bucket was looked at
-        return
     assert (reply.status, cors_of(reply), reply["vary"]) == (status, HEADERS, VARY)
 
 
@@ -74,7 +71,7 @@ def test_an_answer_that_is_not_modified_carries_the_headers(s3, http, shared):
 
 def test_refusals_of_whoever_asks_carry_the_headers(http, shared):
     anonymous = http.send("GET", f"/{shared}/k", headers={"origin": ALLOWED})
-    signed = http.signed_headers("GET", f"/{shared}/k", "", {"origin": ALLOWED}, b"")
+    signed, _ = http.signed_headers("GET", f"/{shared}/k", headers={"origin": ALLOWED})
     broken = {**signed, "authorization": signed["authorization"][:-4] + "0000"}
     forged = http.send("GET", f"/{shared}/k", headers=broken)
     for reply in (anonymous, forged):
