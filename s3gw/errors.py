@@ -286,11 +286,7 @@ class TokenCodeInvalidError(S3Error):
 
 
 class TooManyConfigurations(S3Error):
-    status = 400
-    message = (
-        "You are attempting to create a new configuration but have already reached the "
-        "1,000-configuration limit."
-    )
+    status, message = 400, "The bucket has as many configurations of this kind as it may have."
 
 
 class TooManyBuckets(S3Error):

@@ -154,7 +154,10 @@ async def change_configurations(
 
 def _check_bounds(by_id: dict[str, bytes]) -> None:
     if len(by_id) > limits.CONFIGURATIONS_MAX:
-        raise errors.TooManyConfigurations()
+        raise errors.TooManyConfigurations(
+            "You are attempting to create a new configuration but have already reached the "
+            f"{limits.CONFIGURATIONS_MAX:,}-configuration limit."
+        )
     if sum(map(len, by_id.values())) > limits.CONFIGURATIONS_BYTES_MAX:
         raise errors.TooManyConfigurations(
             f"The configurations of a bucket may have {limits.CONFIGURATIONS_BYTES_MAX} bytes."
