@@ -99,7 +99,7 @@ class Rule:
     max_age: int | None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def rules_of(stored: bytes) -> tuple[Rule, ...]:
     """The rules of a stored configuration."""
     return tuple(

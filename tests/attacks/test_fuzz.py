@@ -70,6 +70,7 @@ HEADER_NAMES = (
     *("x-amz-sdk-checksum-algorithm", "x-amz-trailer", "x-amz-decoded-content-length"),
     *("x-amz-expected-bucket-owner", "x-amz-metadata-directive", "x-amz-object-attributes"),
     *("x-amz-server-side-encryption", "x-amz-max-parts", "x-amz-mp-object-size", "expect"),
+    *("access-control-request-method", "access-control-request-headers"),
 )
 QUERY_NAMES = (
     *("acl", "tagging", "uploads", "uploadId", "partNumber", "versionId", "list-type", "prefix"),

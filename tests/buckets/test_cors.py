@@ -192,3 +192,20 @@ def test_credentials_go_only_with_an_origin_that_a_rule_names(
         assert any(pattern != "*" and matches(pattern, origin) for pattern in patterns)
     if headers.get("Access-Control-Allow-Origin") not in (None, "*"):
         assert headers["Access-Control-Allow-Origin"] == origin
+
+
+HEADER_TEXT = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=20)
+
+
+@given(HEADER_TEXT, HEADER_TEXT)
+def test_whatever_a_preflight_sends_its_answer_fits_into_headers(
+    origin: str, requested: str
+) -> None:
+    rule = {"AllowedOrigin": ["h*", "*"], "AllowedHeader": ["*"], "MaxAgeSeconds": 1}
+    try:
+        headers = asked([rule], origin, "GET", requested)
+    except S3Error as error:
+        headers = {**error.headers}
+    for value in headers.values():
+        assert not set("\r\n\0") & set(value)
+        value.encode("latin-1")
