@@ -99,8 +99,8 @@ async def change_bucket(
         if guard is not None:
             await guard(tx)
         tx.put(keys.bucket(name), record)
-        tx.witness = keys.bucket(name)
         _bump_generation(tx)
+        tx.witness = keys.GENERATION  # its value is random; the bucket's may be written by others
         try:
             await storage.store.apply(tx)
         except Conflict:
