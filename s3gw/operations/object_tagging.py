@@ -1,11 +1,11 @@
-"""PutObjectTagging, GetObjectTagging and DeleteObjectTagging."""
+"""PutObjectTagging and DeleteObjectTagging."""
 
 from __future__ import annotations
 
-from s3gw.buckets.tagging import parse_object_tags, render_tags
+from s3gw.buckets.tagging import parse_object_tags
 from s3gw.objects.retag import retag
 from s3gw.operations.bucket_documents import parse_body
-from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.call import Call, Reply
 from s3gw.operations.present import visible
 
 
@@ -13,11 +13,6 @@ async def put_object_tagging(call: Call) -> Reply:
     """Replace a version's tags."""
     await _set_tags(call, await parse_body(call, parse_object_tags))
     return Reply()
-
-
-async def get_object_tagging(call: Call) -> Reply:
-    """A version's tags."""
-    return xml_reply(render_tags(visible(call).description.tags))
 
 
 async def delete_object_tagging(call: Call) -> Reply:

@@ -125,7 +125,7 @@ ROWS: tuple[Row, ...] = (
     # Sub-resources of objects.
     Row("GetObjectAcl", GET, OBJECT, "acl", "s3:GetObjectAcl", "s3:GetObjectVersionAcl"),
     Row("PutObjectAcl", PUT, OBJECT, "acl", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", body=XML),
-    Row("GetObjectTagging", GET, OBJECT, "tagging", "s3:GetObjectTagging", "s3:GetObjectVersionTagging", handler="object_tagging:get_object_tagging"),
+    Row("GetObjectTagging", GET, OBJECT, "tagging", "s3:GetObjectTagging", "s3:GetObjectVersionTagging", handler="get_object_tagging:get_object_tagging"),
     Row("PutObjectTagging", PUT, OBJECT, "tagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", body=XML, handler="object_tagging:put_object_tagging"),
     Row("DeleteObjectTagging", DELETE, OBJECT, "tagging", "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", handler="object_tagging:delete_object_tagging"),
     Row("GetObjectLegalHold", GET, OBJECT, "legal-hold", "s3:GetObjectLegalHold"),
