@@ -285,6 +285,10 @@ class TokenCodeInvalidError(S3Error):
     status, message = 400, "The serial number and/or token code you provided is not valid."
 
 
+class TooManyConfigurations(S3Error):
+    status, message = 400, "The bucket has as many configurations of this kind as it may have."
+
+
 class TooManyBuckets(S3Error):
     status, message = 400, "You have attempted to create more buckets than allowed"
 

@@ -28,6 +28,11 @@ OBJECT_TAGS_MAX = 10
 BUCKET_POLICY_BYTES_MAX = 20 * KIB
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
+BUCKET_TAGS_MAX = 50
+CORS_RULES_MAX = 100
+ROUTING_RULES_MAX = 50
+CONFIGURATIONS_MAX = 1000
+CONFIGURATIONS_PAGE_MAX = 100
 
 # Requests. A URL of a 1,024-byte key, percent-encoded, with a presigned query fits in 16 KiB.
 REQUEST_HEAD_BYTES_MAX = 32 * KIB
@@ -41,6 +46,10 @@ RANGE_HEADER_BYTES_MAX = 4 * KIB
 # Documents (XML). 2 MiB holds the longest legal Complete and Delete requests.
 XML_LARGE_BYTES_MAX = 2 * MIB
 XML_SMALL_BYTES_MAX = 64 * KIB
+# One configuration of a bucket, as stored; a bucket's record, with a dozen of them, is one value.
+DOCUMENT_BYTES_MAX = 64 * KIB
+# All of a bucket's inventory (or metrics, …) configurations, which are one value: half a commit.
+CONFIGURATIONS_BYTES_MAX = 768 * KIB
 XML_TAGS_MAX = 200_000
 XML_DEPTH_MAX = 32
 

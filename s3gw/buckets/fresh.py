@@ -3,7 +3,8 @@
 Terraform, SDKs and s3cmd read most sub-resources of a bucket before they do anything else, and
 stop at an unexpected code or root element. The answers are those of Amazon S3 (API Reference, each
 operation's "Response Syntax" and "Errors") for a bucket just created and an object just put. Until
-an operation is built, its setting cannot be made, so the fresh answer is the true one.
+the operation that makes a setting is built, the fresh answer is the true one; afterwards it is that
+of a bucket whose owner has not made it.
 """
 
 from __future__ import annotations

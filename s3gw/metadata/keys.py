@@ -304,6 +304,11 @@ def usage(bucket_name: str, slot: int) -> bytes:
     return usages(bucket_name) + bytes((slot,))
 
 
+def configurations(bucket_name: str, kind: str) -> bytes:
+    """Key of all configurations of a kind ("inventory", "metrics", …) that a bucket has."""
+    return b"configuration/" + bucket_name.encode() + b"/" + kind.encode()
+
+
 def grant(bucket_name: str) -> bytes:
     return b"grant/" + bucket_name.encode()
 

@@ -126,6 +126,13 @@ class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
     placement: str = ""
 
 
+class Configurations(msgspec.Struct, array_like=True, frozen=True):
+    """The configurations of one kind that a bucket has many of: id to document, in the order of
+    the ids. Beside the bucket's record, which every request reads, as these can be a thousand."""
+
+    by_id: dict[str, bytes] = {}
+
+
 class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     """A multipart upload. `state` is "open" or "completing"; `owner_lease` is the lease of the
     process that completes it."""

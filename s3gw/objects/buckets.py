@@ -1,17 +1,21 @@
-"""Buckets in terms of storage: create, find, list, delete."""
+"""Buckets in terms of storage: create, find, change, list, delete."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from s3gw import errors, limits
+from s3gw.buckets.configurations import KINDS
 from s3gw.kv.interface import At, Conflict, Delete, Empty, Put
 from s3gw.metadata import keys
 from s3gw.metadata.counters import total
-from s3gw.metadata.records import BucketRecord, Usage, decode
-from s3gw.metadata.store import Transaction, Versioned
+from s3gw.metadata.records import BucketRecord, Configurations, Usage, decode
+from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects.storage import Storage
+
+TOO_OFTEN = "The bucket is changed too often by others. Please try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,96 @@ async def create_bucket(
                 return existing.record
         else:
             return None
-    raise errors.OperationAborted("The bucket is changed too often by others. Please try again.")
+    raise errors.OperationAborted(TOO_OFTEN)
+
+
+async def change_bucket(
+    storage: Storage,
+    name: str,
+    change: Callable[[BucketRecord], BucketRecord],
+    *,
+    guard: Callable[[Transaction], Awaitable[None]] | None = None,
+) -> None:
+    """Replace the bucket's record by what `change` makes of it, in one commit guarded by it.
+
+    `change` is called again when others changed the bucket meanwhile. What else the change rests
+    on is looked at by `guard`, which adds it to the transaction. Raises NoSuchBucket, and what
+    the two raise.
+    """
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        bucket = await find_bucket(storage, name)
+        assert bucket.record is not None
+        record = change(bucket.record)
+        if record == bucket.record:
+            return
+        tx = Transaction()
+        tx.expect(keys.bucket(name), bucket.revision)
+        if guard is not None:
+            await guard(tx)
+        tx.put(keys.bucket(name), record)
+        _bump_generation(tx)
+        tx.witness = keys.GENERATION  # its value is random; the bucket's may be written by others
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            continue
+        return
+    raise errors.OperationAborted(TOO_OFTEN)
+
+
+async def read_configurations(storage: Storage, name: str, kind: str) -> Configurations:
+    """The configurations of a kind that the bucket has."""
+    found = await storage.store.get(Configurations, keys.configurations(name, kind))
+    return found.record or Configurations()
+
+
+async def change_configurations(
+    storage: Storage,
+    name: str,
+    kind: str,
+    change: Callable[[dict[str, bytes]], dict[str, bytes]],
+) -> None:
+    """Replace the bucket's configurations of a kind by what `change` makes of them, in one commit
+    guarded by them and by the bucket. Raises NoSuchBucket, TooManyConfigurations, and what
+    `change` raises."""
+    bucket_key, key = keys.bucket(name), keys.configurations(name, kind)
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        reading = await storage.store.kv.get_many([bucket_key, key])
+        bucket = versioned(BucketRecord, reading.items[0])
+        if bucket.record is None:
+            raise errors.NoSuchBucket(BucketName=name)
+        held = versioned(Configurations, reading.items[1])
+        before = held.record.by_id if held.record is not None else {}
+        after = dict(sorted(change(before).items()))
+        if after == before:
+            return
+        _check_bounds(after)
+        tx = Transaction()
+        tx.expect(bucket_key, bucket.revision)
+        tx.expect(key, held.revision)
+        if after:
+            tx.put(key, Configurations(after))
+            tx.witness = key
+        else:
+            tx.delete(key)
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            continue
+        return
+    raise errors.OperationAborted(TOO_OFTEN)
+
+
+def _check_bounds(by_id: dict[str, bytes]) -> None:
+    if len(by_id) > limits.CONFIGURATIONS_MAX:
+        raise errors.TooManyConfigurations(
+            "You are attempting to create a new configuration but have already reached the "
+            f"{limits.CONFIGURATIONS_MAX:,}-configuration limit."
+        )
+    if sum(map(len, by_id.values())) > limits.CONFIGURATIONS_BYTES_MAX:
+        raise errors.TooManyConfigurations(
+            f"The configurations of a bucket may have {limits.CONFIGURATIONS_BYTES_MAX} bytes."
+        )
 
 
 async def delete_bucket(storage: Storage, name: str) -> None:
@@ -90,13 +183,15 @@ async def delete_bucket(storage: Storage, name: str) -> None:
             tx.guards.append(At(item.key, item.revision))
             tx.writes[item.key] = Delete(item.key)
         tx.delete(keys.grant(name))
+        for kind in KINDS:
+            tx.delete(keys.configurations(name, kind.name))
         _bump_generation(tx)
         try:
             await storage.store.apply(tx)
         except Conflict:
             continue
         return
-    raise errors.OperationAborted("The bucket is changed too often by others. Please try again.")
+    raise errors.OperationAborted(TOO_OFTEN)
 
 
 def _is_empty(usage: Usage) -> bool:

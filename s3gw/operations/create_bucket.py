@@ -10,6 +10,7 @@ from s3gw.objects import buckets
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.describe import grants_others
 from s3gw.wire import xml
+from s3gw.wire.tagging import check_tags
 
 US_EAST_1 = "us-east-1"
 PROFILE_HEADER = "x-s3gw-profile"
@@ -24,7 +25,7 @@ async def create_bucket(call: Call) -> Reply:
     object_lock = call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
     if object_lock:
         raise errors.NotImplementedS3("Object lock is not implemented.")
-    await _check_configuration(call)
+    tags = await _read_configuration(call)
     existing = await buckets.create_bucket(
         call.storage,
         call.bucket_name,
@@ -32,7 +33,7 @@ async def create_bucket(call: Call) -> Reply:
         region=call.settings.region,
         profile=await _profile(call),
         object_lock=object_lock,
-        tags={},
+        tags=tags,
         placement=_placement(call),
     )
     if existing is not None:
@@ -76,20 +77,23 @@ def _placement(call: Call) -> str:
     return placement
 
 
-async def _check_configuration(call: Call) -> None:
-    """The region in the body, if any, must be this store's. Raises
-    IllegalLocationConstraintException; NotImplementedS3 for tags, which would be lost."""
+async def _read_configuration(call: Call) -> dict[str, str]:
+    """The tags in the body, whose region, if any, must be this store's. Raises
+    IllegalLocationConstraintException, InvalidTag, BadRequest."""
     body = await call.body.read(limits.XML_SMALL_BYTES_MAX)
     if not body.strip():
-        return
+        return {}
     document = await xml.parse_off_loop(
         body, limit=limits.XML_SMALL_BYTES_MAX, root="CreateBucketConfiguration"
     )
-    if xml.child(document, "Tags"):
-        raise errors.NotImplementedS3("Bucket tags are not implemented.")
+    tags = xml.children(xml.child(document, "Tags") or {}, "Tag")
     location = xml.optional_text(document, "LocationConstraint")
     if location in (None, "", call.settings.region):
-        return
+        return check_tags(
+            ((xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags),
+            limits.BUCKET_TAGS_MAX,
+            whose="Bucket",
+        )
     raise errors.IllegalLocationConstraintException(
         f"The {location} location constraint is incompatible for the region specific endpoint "
         "this request was sent to."

@@ -17,13 +17,25 @@ NEVER = {
     "RenameObject": "S3 Express One Zone",
     "WriteGetObjectResponse": "S3 Object Lambda",
 }
+# What is kept and given back, and does not do anything yet.
+STORED = {
+    "PutBucketAccelerateConfiguration": "stored and returned; nothing is accelerated",
+    "PutBucketAnalyticsConfiguration": "stored and returned; nothing is analysed",
+    "PutBucketIntelligentTieringConfiguration": "stored and returned; nothing is moved",
+    "PutBucketInventoryConfiguration": "stored and returned; no inventory is written yet",
+    "PutBucketLogging": "stored and returned; no access log is written yet",
+    "PutBucketMetricsConfiguration": "stored and returned; no request metrics are kept",
+    "PutBucketNotificationConfiguration": "the empty configuration; there are no destinations yet",
+    "PutBucketRequestPayment": "stored and returned; nobody is charged",
+    "PutBucketWebsite": "stored and returned; no website is served yet",
+}
 _METADATA_TABLES = "S3 Metadata, which lives in S3 Tables"
 
 
 def status(row: Row) -> str:
-    """`built`, the fresh answer, or `501` with its reason."""
+    """`built`, maybe with what is not, the fresh answer, or `501` with its reason."""
     if row.handler is not None:
-        return "built"
+        return f"built: {STORED[row.name]}" if row.name in STORED else "built"
     match ANSWERS.get(row.name):
         case Refusal(error, _):
             return f"answers as for a resource without the setting: `{error.code}`"

@@ -2,9 +2,10 @@
 
     resolve → authenticate → load bucket → authorize → open body → operation → respond
 
-Any S3 error, raised anywhere below, becomes error XML in one place, and metrics and the access
-log are written in one place. Authorization happens once, from the row's action; operations that
-find more items in their body or headers ask again, through the same method (`Access.require`).
+Any S3 error, raised anywhere below, becomes error XML in one place; every answer about a bucket
+gets the headers of its CORS rules in one place, and metrics and the access log are written in one
+place. Authorization happens once, from the row's action; operations that find more items in their
+body or headers ask again, through the same method (`Access.require`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Origin, Principal, Reply, Settings, xml_reply
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
+from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
@@ -63,6 +65,18 @@ GROWING_OPERATIONS = frozenset(
         "UploadPart",
         "UploadPartCopy",
         "CompleteMultipartUpload",
+        "PutObjectTagging",
+        "PutBucketAccelerateConfiguration",
+        "PutBucketAnalyticsConfiguration",
+        "PutBucketCors",
+        "PutBucketIntelligentTieringConfiguration",
+        "PutBucketInventoryConfiguration",
+        "PutBucketLogging",
+        "PutBucketMetricsConfiguration",
+        "PutBucketNotificationConfiguration",
+        "PutBucketRequestPayment",
+        "PutBucketTagging",
+        "PutBucketWebsite",
     }
 )
 SUBRESOURCE_BYTES = frozenset(name.encode() for name in SUBRESOURCES)
@@ -96,6 +110,8 @@ class S3App:
         request_id = new_request_id()
         resolved: Resolved | None = None
         first: list[Buffer] = []
+        named: Mapping[str, str] = {}
+        seen = Seen()
         try:
             request = Request(
                 scope["method"],
@@ -105,11 +121,12 @@ class S3App:
                 time.time(),
             )
             headers = acting(request).headers
+            named = by_name(headers)
             resolved = self._resolve(request, headers)
             patient = resolved.row.name in PATIENT_OPERATIONS
             if patient:
                 receive = heard = Heard(receive, out=resolved.row.body is NO_BODY)
-            answer = self._answer(request, by_name(headers), receive, resolved, request_id, scope)
+            answer = self._answer(request, named, receive, resolved, request_id, scope, seen)
             if patient:
                 errors_too = self._or_error(answer, scope, resolved, request_id)
                 reply = await answer_patiently(asyncio.create_task(errors_too), heard)
@@ -119,6 +136,8 @@ class S3App:
         except Exception as error:  # noqa: BLE001 (answered and logged in one place)
             reply = self._error_reply(error, scope, resolved, request_id)
         operation = resolved.row.name if resolved else UNRESOLVED
+        if resolved is not None:
+            reply.headers += await cors_headers(self._edge.storage, resolved, named, seen)
         try:
             await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
         finally:
@@ -155,6 +174,7 @@ class S3App:
         resolved: Resolved,
         request_id: str,
         scope: AsgiScope,
+        seen: Seen,
     ) -> Reply:
         """The pipeline. `headers` are those that the request acts by."""
         principal, payload, signer = self._authenticate(request, resolved)
@@ -180,6 +200,7 @@ class S3App:
             origin=_origin(scope, request.now, signer),
         )
         await self._load(call, resolved)
+        seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
             self._authorize(call, resolved)
         return await self._operate(call, resolved)

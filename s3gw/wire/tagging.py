@@ -39,9 +39,10 @@ def parse_tagging_header(header: str) -> dict[str, str]:
 
 
 def check_tags(
-    pairs: Iterable[tuple[str, str]], count_max: int = OBJECT_TAGS_MAX
+    pairs: Iterable[tuple[str, str]], count_max: int = OBJECT_TAGS_MAX, *, whose: str = "Object"
 ) -> dict[str, str]:
-    """The tags by name, in order, when they obey the rules. Raises InvalidTag, BadRequest."""
+    """The tags by name, in order, when they obey the rules; `whose` is for the error of too many.
+    Raises InvalidTag, BadRequest."""
     tags: dict[str, str] = {}
     for name, value in pairs:
         if not 0 < len(name) <= TAG_KEY_CHARACTERS_MAX or not _allowed(name):
@@ -54,7 +55,7 @@ def check_tags(
             raise InvalidTag("Cannot provide multiple Tags with the same key", TagKey=name)
         tags[name] = value
     if len(tags) > count_max:
-        raise BadRequest(f"Object tags cannot be greater than {count_max}")
+        raise BadRequest(f"{whose} tags cannot be greater than {count_max}")
     return tags
 
 

@@ -40,7 +40,7 @@ DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 # Values are `str`, `Node`, None (an empty element), or lists of these: ask the readers below.
 Node = dict[str, Any]
 
-_WHITESPACE = " \t\r\n"
+WHITESPACE = " \t\r\n"
 
 
 def parse(
@@ -170,7 +170,7 @@ def _refuse(*_arguments: object) -> NoReturn:
 def _node(value: Any) -> Node:
     if isinstance(value, dict):
         return value
-    if value is None or (isinstance(value, str) and not value.strip(_WHITESPACE)):
+    if value is None or (isinstance(value, str) and not value.strip(WHITESPACE)):
         return {}
     raise MalformedXML
 
@@ -236,7 +236,7 @@ def optional_integer(node: Node, name: str) -> int | None:
     found = optional_text(node, name)
     if found is None:
         return None
-    digits = found.strip(_WHITESPACE)
+    digits = found.strip(WHITESPACE)
     if not (digits.isascii() and digits.removeprefix("-").isdecimal() and len(digits) <= 20):
         raise MalformedXML
     return int(digits)
@@ -255,7 +255,7 @@ def boolean(node: Node, name: str, default: bool = False) -> bool:
     found = optional_text(node, name)
     if found is None:
         return default
-    match found.strip(_WHITESPACE).lower():
+    match found.strip(WHITESPACE).lower():
         case "true":
             return True
         case "false":

@@ -3,8 +3,10 @@
 Most mutations are signed after they are made, so that they reach the code behind authentication.
 """
 
+import hashlib
 import os
 import random
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -68,6 +70,7 @@ HEADER_NAMES = (
     *("x-amz-sdk-checksum-algorithm", "x-amz-trailer", "x-amz-decoded-content-length"),
     *("x-amz-expected-bucket-owner", "x-amz-metadata-directive", "x-amz-object-attributes"),
     *("x-amz-server-side-encryption", "x-amz-max-parts", "x-amz-mp-object-size", "expect"),
+    *("access-control-request-method", "access-control-request-headers"),
 )
 QUERY_NAMES = (
     *("acl", "tagging", "uploads", "uploadId", "partNumber", "versionId", "list-type", "prefix"),
@@ -81,6 +84,13 @@ DOCUMENTS = (
     b"<Delete><Quiet>true</Quiet><Object><Key>k</Key><VersionId>null</VersionId></Object></Delete>",
     b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;a&quot;</ETag>"
     b"<ChecksumCRC32>AAAAAA==</ChecksumCRC32></Part></CompleteMultipartUpload>",
+    b"<CORSConfiguration><CORSRule><AllowedMethod>GET</AllowedMethod><AllowedOrigin>*"
+    b"</AllowedOrigin><MaxAgeSeconds>1</MaxAgeSeconds></CORSRule></CORSConfiguration>",
+    b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
+    b"<MetricsConfiguration><Id>one</Id><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter>"
+    b"</MetricsConfiguration>",
+    b"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument>"
+    b"</WebsiteConfiguration>",
 )
 
 
@@ -134,11 +144,16 @@ def signed_document(chance: random.Random, http: S3Http, bucket: str) -> bytes:
             ("PUT", "/fuzzed-bucket", ""),
             ("POST", f"/{bucket}", "delete="),
             ("POST", f"/{bucket}/k", "uploadId=AAAA"),
-            ("PUT", f"/{bucket}", "tagging="),
+            *(("PUT", f"/{bucket}", f"{name}=") for name in ("tagging", "cors", "website")),
+            ("PUT", f"/{bucket}/k", "tagging="),
+            ("PUT", f"/{bucket}", "metrics=&id=one"),
         )
     )
     body = mutated(chance, chance.choice(DOCUMENTS))
-    signed, _ = http.signed_headers(method, path, query, {}, UNSIGNED_PAYLOAD)
+    sum_of_body = b64encode(hashlib.md5(body).digest()).decode()
+    signed, _ = http.signed_headers(
+        method, path, query, {"content-md5": sum_of_body}, UNSIGNED_PAYLOAD
+    )
     return wire(method, path, query, signed, body)
 
 

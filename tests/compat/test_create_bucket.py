@@ -110,9 +110,11 @@ def test_an_acl_for_the_owner_is_accepted(s3, name):
     ]
 
 
-def test_tags_are_refused_rather_than_lost(s3, refused):
-    with refused("NotImplemented", 501):
+def test_a_bucket_can_be_made_with_tags(s3, name, refused):
+    tags = [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": ""}]
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"Tags": tags})
+    assert s3.get_bucket_tagging(Bucket=name)["TagSet"] == tags
+    with refused("InvalidTag", 400):
         s3.create_bucket(
-            Bucket=f"tagged-{SUFFIX}",
-            CreateBucketConfiguration={"Tags": [{"Key": "a", "Value": "b"}]},
+            Bucket=f"tagged-{SUFFIX}", CreateBucketConfiguration={"Tags": [tags[0]] * 2}
         )

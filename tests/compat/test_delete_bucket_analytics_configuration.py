@@ -1,0 +1,23 @@
+"""DeleteBucketAnalyticsConfiguration."""
+
+from tests.compat.bucket_configurations import ANALYTICS
+
+
+def test_one_configuration_is_removed(s3, bucket, refused):
+    kept = ANALYTICS.put(s3, bucket, "one")
+    ANALYTICS.put(s3, bucket, "two")
+    reply = ANALYTICS.delete(s3, bucket, "two")
+    assert reply["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert ANALYTICS.listed(ANALYTICS.list(s3, bucket)) == [kept]
+    with refused("NoSuchConfiguration", 404):
+        ANALYTICS.get(s3, bucket, "two")
+
+
+def test_a_configuration_that_is_not_there_is_refused(s3, bucket, refused):
+    with refused("NoSuchConfiguration", 404):
+        ANALYTICS.delete(s3, bucket, "one")
+
+
+def test_a_missing_bucket_is_refused(s3, missing_bucket, refused):
+    with refused("NoSuchBucket", 404):
+        ANALYTICS.delete(s3, missing_bucket, "one")
