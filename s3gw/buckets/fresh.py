@@ -67,7 +67,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
             "RequestPaymentConfiguration", (("Payer", "BucketOwner"),)
         ),
         "GetBucketTagging": Refusal(errors.NoSuchTagSet),
-        "GetBucketVersioning": Document("VersioningConfiguration"),
         "GetBucketWebsite": Refusal(errors.NoSuchWebsiteConfiguration),
         "GetObjectAcl": OwnerFullControl(),
         "GetObjectLegalHold": _NO_OBJECT_LOCK,

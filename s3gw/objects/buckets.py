@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3gw import errors, limits
@@ -68,6 +69,31 @@ async def create_bucket(
                 return existing.record
         else:
             return None
+    raise errors.OperationAborted("The bucket is changed too often by others. Please try again.")
+
+
+async def change_bucket(
+    storage: Storage, name: str, change: Callable[[BucketRecord], BucketRecord]
+) -> None:
+    """Write what `change` makes of the bucket's record; it may raise S3Error, and is called again
+    after a lost commit. Raises NoSuchBucket, OutcomeUnknown."""
+    key = keys.bucket(name)
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        bucket = await find_bucket(storage, name)
+        assert bucket.record is not None
+        record = change(bucket.record)
+        if record == bucket.record:
+            return
+        tx = Transaction()
+        tx.expect(key, bucket.revision)
+        tx.put(key, record)
+        _bump_generation(tx)
+        tx.witness = keys.GENERATION  # its value is random; the bucket's may be written by others
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            continue
+        return
     raise errors.OperationAborted("The bucket is changed too often by others. Please try again.")
 
 

@@ -138,7 +138,7 @@ class Adoption:
 
     async def _adopt_key(self, bucket: str, key: str, versions: Sequence[Version]) -> None:
         target = await publish.read_target(self._storage, bucket, key)
-        current = target.current.record
+        current = target.latest
         versions = [version for version in versions if not self._is_present(version, current)]
         if not versions:
             return
@@ -219,7 +219,7 @@ class Adoption:
 
     async def _publish(self, target: Target, version: Version) -> None:
         footer = version.footer
-        current = target.current.record
+        current = target.latest
         sequence = max(footer.sequence, current.sequence + 1 if current else 1)
         self.highest = max(self.highest, sequence)
         tx = publish.guarded(target)
@@ -241,7 +241,6 @@ class Adoption:
             description=footer.description,
             checksums=Checksums(footer.checksums, footer.checksum_kind),
             content_id=_content_of(version),
-            null_sequence=sequence,
         )
         publish.replace(self._storage, tx, target, record)
         await self._storage.store.apply(tx)

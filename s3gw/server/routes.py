@@ -101,7 +101,7 @@ ROWS: tuple[Row, ...] = (
     # Listing.
     Row("ListObjects", GET, BUCKET, "", "s3:ListBucket", handler="list_objects:list_objects"),
     Row("ListObjectsV2", GET, BUCKET, "list-type=2", "s3:ListBucket", handler="list_objects_v2:list_objects_v2"),
-    Row("ListObjectVersions", GET, BUCKET, "versions", "s3:ListBucketVersions"),
+    Row("ListObjectVersions", GET, BUCKET, "versions", "s3:ListBucketVersions", handler="list_object_versions:list_object_versions"),
     Row("ListMultipartUploads", GET, BUCKET, "uploads", "s3:ListBucketMultipartUploads", handler="list_multipart_uploads:list_multipart_uploads"),
     # Objects.
     Row("PutObject", PUT, OBJECT, "", "s3:PutObject", body=STREAM, handler="put_object:put_object"),
@@ -202,8 +202,8 @@ ROWS: tuple[Row, ...] = (
     Row("GetBucketTagging", GET, BUCKET, "tagging", "s3:GetBucketTagging"),
     Row("PutBucketTagging", PUT, BUCKET, "tagging", "s3:PutBucketTagging", body=XML),
     Row("DeleteBucketTagging", DELETE, BUCKET, "tagging", "s3:PutBucketTagging"),
-    Row("GetBucketVersioning", GET, BUCKET, "versioning", "s3:GetBucketVersioning"),
-    Row("PutBucketVersioning", PUT, BUCKET, "versioning", "s3:PutBucketVersioning", body=XML),
+    Row("GetBucketVersioning", GET, BUCKET, "versioning", "s3:GetBucketVersioning", handler="bucket_versioning:get_bucket_versioning"),
+    Row("PutBucketVersioning", PUT, BUCKET, "versioning", "s3:PutBucketVersioning", body=XML, handler="bucket_versioning:put_bucket_versioning"),
     Row("GetBucketWebsite", GET, BUCKET, "website", "s3:GetBucketWebsite"),
     Row("PutBucketWebsite", PUT, BUCKET, "website", "s3:PutBucketWebsite", body=XML),
     Row("DeleteBucketWebsite", DELETE, BUCKET, "website", "s3:DeleteBucketWebsite"),

@@ -29,7 +29,6 @@ PARSED: dict[str, dict[str, Any]] = {
     "GetBucketLogging": {},
     "GetBucketNotificationConfiguration": {},
     "GetBucketRequestPayment": {"Payer": "BucketOwner"},
-    "GetBucketVersioning": {},
     "GetObjectAcl": ACL,
     "ListBucketAnalyticsConfigurations": {"IsTruncated": False},
     "ListBucketIntelligentTieringConfigurations": {"IsTruncated": False},
@@ -67,7 +66,6 @@ SETTERS = {
     "GetBucketLogging": "PutBucketLogging",
     "GetBucketNotificationConfiguration": "PutBucketNotificationConfiguration",
     "GetBucketRequestPayment": "PutBucketRequestPayment",
-    "GetBucketVersioning": "PutBucketVersioning",
     "GetObjectAcl": "PutObjectAcl",
 }
 
