@@ -41,7 +41,6 @@ Answer = Refusal | Document | OwnerFullControl
 
 _NOT_TRUNCATED = (("IsTruncated", "false"),)
 _NO_CONFIGURATION = Refusal(errors.NoSuchConfiguration)
-_NO_OBJECT_LOCK = Refusal(errors.InvalidRequest, "Bucket is missing Object Lock Configuration")
 
 ANSWERS: Mapping[str, Answer] = MappingProxyType(
     {
@@ -69,9 +68,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
         "GetBucketTagging": Refusal(errors.NoSuchTagSet),
         "GetBucketWebsite": Refusal(errors.NoSuchWebsiteConfiguration),
         "GetObjectAcl": OwnerFullControl(),
-        "GetObjectLegalHold": _NO_OBJECT_LOCK,
-        "GetObjectLockConfiguration": Refusal(errors.ObjectLockConfigurationNotFoundError),
-        "GetObjectRetention": _NO_OBJECT_LOCK,
         "GetPublicAccessBlock": Refusal(errors.NoSuchPublicAccessBlockConfiguration),
         "ListBucketAnalyticsConfigurations": Document(
             "ListBucketAnalyticsConfigurationResult", _NOT_TRUNCATED

@@ -33,14 +33,15 @@ class Deleted:
 
 
 async def delete_object(
-    storage: Storage, target: Target, check: Check, *, owner: str = ""
+    storage: Storage, target: Target, check: Check, *, owner: str = "", bypass: bool = False
 ) -> Deleted:
     """Remove the version that the target asks for, or hide the key; what is absent is no error.
-    `owner` is that of a marker. Raises S3Error, OutcomeUnknown."""
+    `owner` is that of a marker; with `bypass`, object lock in mode GOVERNANCE does not keep a
+    version. Raises S3Error, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         tx = publish.guarded(target)
         if target.asked is not None:
-            deleted = await _remove_version(storage, tx, target, check)
+            deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
         else:
             check(target.visible)
             deleted = _hide(storage, tx, target, owner)
@@ -86,7 +87,7 @@ def _hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Dele
 
 
 async def _remove_version(
-    storage: Storage, tx: Transaction, target: Target, check: Check
+    storage: Storage, tx: Transaction, target: Target, check: Check, *, bypass: bool
 ) -> Deleted:
     """Remove the version asked for."""
     found = target.found
@@ -97,10 +98,10 @@ async def _remove_version(
     record, latest = found.record, target.latest
     if record is target.visible:
         storage.store.delete_listed(tx, found.key)
-        publish.let_go(storage, tx, target, record)
+        publish.let_go(storage, tx, target, record, bypass=bypass)
         tx.use(target.bucket_name, Usage(objects=-1, bytes=-record.size))
     else:
-        publish.drop_noncurrent(storage, tx, target, found)
+        publish.drop_noncurrent(storage, tx, target, found, bypass=bypass)
     if target.bucket.versioning and latest is not None and latest.sequence == record.sequence:
         await _bring_forward(storage, tx, target, record)
     shown = version_id_of(target.bucket, record) or NULL

@@ -27,12 +27,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from s3gw import errors, limits
+from s3gw.buckets import lock as lock_rules
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import NotWritten, Written
 from s3gw.kv.interface import At, Conflict, Empty, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, BucketRecord, ObjectRecord, Usage, decode
+from s3gw.metadata.records import BlobRef, BucketRecord, Lock, ObjectRecord, Usage, decode
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import profiles, references
 from s3gw.objects.storage import Storage
@@ -206,9 +207,21 @@ def replace(
 
 
 def as_newest(target: Target, record: ObjectRecord) -> ObjectRecord:
-    """A record that becomes the newest of its key."""
+    """A record that becomes the newest of its key: a null version or not, and under the bucket's
+    default retention unless it has one of its own."""
     null = target.bucket.versioning != ENABLED
     null_sequence = record.sequence if null else target.null_sequence
+    default = target.bucket.documents.get(lock_rules.DOCUMENT)
+    lock = record.description.lock
+    if default is not None and not record.marker and not (lock is not None and lock.mode):
+        retention = lock_rules.decode_default(default)
+        lock = Lock(
+            retention.mode,
+            retention.until_ms(record.modified_ms),
+            legal_hold=lock is not None and lock.legal_hold,
+        )
+        description = msgspec.structs.replace(record.description, lock=lock)
+        record = msgspec.structs.replace(record, description=description)
     return msgspec.structs.replace(record, null_version=null, null_sequence=null_sequence)
 
 
@@ -228,17 +241,36 @@ def make_way(storage: Storage, tx: Transaction, target: Target, *, null: bool) -
         drop_noncurrent(storage, tx, target, noncurrent)
 
 
-def drop_noncurrent(storage: Storage, tx: Transaction, target: Target, found: Found) -> None:
-    """Remove a record of `version/`."""
+def drop_noncurrent(
+    storage: Storage, tx: Transaction, target: Target, found: Found, *, bypass: bool = False
+) -> None:
+    """Remove a record of `version/`; `bypass` as in `let_go`."""
     tx.expect(found.key, found.revision)
     storage.store.delete_listed(tx, found.key)
-    let_go(storage, tx, target, found.record)
+    let_go(storage, tx, target, found.record, bypass=bypass)
     usage = Usage(versions=-1, bytes=-found.record.size)
     tx.use(target.bucket_name, Usage(markers=-1) if found.record.marker else usage)
 
 
-def let_go(storage: Storage, tx: Transaction, target: Target, record: ObjectRecord) -> None:
-    """Drop what a version that is removed was made of."""
+def let_go(
+    storage: Storage,
+    tx: Transaction,
+    target: Target,
+    record: ObjectRecord,
+    *,
+    bypass: bool = False,
+) -> None:
+    """Drop what a version that is removed was made of. Every removal comes through here, so none
+    passes over object lock; `bypass`: GOVERNANCE does not keep it. Raises AccessDenied."""
+    lock = record.description.lock
+    if lock is not None:
+        lock_rules.check_removal(
+            lock.mode,
+            lock.until_ms,
+            legal_hold=lock.legal_hold,
+            now_ms=storage.clock_ms(),
+            bypass=bypass,
+        )
     if record.data is not None:
         holder = keys.object_holder(target.bucket_name, target.key, record.sequence)
         references.release(storage, tx, target.bucket_name, record.data, holder)

@@ -66,12 +66,13 @@ def directive(call: Call, header: str) -> str:
 
 def _description(call: Call, source: ObjectRecord) -> Description:
     """The copy's description: the source's or the request's, as each directive says. Storage
-    class and redirect are never copied."""
+    class, redirect and lock are never copied."""
     asked = description_of(call)
     description = asked
     if directive(call, "x-amz-metadata-directive") == "COPY":
         description = msgspec.structs.replace(
             source.description,
+            lock=asked.lock,
             storage_class=storage_class_of(call),
             redirect=redirect_of(call),
         )

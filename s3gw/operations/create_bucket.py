@@ -22,8 +22,6 @@ async def create_bucket(call: Call) -> Reply:
     if grants_others(call):
         raise errors.InvalidBucketAclWithObjectOwnership()
     object_lock = call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
-    if object_lock:
-        raise errors.NotImplementedS3("Object lock is not implemented.")
     await _check_configuration(call)
     existing = await buckets.create_bucket(
         call.storage,

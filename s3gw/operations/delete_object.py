@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from s3gw.objects.delete import delete_object as remove_object
 from s3gw.operations.call import Call, Reply
+from s3gw.operations.object_lock import bypasses
 from s3gw.operations.present import current_of
 from s3gw.wire.conditions import WriteConditions
 from s3gw.wire.version_ids import decode_version_id
@@ -19,6 +20,7 @@ async def delete_object(call: Call) -> Reply:
         call.target,
         lambda record: conditions.check(current_of(record)),
         owner=call.principal.id,
+        bypass=bypasses(call),
     )
     reply = Reply(204)
     if deleted.version_id:

@@ -10,6 +10,7 @@ from s3gw.objects import publish
 from s3gw.objects.delete import Deleted
 from s3gw.objects.delete import delete_object as remove_object
 from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.object_lock import bypasses
 from s3gw.operations.present import current_of
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.wire import xml
@@ -87,6 +88,7 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
                 target,
                 lambda record: entry.conditions.check(current_of(record)),
                 owner=call.principal.id,
+                bypass=bypasses(call),
             )
         except TROUBLE as error:
             return Outcome(entry, error=translate(error))

@@ -9,6 +9,7 @@ from s3gw.metadata.records import (
     BlobRef,
     BucketRecord,
     Checksums,
+    Lock,
     ManifestRef,
     ObjectRecord,
 )
@@ -16,7 +17,7 @@ from s3gw.objects.publish import version_id_of
 from s3gw.operations.call import Call, Principal
 from s3gw.wire.checksums import ALGORITHMS
 from s3gw.wire.conditions import Current
-from s3gw.wire.dates import http_date
+from s3gw.wire.dates import http_date, iso8601_ms
 from s3gw.wire.headers import metadata_headers
 from s3gw.wire.version_ids import decode_version_id
 from s3gw.wire.xml import Writer
@@ -119,10 +120,21 @@ def object_headers(
         headers.append(("x-amz-storage-class", description.storage_class))
     if description.tags:
         headers.append(("x-amz-tagging-count", str(len(description.tags))))
+    if description.lock is not None:
+        headers += _lock_headers(description.lock)
     if description.redirect:
         headers.append(("x-amz-website-redirect-location", description.redirect))
     if with_checksums:
         headers += checksum_headers(checksums_of(record))
+    return headers
+
+
+def _lock_headers(lock: Lock) -> list[tuple[str, str]]:
+    headers = []
+    if lock.mode:
+        headers.append(("x-amz-object-lock-mode", lock.mode))
+        headers.append(("x-amz-object-lock-retain-until-date", iso8601_ms(lock.until_ms)))
+    headers.append(("x-amz-object-lock-legal-hold", "ON" if lock.legal_hold else "OFF"))
     return headers
 
 

@@ -241,8 +241,8 @@ def suspend(s3: Any) -> Callable[[str], None]:
 
 @pytest.fixture
 def history(s3: Any) -> Callable[..., list[tuple[str, str, bool]]]:
-    """`history(bucket, Prefix=…)`: key, version id, latest of all versions and markers, in the order
-    of the listing; a marker's key has a `-` in front."""
+    """`history(bucket, Prefix=…)`: key, version id, latest of all versions, then of all
+    markers, both in the order of the listing; a marker's key has a `-` in front."""
 
     def read(bucket: str, **asked: Any) -> list[tuple[str, str, bool]]:
         page = s3.list_object_versions(Bucket=bucket, **asked)

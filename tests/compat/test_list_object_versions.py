@@ -19,7 +19,7 @@ def pages(s3, bucket, **asked):
 
 @pytest.fixture
 def filled(s3, versioned):
-    """Three versions of `a`, a hidden `b/x`, one of `b/y` and `c`; all in the order of a listing."""
+    """Three versions of `a`, a hidden `b/x`, one of `b/y` and `c`, in the order of a listing."""
     made = {}
     for key in ("c", "a", "b/x", "b/y", "a", "a"):
         version = s3.put_object(Bucket=versioned, Key=key, Body=key.encode())["VersionId"]

@@ -51,9 +51,6 @@ CODES = {
     "GetBucketReplication": ("ReplicationConfigurationNotFoundError", 404),
     "GetBucketTagging": ("NoSuchTagSet", 404),
     "GetBucketWebsite": ("NoSuchWebsiteConfiguration", 404),
-    "GetObjectLegalHold": ("InvalidRequest", 400),
-    "GetObjectLockConfiguration": ("ObjectLockConfigurationNotFoundError", 404),
-    "GetObjectRetention": ("InvalidRequest", 400),
     "GetPublicAccessBlock": ("NoSuchPublicAccessBlockConfiguration", 404),
     "PreflightBucket": ("AccessForbidden", 403),
     "PreflightObject": ("AccessForbidden", 403),
@@ -101,8 +98,3 @@ def test_missing_setting_has_the_code_of_s3(name: str, expected: tuple[str, int]
         answer(name)
     assert (caught.value.code, caught.value.status) == expected
     assert caught.value.fields == {"BucketName": "bucket-name"}
-
-
-def test_refusals_on_objects_without_lock_name_the_bucket_setting() -> None:
-    with pytest.raises(S3Error, match="Bucket is missing Object Lock Configuration"):
-        answer("GetObjectRetention")
