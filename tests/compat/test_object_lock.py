@@ -168,6 +168,7 @@ def test_without_object_lock_nothing_is_locked(s3, bucket, refused):
 
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
+UNTIL = "<RetainUntilDate>{}</RetainUntilDate>"
 
 
 @pytest.mark.parametrize(
@@ -190,13 +191,16 @@ def test_headers_that_make_no_lock_are_refused(s3, locked, refused, asked):
     ("subresource", "body"),
     [
         ("retention", "<Retention><Mode>GOVERNANCE</Mode></Retention>"),
-        ("retention", "<Retention><Mode>X</Mode><RetainUntilDate>2999-01-01T00:00:00Z</RetainUntilDate></Retention>"),
-        ("retention", "<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>soon</RetainUntilDate></Retention>"),
+        (
+            "retention",
+            f"<Retention><Mode>X</Mode>{UNTIL.format('2999-01-01T00:00:00Z')}</Retention>",
+        ),
+        ("retention", f"<Retention><Mode>GOVERNANCE</Mode>{UNTIL.format('soon')}</Retention>"),
         ("retention", "<Other/>"),
         ("legal-hold", "<LegalHold><Status>on</Status></LegalHold>"),
         ("legal-hold", "<LegalHold/>"),
     ],
-)  # fmt: skip
+)
 def test_documents_that_say_nothing_are_malformed(s3, http, locked, subresource, body):
     put(s3, locked)
     reply = http.request("PUT", f"/{locked}/k", subresource, body=body.encode())

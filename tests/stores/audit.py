@@ -163,8 +163,8 @@ class Audit:
         return found
 
     def check_versions(self) -> None:
-        """Of every key the newest version is in `object/`, or it is a delete marker; all
-        records are where their names say, at most one is the null version, and the newest names it."""
+        """Of every key the newest version is in `object/`, or it is a delete marker; all records
+        are where their names say, at most one is the null version, and the newest names it."""
         by_key: dict[tuple[str, str], list[ObjectRecord]] = {}
         for bucket, name, record in self.versions():
             by_key.setdefault((bucket, name), []).append(record)
