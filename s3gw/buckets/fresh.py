@@ -42,7 +42,6 @@ Answer = Refusal | Document | OwnerFullControl
 
 _NOT_TRUNCATED = (("IsTruncated", "false"),)
 _NO_CONFIGURATION = Refusal(errors.NoSuchConfiguration)
-_NO_OBJECT_LOCK = Refusal(errors.InvalidRequest, "Bucket is missing Object Lock Configuration")
 
 ANSWERS: Mapping[str, Answer] = MappingProxyType(
     {
@@ -65,12 +64,8 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
             "RequestPaymentConfiguration", (("Payer", "BucketOwner"),)
         ),
         "GetBucketTagging": Refusal(errors.NoSuchTagSet),
-        "GetBucketVersioning": Document("VersioningConfiguration"),
         "GetBucketWebsite": Refusal(errors.NoSuchWebsiteConfiguration),
         "GetObjectAcl": OwnerFullControl(),
-        "GetObjectLegalHold": _NO_OBJECT_LOCK,
-        "GetObjectLockConfiguration": Refusal(errors.ObjectLockConfigurationNotFoundError),
-        "GetObjectRetention": _NO_OBJECT_LOCK,
         "ListBucketAnalyticsConfigurations": Document(
             "ListBucketAnalyticsConfigurationResult", _NOT_TRUNCATED
         ),

@@ -82,13 +82,22 @@ def after_prefix(prefix: bytes) -> bytes:
     return stripped[:-1] + bytes((stripped[-1] + 1,))
 
 
+def escaped(text: str) -> bytes:
+    """The escaped form of a key, or of what a key begins with.
+
+    >>> escaped("a\\x00b")
+    b'a\\x00\\xffb'
+    """
+    return text.encode().replace(b"\x00", b"\x00\xff")
+
+
 def ended(key: str) -> bytes:
     """`key*`: the key escaped and ended.
 
     >>> ended("a"), ended("a\\x00b")
     (b'a\\x00\\x01', b'a\\x00\\xffb\\x00\\x01')
     """
-    return key.encode().replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+    return escaped(key) + b"\x00\x01"
 
 
 def unended(data: bytes) -> tuple[str, bytes]:

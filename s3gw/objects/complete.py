@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b, md5
 
 import msgspec
@@ -51,7 +51,7 @@ from s3gw.objects.multipart import (
     list_parts,
     owner_lives,
 )
-from s3gw.objects.publish import Check, Target
+from s3gw.objects.publish import Check, Target, version_id_of
 from s3gw.objects.storage import Storage
 from s3gw.wire.checksums import ALGORITHMS, ChecksumType, composite, decode, full_object
 from s3gw.wire.checksums import encode as encode_checksum
@@ -90,11 +90,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The answer; `size` is -1 in the answer to a retry."""
+    """The answer; `size` is -1 in the answer to a retry. `version_id` as clients see it."""
 
     etag: str
     checksums: Checksums
     size: int = -1
+    version_id: str = ""
 
 
 async def complete_upload(
@@ -132,7 +133,7 @@ async def _answer_retry(
     done = record.record
     if done is None or done.key != key or done.digest != completion.digest:
         raise errors.NoSuchUpload(UploadId=upload_id.hex())
-    return Completed(done.etag, done.checksums)
+    return Completed(done.etag, done.checksums, version_id=done.version_id)
 
 
 def choose(parts: Parts, choices: Sequence[PartChoice], upload: UploadRecord) -> list[PartRecord]:
@@ -218,8 +219,7 @@ async def _complete_taken(
     manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums, sequence)
     manifest = await _write_pages(storage, upload, chosen, manifest_blob)
     done = Completed(etag, checksums, size)
-    await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
-    return done
+    return await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
 
 
 def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
@@ -332,10 +332,11 @@ async def _publish(
     manifest: ManifestRef,
     blob: Ingested,
     done: Completed,
-) -> None:
+) -> Completed:
     now_ms = storage.clock_ms()
     placed = publish.Placed(blob.written)
     profile = storage.blobs.topology.profile(upload.record.profile)
+    published: list[CompletedRecord] = []
 
     def build(tx: Transaction, now: Target) -> ObjectRecord:
         sequence = publish.sequence_of(storage, now)
@@ -348,15 +349,11 @@ async def _publish(
         data = msgspec.structs.replace(manifest, blob=ref)
         references.hold(storage, tx, now.bucket_name, data, holder)
         storage.store.delete_listed(tx, upload.record_key)
-        answer = CompletedRecord(
-            upload.key, completion.digest, done.etag, "", done.checksums, now_ms + COMPLETED_MS
-        )
-        tx.put(keys.completed(now.bucket_name, upload.upload_id), answer)
         tx.use(now.bucket_name, Usage(uploads=-1, pending_bytes=-parts.bytes))
         references.queue_manifest(
             storage, tx, now.bucket_name, upload.upload_id, b"parts", wait=False
         )
-        return ObjectRecord(
+        record = ObjectRecord(
             sequence=sequence,
             modified_ms=now_ms,
             owner=upload.record.owner,
@@ -366,8 +363,18 @@ async def _publish(
             description=upload.record.description,
             checksums=done.checksums,
             content_id=upload.upload_id,
-            null_sequence=sequence,
         )
+        answer = CompletedRecord(
+            upload.key,
+            completion.digest,
+            done.etag,
+            version_id_of(now.bucket, publish.as_newest(now, record)),
+            done.checksums,
+            now_ms + COMPLETED_MS,
+        )
+        tx.put(keys.completed(now.bucket_name, upload.upload_id), answer)
+        published.append(answer)
+        return record
 
     def lost(conflict: Conflict) -> None:
         if isinstance(conflict.guard, At) and conflict.guard.key == upload.record_key:
@@ -376,3 +383,4 @@ async def _publish(
             )
 
     await publish.publish(storage, target, completion.check, build, placed=placed, lost=lost)
+    return replace(done, version_id=published[-1].version_id)

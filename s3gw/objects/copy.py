@@ -24,7 +24,7 @@ from s3gw.metadata.records import (
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
 from s3gw.objects.profiles import known_profile
-from s3gw.objects.publish import Check, Target
+from s3gw.objects.publish import Check, Found, Target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old, store_version
@@ -86,23 +86,36 @@ class StoredBytes:
         return Checksums()
 
 
-def visible_source(target: Target) -> ObjectRecord:
-    """The source's visible version. Raises NoSuchKey."""
-    if target.visible is None:
-        raise errors.NoSuchKey(Key=target.key)
-    return target.visible
+def source_version(source: Target) -> Found:
+    """The version to copy from: the one named, or the visible one. Raises NoSuchKey,
+    NoSuchVersion, InvalidRequest for a delete marker."""
+    found = source.found
+    if found is None and source.asked is None:
+        raise errors.NoSuchKey(Key=source.key)
+    if found is None:
+        raise errors.NoSuchVersion(Key=source.key)
+    if found.record.marker:
+        raise errors.InvalidRequest(
+            "The source of a copy request may not specifically refer to a delete marker by "
+            "version id."
+        )
+    return found
 
 
 async def copy_object(
     storage: Storage, source: Target, target: Target, copying: Copying
 ) -> ObjectRecord:
-    """Copy the source's visible version to the target key. Raises S3Error, OutcomeUnknown."""
+    """Copy the version that `source` asks for to the target key. Raises S3Error, OutcomeUnknown."""
     started = storage.monotonic()
     same = (source.bucket_name, source.key) == (target.bucket_name, target.key)
+    asked = source.asked
+    if same and asked is not None:
+        target = await publish.read_target(storage, target.bucket_name, target.key, asked)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         if same:
             source = target  # as read at one revision: the commit's guard is then on both
-        record = visible_source(source)
+        found = source_version(source)
+        record = found.record
         description = copying.describe(record)
         copying.check_source(record)
         copying.check(target.visible)
@@ -115,15 +128,17 @@ async def copy_object(
             return await _rewrite(storage, record, target, copying, description)
         refuse_if_old(storage, started)
         tx = publish.guarded(target)
-        if not same:
-            tx.expect(keys.object_(source.bucket_name, source.key), source.current.revision)
+        if found.key != keys.object_(target.bucket_name, target.key):
+            tx.expect(found.key, found.revision)
         copy = _shared_copy(storage, tx, record, target, copying.owner, description)
-        publish.replace(storage, tx, target, copy)
+        copy = publish.replace(storage, tx, target, copy)
         try:
             await storage.store.apply(tx)
         except Conflict:
-            source = await publish.read_target(storage, source.bucket_name, source.key)
-            target = await publish.read_target(storage, target.bucket_name, target.key)
+            source = await publish.read_target(storage, source.bucket_name, source.key, asked)
+            target = await publish.read_target(
+                storage, target.bucket_name, target.key, asked if same else None
+            )
         else:
             return copy
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
@@ -170,7 +185,6 @@ def _shared_copy(
         description=description,
         checksums=record.checksums,
         content_id=record.content_id,
-        null_sequence=sequence,
     )
 
 

@@ -1,33 +1,138 @@
-"""DeleteObject in terms of storage."""
+"""DeleteObject in terms of storage.
+
+Without a version named, a bucket with versioning gets a delete marker, any other loses the key's
+visible version. With one named, that version goes for good; when it was the newest, the next newest
+takes its place: a version becomes visible, a marker stays where it is. Both are one commit, guarded
+by what the newest version is and, where it is looked at, by the next.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import msgspec
+
 from s3gw import errors, limits
-from s3gw.kv.interface import Conflict
+from s3gw.kv.interface import Conflict, Empty
 from s3gw.metadata import keys
-from s3gw.metadata.records import Usage
-from s3gw.objects import publish, references
-from s3gw.objects.publish import Check, Target
+from s3gw.metadata.records import Description, ObjectRecord, ReprofileJob, Usage, decode
+from s3gw.metadata.store import Transaction
+from s3gw.objects import publish
+from s3gw.objects.publish import Check, Target, version_id_of
 from s3gw.objects.storage import Storage
+from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
 
 
-async def delete_object(storage: Storage, target: Target, check: Check) -> None:
-    """Remove the key's visible version; an absent one is no error. Raises S3Error."""
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did. `version_id`: of the marker that was made or of the version named, ""
+    for neither; `marker`: a delete marker was made or removed."""
+
+    version_id: str = ""
+    marker: bool = False
+
+
+async def delete_object(
+    storage: Storage, target: Target, check: Check, *, owner: str = "", bypass: bool = False
+) -> Deleted:
+    """Remove the version that the target asks for, or hide the key; what is absent is no error.
+    `owner` is that of a marker; with `bypass`, object lock in mode GOVERNANCE does not keep a
+    version. Raises S3Error, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        check(target.visible)
-        old = target.current.record
-        if old is None:
-            return
         tx = publish.guarded(target)
-        storage.store.delete_listed(tx, keys.object_(target.bucket_name, target.key))
-        if old.data is not None:
-            holder = keys.object_holder(target.bucket_name, target.key, old.sequence)
-            references.release(storage, tx, target.bucket_name, old.data, holder)
-        tx.use(target.bucket_name, Usage(objects=-1, bytes=-old.size))
+        if target.asked is not None:
+            deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
+        else:
+            check(target.visible)
+            deleted = _hide(storage, tx, target, owner)
+        if not tx.writes:
+            return deleted
         try:
             await storage.store.apply(tx)
         except Conflict:
-            target = await publish.read_target(storage, target.bucket_name, target.key)
+            target = await publish.read_target(
+                storage, target.bucket_name, target.key, target.asked
+            )
         else:
-            return
+            return deleted
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
+
+
+def _hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Deleted:
+    """Remove the visible version, or put a delete marker in front."""
+    if target.visible is not None:
+        storage.store.delete_listed(tx, keys.object_(target.bucket_name, target.key))
+    if not target.bucket.versioning:
+        publish.make_way(storage, tx, target, null=True)
+        return Deleted()
+    marker = publish.as_newest(
+        target,
+        ObjectRecord(
+            sequence=publish.sequence_of(storage, target),
+            modified_ms=storage.clock_ms(),
+            owner=owner,
+            size=0,
+            etag="",
+            data=None,
+            description=Description(),
+            marker=True,
+        ),
+    )
+    publish.make_way(storage, tx, target, null=marker.null_version)
+    key = keys.version(target.bucket_name, target.key, marker.sequence)
+    storage.store.put_listed(tx, key, marker)
+    tx.witness = key
+    tx.use(target.bucket_name, Usage(markers=1))
+    return Deleted(version_id_of(target.bucket, marker), marker=True)
+
+
+async def _remove_version(
+    storage: Storage, tx: Transaction, target: Target, check: Check, *, bypass: bool
+) -> Deleted:
+    """Remove the version asked for."""
+    found = target.found
+    check(None if found is None or found.record.marker else found.record)
+    if found is None:
+        named = NULL if target.asked == NULL_VERSION else encode_version_id(target.asked or 0)
+        return Deleted(named)
+    record, latest = found.record, target.latest
+    if record is target.visible:
+        storage.store.delete_listed(tx, found.key)
+        publish.let_go(storage, tx, target, record, bypass=bypass)
+        tx.use(target.bucket_name, Usage(objects=-1, bytes=-record.size))
+    else:
+        publish.drop_noncurrent(storage, tx, target, found, bypass=bypass)
+    if target.bucket.versioning and latest is not None and latest.sequence == record.sequence:
+        await _bring_forward(storage, tx, target, record)
+    shown = version_id_of(target.bucket, record) or NULL
+    return Deleted(shown, marker=record.marker)
+
+
+async def _bring_forward(
+    storage: Storage, tx: Transaction, target: Target, removed: ObjectRecord
+) -> None:
+    """Make the version behind the newest, which is removed, the visible one, unless it is a
+    marker."""
+    behind = keys.version(target.bucket_name, target.key, removed.sequence) + b"\x00"
+    end = keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
+    page = await storage.store.scan_listed(behind, end, limit=1, revision=target.revision)
+    tx.guards.append(Empty(behind, page.items[0].key if page.items else end))
+    for item in page.items[:1]:
+        tx.expect(item.key, item.revision)
+        record = decode(ObjectRecord, item.value)
+        if not record.marker:
+            storage.store.delete_listed(tx, item.key)
+            object_key = keys.object_(target.bucket_name, target.key)
+            storage.store.put_listed(tx, object_key, record)
+            tx.use(target.bucket_name, Usage(objects=1, versions=-1))
+            await _tell_reprofile(storage, tx, target.bucket_name)
+
+
+async def _tell_reprofile(storage: Storage, tx: Transaction, bucket: str) -> None:
+    """A move of the bucket to another profile walks over visible versions first: one that becomes
+    visible behind its back is seen by another round."""
+    key = keys.reprofile(bucket)
+    job = await storage.store.get(ReprofileJob, key)
+    tx.expect(key, job.revision)
+    if job.record is not None and not job.record.met and not job.record.ended_ms:
+        tx.put(key, msgspec.structs.replace(job.record, met=True))

@@ -76,7 +76,7 @@ def uploads_of(bucket: str) -> Space[UploadRecord]:
         keys.uploads(bucket),
         keys.unended,
         UploadRecord,
-        lambda text: text.encode().replace(b"\x00", b"\x00\xff"),
+        keys.escaped,
     )
 
 

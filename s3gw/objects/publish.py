@@ -4,6 +4,15 @@ The commit is guarded by everything the decision rests on: the bucket's record, 
 and, for a new blob, its placement. When it loses, all of these are read again and the decision
 is made again, preconditions included.
 
+The newest version of a key is in `object/`, unless it is a delete marker: then, and only then, the
+key has no record in `object/` and the newest in `version/` is that marker. So a listing meets no
+markers, and whoever finds no visible version reads one more record. What a new version leaves
+behind goes to `version/` in the same commit: with versioning, what was visible; a null version,
+which is what a bucket without versioning and one with suspended versioning get, takes the place
+of the null version, wherever it is. The newest record of a key names the sequence of the null
+version, which may be gone: every record newer than a null version was made when it or one that
+names it was the newest.
+
 A blob that lies exactly on the present slots of its group is published by the group's record. Any
 other names its nodes, and counts on them: should the layout have given one up since the blob was
 written, that node's shard is rebuilt elsewhere first (`Placed`).
@@ -11,20 +20,26 @@ written, that node's shard is rebuilt elsewhere first (`Placed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
 
 from s3gw import errors, limits
+from s3gw.buckets import lock as lock_rules
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import NotWritten, Written
-from s3gw.kv.interface import At, Conflict, Empty
+from s3gw.kv.interface import At, Conflict, Empty, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, BucketRecord, ObjectRecord, Usage
+from s3gw.metadata.records import BlobRef, BucketRecord, Lock, ObjectRecord, Usage, decode
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import profiles, references
 from s3gw.objects.storage import Storage
+from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
 
+ENABLED, SUSPENDED = "Enabled", "Suspended"
 SETTLE_ATTEMPTS_MAX = 4
 
 Check = Callable[[ObjectRecord | None], None]
@@ -32,8 +47,23 @@ Check = Callable[[ObjectRecord | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A version, and the key and revision of its record."""
+
+    key: bytes
+    record: ObjectRecord
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """A key and its bucket as read at one revision: what a decision is made on."""
+    """A key and its bucket as read at one revision: what a decision is made on.
+
+    `asked` is the sequence of the version that a request names (NULL_VERSION for the null
+    version), None for none. `noncurrent` has, by sequence, what was read in `version/`: the version
+    asked for; without a visible version the newest, whose sequence is `newest` (else 0); and the
+    null version, where a write would replace it.
+    """
 
     bucket_name: str
     key: str
@@ -41,25 +71,92 @@ class Target:
     bucket_revision: int
     current: Versioned[ObjectRecord]
     revision: int
+    asked: int | None = None
+    newest: int = 0
+    noncurrent: Mapping[int, Found] = field(default_factory=dict)
 
     @property
     def visible(self) -> ObjectRecord | None:
-        record = self.current.record
-        return None if record is None or record.marker else record
+        return self.current.record
+
+    @property
+    def latest(self) -> ObjectRecord | None:
+        """The newest version: the visible one, or a delete marker."""
+        if self.current.record is not None or not self.newest:
+            return self.current.record
+        return self.noncurrent[self.newest].record
+
+    @property
+    def null_sequence(self) -> int:
+        """The sequence of the null version, which may be gone; 0 for none."""
+        latest = self.latest
+        if latest is None:
+            return 0
+        return latest.sequence if latest.null_version else latest.null_sequence
+
+    @property
+    def found(self) -> Found | None:
+        """The version asked for; when none was, the visible one."""
+        visible = self.current.record
+        sequence = self.null_sequence if self.asked == NULL_VERSION else self.asked
+        if visible is not None and sequence in (None, visible.sequence):
+            key = keys.object_(self.bucket_name, self.key)
+            return Found(key, visible, self.current.revision)
+        return None if sequence is None else self.noncurrent.get(sequence)
 
 
-async def read_target(storage: Storage, bucket_name: str, key: str) -> Target:
-    """Read bucket and key in one round trip. Raises NoSuchBucket."""
-    reading = await storage.store.kv.get_many(
-        [keys.bucket(bucket_name), keys.object_(bucket_name, key)]
-    )
+async def read_target(
+    storage: Storage, bucket_name: str, key: str, asked: int | None = None
+) -> Target:
+    """Read bucket and key, and the version `asked` for, in one round trip; where there is no
+    visible version, or the null version matters, in two or three. Raises NoSuchBucket."""
+    wanted = [keys.bucket(bucket_name), keys.object_(bucket_name, key)]
+    if asked:
+        wanted.append(keys.version(bucket_name, key, asked))
+    reading = await storage.store.kv.get_many(wanted)
     bucket = versioned(BucketRecord, reading.items[0])
     if bucket.record is None:
         raise errors.NoSuchBucket(BucketName=bucket_name)
     current = versioned(ObjectRecord, reading.items[1])
-    held = profiles.named_by(current.record.data) if current.record is not None else ()
+    target = Target(
+        bucket_name, key, bucket.record, bucket.revision, current, reading.revision, asked
+    )
+    if bucket.record.versioning:
+        named = reading.items[2] if asked else None
+        target = await _with_versions(storage, target, named)
+    records = [found.record for found in target.noncurrent.values()]
+    if current.record is not None:
+        records.append(current.record)
+    held = [name for record in records for name in profiles.named_by(record.data)]
     await profiles.know(storage, bucket.record.profile, *held)
-    return Target(bucket_name, key, bucket.record, bucket.revision, current, reading.revision)
+    return target
+
+
+async def _with_versions(storage: Storage, target: Target, named: Item | None) -> Target:
+    """The target with what matters of `version/`, at the same revision."""
+    store, revision = storage.store, target.revision
+    noncurrent: dict[int, Found] = {}
+
+    def note(items: Sequence[Item]) -> int:
+        for item in items:
+            record = decode(ObjectRecord, item.value)
+            noncurrent[record.sequence] = Found(item.key, record, item.revision)
+            return record.sequence
+        return 0
+
+    note([named] if named is not None else [])
+    newest = 0
+    if target.current.record is None:
+        first = keys.versions_of(target.bucket_name, target.key)
+        end = keys.after_prefix(first)
+        newest = note((await store.scan_listed(first, end, limit=1, revision=revision)).items)
+    target = dataclasses.replace(target, newest=newest, noncurrent=noncurrent)
+    null, latest = target.null_sequence, target.latest
+    matters = target.asked == NULL_VERSION or target.bucket.versioning == SUSPENDED
+    if matters and latest is not None and null not in (0, latest.sequence):
+        key = keys.version(target.bucket_name, target.key, null)
+        note((await store.kv.scan(key, key + b"\x00", limit=1, revision=revision)).items)
+    return target
 
 
 def sequence_of(storage: Storage, target: Target) -> int:
@@ -67,37 +164,116 @@ def sequence_of(storage: Storage, target: Target) -> int:
     return target.revision + storage.store.identity.sequence_offset
 
 
+def version_id_of(bucket: BucketRecord, record: ObjectRecord) -> str:
+    """A version's id as clients see it; "" in a bucket that never had versioning."""
+    if not record.null_version:
+        return encode_version_id(record.sequence)
+    return NULL if bucket.versioning else ""
+
+
 def no_check(current: ObjectRecord | None) -> None:
     """No precondition."""
 
 
 def guarded(target: Target) -> Transaction:
-    """A transaction that holds only while bucket and key are as read."""
+    """A transaction that holds only while bucket and key are as read: the newest version is the
+    same, and no newer one came."""
     tx = Transaction()
     tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
     tx.expect(keys.object_(target.bucket_name, target.key), target.current.revision)
+    if target.bucket.versioning and target.current.record is None:
+        first = keys.versions_of(target.bucket_name, target.key)
+        if target.newest:
+            marker = target.noncurrent[target.newest]
+            tx.guards.append(Empty(first, marker.key))
+            tx.expect(marker.key, marker.revision)
+        else:
+            tx.guards.append(Empty(first, keys.after_prefix(first)))
     return tx
 
 
-def replace(storage: Storage, tx: Transaction, target: Target, record: ObjectRecord) -> None:
-    """Write `record` as the key's visible version and let go of what it replaces."""
+def replace(
+    storage: Storage, tx: Transaction, target: Target, record: ObjectRecord
+) -> ObjectRecord:
+    """Write `record` as the key's visible version, and keep or let go of what is there. Returns it
+    as it is written: a null version or not, as the bucket's versioning says."""
+    record = as_newest(target, record)
     object_key = keys.object_(target.bucket_name, target.key)
     storage.store.put_listed(tx, object_key, record)
     tx.witness = object_key
-    usage = Usage(objects=1, bytes=record.size)
-    old = target.current.record
-    if old is None:
-        # The key may have been created and deleted since it was read as absent: then this
-        # sequence may be taken by what is a noncurrent version by now.
-        newest = keys.versions_of(target.bucket_name, target.key)
-        before = keys.version(target.bucket_name, target.key, sequence_of(storage, target) - 1)
-        tx.guards.append(Empty(newest, before))
-    if old is not None:
-        usage += Usage(objects=-1, bytes=-old.size)
-        holder = keys.object_holder(target.bucket_name, target.key, old.sequence)
-        if old.data is not None:
-            references.release(storage, tx, target.bucket_name, old.data, holder)
-    tx.use(target.bucket_name, usage)
+    tx.use(target.bucket_name, Usage(objects=1, bytes=record.size))
+    make_way(storage, tx, target, null=record.null_version)
+    return record
+
+
+def as_newest(target: Target, record: ObjectRecord) -> ObjectRecord:
+    """A record that becomes the newest of its key: a null version or not, and under the bucket's
+    default retention unless it has one of its own."""
+    null = target.bucket.versioning != ENABLED
+    null_sequence = record.sequence if null else target.null_sequence
+    default = target.bucket.documents.get(lock_rules.DOCUMENT)
+    lock = record.description.lock
+    if default is not None and not record.marker and not (lock is not None and lock.mode):
+        retention = lock_rules.decode_default(default)
+        lock = Lock(
+            retention.mode,
+            retention.until_ms(record.modified_ms),
+            legal_hold=lock is not None and lock.legal_hold,
+        )
+        description = msgspec.structs.replace(record.description, lock=lock)
+        record = msgspec.structs.replace(record, description=description)
+    return msgspec.structs.replace(record, null_version=null, null_sequence=null_sequence)
+
+
+def make_way(storage: Storage, tx: Transaction, target: Target, *, null: bool) -> None:
+    """For a new version of the key: what was visible becomes noncurrent; a `null` version takes
+    the place of the null version."""
+    old = target.visible
+    if old is not None and null and old.null_version:
+        let_go(storage, tx, target, old)
+        tx.use(target.bucket_name, Usage(objects=-1, bytes=-old.size))
+    elif old is not None:
+        key = keys.version(target.bucket_name, target.key, old.sequence)
+        storage.store.put_listed(tx, key, old)
+        tx.use(target.bucket_name, Usage(objects=-1, versions=1))
+    noncurrent = target.noncurrent.get(target.null_sequence)
+    if null and noncurrent is not None:
+        drop_noncurrent(storage, tx, target, noncurrent)
+
+
+def drop_noncurrent(
+    storage: Storage, tx: Transaction, target: Target, found: Found, *, bypass: bool = False
+) -> None:
+    """Remove a record of `version/`; `bypass` as in `let_go`."""
+    tx.expect(found.key, found.revision)
+    storage.store.delete_listed(tx, found.key)
+    let_go(storage, tx, target, found.record, bypass=bypass)
+    usage = Usage(versions=-1, bytes=-found.record.size)
+    tx.use(target.bucket_name, Usage(markers=-1) if found.record.marker else usage)
+
+
+def let_go(
+    storage: Storage,
+    tx: Transaction,
+    target: Target,
+    record: ObjectRecord,
+    *,
+    bypass: bool = False,
+) -> None:
+    """Drop what a version that is removed was made of. Every removal comes through here, so none
+    passes over object lock; `bypass`: GOVERNANCE does not keep it. Raises AccessDenied."""
+    lock = record.description.lock
+    if lock is not None:
+        lock_rules.check_removal(
+            lock.mode,
+            lock.until_ms,
+            legal_hold=lock.legal_hold,
+            now_ms=storage.clock_ms(),
+            bypass=bypass,
+        )
+    if record.data is not None:
+        holder = keys.object_holder(target.bucket_name, target.key, record.sequence)
+        references.release(storage, tx, target.bucket_name, record.data, holder)
 
 
 def settle_placement(storage: Storage, written: Written) -> BlobRef:
@@ -200,8 +376,7 @@ async def publish(
         if placed is not None:
             await placed.settle(storage)
         tx = guarded(target)
-        record = build(tx, target)
-        replace(storage, tx, target, record)
+        record = replace(storage, tx, target, build(tx, target))
         try:
             await storage.store.apply(tx)
         except Conflict as conflict:

@@ -66,11 +66,12 @@ class Reading:
 async def read_version(
     storage: Storage, target: Target, record: ObjectRecord, first: int, stop: int
 ) -> AsyncIterator[list[Buffer]]:
-    """Bytes [first, stop) of the key's visible version, for as long as it takes.
+    """Bytes [first, stop) of a version of the key, for as long as it takes.
 
-    A reader whose blob is gone reads the record again, and goes on if it is still the same
-    content (a copy onto itself, another profile). The same manifest is read again too, once where
-    the read stands: its pages may name other blobs by now. Raises BlobUnreadable, ContentDamaged.
+    A reader whose blob is gone reads the record again, wherever the version is by then, and goes on
+    if it or the visible version is still the same content (another profile, a copy onto itself).
+    The same manifest is read again too, once where the read stands: its pages may name other blobs
+    by now. Raises BlobUnreadable, ContentDamaged.
     """
     if record.data is None:
         return
@@ -95,9 +96,10 @@ async def read_version(
 async def _same_content(
     storage: Storage, target: Target, record: ObjectRecord, *, again: bool
 ) -> ObjectRecord:
-    """The key's present record if it has the same content elsewhere, or if the same data may be
-    read `again`; else BlobUnreadable."""
-    now = (await read_target(storage, target.bucket_name, target.key)).visible
+    """The version's present record, else the visible one's, if it has the same content elsewhere,
+    or if the same data may be read `again`; else BlobUnreadable."""
+    target = await read_target(storage, target.bucket_name, target.key, record.sequence)
+    now = target.visible if target.found is None else target.found.record
     if (
         now is None
         or now.data is None

@@ -96,7 +96,6 @@ async def store_version(
             description=description,
             checksums=ingested.checksums,
             content_id=content_id,
-            null_sequence=sequence,
         )
 
     return await publish.publish(storage, target, check, build, placed=placed)

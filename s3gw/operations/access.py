@@ -24,10 +24,12 @@ from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
 from s3gw.metadata.records import BucketRecord, ObjectRecord
+from s3gw.objects.publish import Target
 from s3gw.operations.call import Call
-from s3gw.operations.request_values import object_values, request_values
+from s3gw.operations.request_values import WRITES, Found, object_values, request_values
 
 POLICY_DOCUMENT = "policy"
+NO_VALUES: Found = {}
 # The account itself keeps these whatever a policy denies, so that nobody locks himself out.
 NEVER_LOST = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
 OBJECT_READS = frozenset(
@@ -43,7 +45,6 @@ OBJECT_READS = frozenset(
     }
 )
 # Of operations that make objects: the header, and the action that it asks for too.
-WRITES = frozenset({"PutObject", "CopyObject", "CreateMultipartUpload"})
 WRITE_HEADERS = {
     "x-amz-tagging": "s3:PutObjectTagging",
     "x-amz-acl": "s3:PutObjectAcl",
@@ -54,6 +55,12 @@ WRITE_HEADERS = {
     "x-amz-object-lock-mode": "s3:PutObjectRetention",
     "x-amz-object-lock-legal-hold": "s3:PutObjectLegalHold",
 }
+# Whoever passes over GOVERNANCE, or makes a bucket with object lock, needs more than the action.
+LOCK_HEADER = "x-amz-bucket-object-lock-enabled"
+BYPASS_HEADER = "x-amz-bypass-governance-retention"
+BYPASSING = frozenset({"DeleteObject", "PutObjectRetention"})
+BYPASS = "s3:BypassGovernanceRetention"
+LOCKED_BUCKET = ("s3:PutBucketObjectLockConfiguration", "s3:PutBucketVersioning")
 # A write with If-Match tells whether the object is as the writer thinks.
 TELLING_WRITES = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload"})
 POLICIES_COMPILED_MAX = 1024
@@ -62,7 +69,8 @@ POLICIES_COMPILED_MAX = 1024
 @dataclass(frozen=True, slots=True)
 class Resource:
     """What an action is done to: a bucket, or one of its keys. `bucket` is None where there is
-    none (yet). `found` says that the key was looked up: its visible version is then `record`."""
+    none (yet). `found` says that the key was looked up: the version named, or else the visible one,
+    is then `record`."""
 
     bucket_name: str = ""
     bucket: BucketRecord | None = None
@@ -70,6 +78,13 @@ class Resource:
     found: bool = False
     record: ObjectRecord | None = None
     version_id: str | None = None
+
+    @classmethod
+    def of_target(cls, target: Target, version_id: str | None) -> Resource:
+        """A key as read, of which the request names this version."""
+        found = target.found
+        record = found.record if found is not None else None
+        return cls(target.bucket_name, target.bucket, target.key, True, record, version_id)
 
     @property
     def arn(self) -> str:
@@ -97,27 +112,29 @@ class Access:
     def __init__(self, account: str) -> None:
         self.account = account
 
-    def require_row(self, call: Call, action: str) -> None:
-        """Authorize the action of the row, and what the request asks for beside it. Raises
-        AccessDenied."""
+    def require_row(self, call: Call, action: str, values: Found = NO_VALUES) -> None:
+        """Authorize the action of the row, and what the request asks for beside it. `values` are
+        the condition keys that its body has. Raises AccessDenied."""
         if self._plainly_allowed(call, call.bucket_record):
             return
         resource = self.resource_of(call)
-        self.require(call, action, resource)
+        self.require(call, action, resource, values)
         for more in _further_actions(call):
-            self.require(call, more, resource)
+            self.require(call, more, resource, values)
+
+    def require_delete(self, call: Call, resource: Resource) -> None:
+        """Authorize the removal of one of several keys or versions. Raises AccessDenied."""
+        named = resource.version_id is not None
+        self.require(call, "s3:DeleteObjectVersion" if named else "s3:DeleteObject", resource)
+        if bypasses(call):
+            self.require(call, BYPASS, resource)
 
     def resource_of(self, call: Call) -> Resource:
         """What the request's own path names."""
-        target = call.object_target
-        return Resource(
-            call.bucket_name,
-            call.bucket_record,
-            call.key,
-            target is not None,
-            target.visible if target is not None else None,
-            call.query.get("versionId"),
-        )
+        version_id = call.query.get("versionId")
+        if call.object_target is not None:
+            return Resource.of_target(call.object_target, version_id)
+        return Resource(call.bucket_name, call.bucket_record, call.key, version_id=version_id)
 
     def require_owner(self, call: Call, header: str, owner: str) -> None:
         """`owner` (a canonical id) is who the header, if it is there, expects: given as account or
@@ -126,12 +143,15 @@ class Access:
         if expected is not None and expected not in (owner, self.account):
             raise errors.AccessDenied()
 
-    def require(self, call: Call, action: str, resource: Resource) -> None:
-        """Authorize one action on one resource. Raises AccessDenied, which says why to the account
-        itself; what others may know of the policies of a bucket is not for this answer."""
+    def require(
+        self, call: Call, action: str, resource: Resource, values: Found = NO_VALUES
+    ) -> None:
+        """Authorize one action on one resource; `values` as in `require_row`. Raises AccessDenied,
+        which says why to the account itself; what others may know of the policies of a bucket is
+        not for this answer."""
         if self._plainly_allowed(call, resource.bucket):
             return
-        context = self._context(call, action, resource)
+        context = self._context(call, action, resource, values)
         decision = self._decide(call, context, resource)
         if not decision.allowed:
             if call.principal.is_root:
@@ -174,11 +194,14 @@ class Access:
         policy = compiled(document, resource.bucket_name)
         return decide(context, call.permissions, [policy])
 
-    def _context(self, call: Call, action: str, resource: Resource) -> RequestContext:
+    def _context(
+        self, call: Call, action: str, resource: Resource, more: Found = NO_VALUES
+    ) -> RequestContext:
         values = request_values(call, self.account)
         if resource.key:
             own = resource.key == call.key and resource.bucket_name == call.bucket_name
             values |= object_values(call, resource.record, resource.version_id, own=own)
+            values |= more
         return RequestContext(call.principal, action, resource.arn, values)
 
 
@@ -190,9 +213,18 @@ def _owns(who: Principal, bucket: BucketRecord | None) -> bool:
     return bucket is not None and bucket.owner == who.id
 
 
+def bypasses(call: Call) -> bool:
+    """Whether the request asks to pass over GOVERNANCE."""
+    return call.headers.get(BYPASS_HEADER, "").lower() == "true"
+
+
 def _further_actions(call: Call) -> Iterator[str]:
     if call.operation in WRITES:
         yield from {action for header, action in WRITE_HEADERS.items() if header in call.headers}
+    if call.operation in BYPASSING and bypasses(call):
+        yield BYPASS
+    if call.operation == "CreateBucket" and call.headers.get(LOCK_HEADER, "").lower() == "true":
+        yield from LOCKED_BUCKET
     if call.operation in TELLING_WRITES and "if-match" in call.headers:
         yield "s3:GetObject"
     if call.operation == "GetObjectAttributes":

@@ -64,7 +64,7 @@ async def put_document(
     await change_bucket(
         call.storage,
         call.bucket_name,
-        lambda record: _with(record, document.name, rendered if value else None),
+        lambda record: with_document(record, document.name, rendered if value else None),
         guard=guard(value) if guard is not None and value else None,
     )
     return Reply()
@@ -80,13 +80,19 @@ def get_document(call: Call, document: Document) -> Reply:
 
 async def delete_document(call: Call, document: Document) -> Reply:
     """Remove the setting; it is no error when there is none."""
-    await change_bucket(
-        call.storage, call.bucket_name, lambda record: _with(record, document.name, None)
-    )
+    await set_document(call, document.name, None)
     return Reply(204)
 
 
-def _with(record: BucketRecord, name: str, rendered: bytes | None) -> BucketRecord:
+async def set_document(call: Call, name: str, rendered: bytes | None) -> None:
+    """Keep a document, or with None none, whatever the bucket has."""
+    await change_bucket(
+        call.storage, call.bucket_name, lambda record: with_document(record, name, rendered)
+    )
+
+
+def with_document(record: BucketRecord, name: str, rendered: bytes | None) -> BucketRecord:
+    """The record with the document, or with None without it."""
     documents = {other: stored for other, stored in record.documents.items() if other != name}
     if rendered is not None:
         documents[name] = rendered

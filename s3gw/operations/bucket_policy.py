@@ -8,8 +8,9 @@ from s3gw.auth.policy_parse import TOO_LARGE, parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
 from s3gw.metadata.records import BucketRecord
-from s3gw.objects.bucket_documents import set_document
+from s3gw.objects.buckets import change_bucket
 from s3gw.operations.access import POLICY_DOCUMENT, stored_policy_is_public
+from s3gw.operations.bucket_documents import set_document, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire.xml import Writer
 
@@ -29,15 +30,16 @@ async def put_bucket_policy(call: Call) -> Reply:
         raise errors.MalformedPolicy(str(error)) from error
     public = is_public(policy)
 
-    def check(bucket: BucketRecord) -> None:
+    def change(bucket: BucketRecord) -> BucketRecord:
         block = public_access.stored(bucket.documents.get(public_access.DOCUMENT))
         if public and block.block_public_policy:
             raise errors.AccessDenied(
                 "The policy is public, and public policies are blocked by the BlockPublicPolicy "
                 "block public access setting."
             )
+        return with_document(bucket, POLICY_DOCUMENT, body)
 
-    await set_document(call.storage, call.bucket_name, POLICY_DOCUMENT, body, check=check)
+    await change_bucket(call.storage, call.bucket_name, change)
     return Reply(204)
 
 
@@ -50,7 +52,7 @@ async def get_bucket_policy(call: Call) -> Reply:
 async def delete_bucket_policy(call: Call) -> Reply:
     """Drop the policy; there may be none."""
     _refuse_strangers(call)
-    await set_document(call.storage, call.bucket_name, POLICY_DOCUMENT, None)
+    await set_document(call, POLICY_DOCUMENT, None)
     return Reply(204)
 
 

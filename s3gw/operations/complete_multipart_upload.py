@@ -38,7 +38,10 @@ async def complete_multipart_upload(call: Call) -> Reply:
         writer.element(f"Checksum{name}", value)
     if done.checksums.values:
         writer.element("ChecksumType", done.checksums.kind)
-    return xml_reply(writer.finish())
+    reply = xml_reply(writer.finish())
+    if done.version_id:
+        reply.headers.append(("x-amz-version-id", done.version_id))
+    return reply
 
 
 def _choices(document: xml.Node) -> list[PartChoice]:

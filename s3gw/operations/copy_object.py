@@ -9,9 +9,9 @@ from s3gw.metadata.records import Description, ObjectRecord
 from s3gw.objects.copy import Copying
 from s3gw.objects.copy import copy_object as copy_stored
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.copy_source import check_source, load_source
+from s3gw.operations.copy_source import check_source, load_source, source_headers
 from s3gw.operations.describe import description_of, redirect_of, storage_class_of, write_check
-from s3gw.operations.present import checksums_of, quoted
+from s3gw.operations.present import checksums_of, quoted, version_headers
 from s3gw.wire.checksums import algorithm_named
 from s3gw.wire.dates import iso8601_ms
 from s3gw.wire.xml import Writer
@@ -30,7 +30,7 @@ async def copy_object(call: Call) -> Reply:
     """Copy an object within the store."""
     source = await load_source(call)
     same = (source.bucket_name, source.key) == (call.bucket_name, call.key)
-    if same and directive(call, "x-amz-metadata-directive") == "COPY":
+    if same and source.asked is None and directive(call, "x-amz-metadata-directive") == "COPY":
         tags_replaced = directive(call, "x-amz-tagging-directive") == "REPLACE"
         if not tags_replaced and not any(name in call.headers for name in CHANGING_HEADERS):
             raise errors.InvalidRequest(
@@ -47,7 +47,9 @@ async def copy_object(call: Call) -> Reply:
         check_source=lambda record: check_source(call, record),
     )
     record = await copy_stored(call.storage, source, call.target, copying)
-    return xml_reply(_result(record))
+    reply = xml_reply(_result(record))
+    reply.headers += version_headers(call.bucket, record) + source_headers(source)
+    return reply
 
 
 def directive(call: Call, header: str) -> str:
@@ -64,12 +66,13 @@ def directive(call: Call, header: str) -> str:
 
 def _description(call: Call, source: ObjectRecord) -> Description:
     """The copy's description: the source's or the request's, as each directive says. Storage
-    class and redirect are never copied."""
+    class, redirect and lock are never copied."""
     asked = description_of(call)
     description = asked
     if directive(call, "x-amz-metadata-directive") == "COPY":
         description = msgspec.structs.replace(
             source.description,
+            lock=asked.lock,
             storage_class=storage_class_of(call),
             redirect=redirect_of(call),
         )

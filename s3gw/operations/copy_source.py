@@ -5,36 +5,38 @@ from __future__ import annotations
 from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
+from s3gw.objects.copy import source_version
 from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource
 from s3gw.operations.call import Call
-from s3gw.operations.present import check_version, current_of
+from s3gw.operations.present import current_of, version_headers
 from s3gw.wire.conditions import COPY_SOURCE_PREFIX, ReadConditions
 from s3gw.wire.copy_source import parse_copy_source
+from s3gw.wire.version_ids import decode_version_id
 
 COPY_SOURCE_KEY = "x-amz-copy-source-server-side-encryption-customer-algorithm"
 
 
 async def load_source(call: Call) -> Target:
-    """The source's bucket and key as read now. Raises NoSuchBucket, NoSuchKey, InvalidArgument,
-    InvalidRequest for a key to decrypt it with, AccessDenied if the caller may not read it or its
-    bucket is not the expected owner's."""
+    """The source's bucket and key, and the version named, as read now. Raises NoSuchBucket,
+    NoSuchKey, NoSuchVersion, InvalidArgument, InvalidRequest for a delete marker that is named or
+    a key to decrypt it with, AccessDenied if the caller may not read it or its bucket is not the
+    expected owner's."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
-    check_version(named.version_id)
+    asked = None
+    if named.version_id is not None:
+        asked = decode_version_id(named.version_id, "x-amz-copy-source")
     if COPY_SOURCE_KEY in call.headers:
         raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
-    source = await publish.read_target(call.storage, named.bucket, named.key)
-    resource = Resource(
-        named.bucket, source.bucket, named.key, True, source.visible, named.version_id
-    )
+    source = await publish.read_target(call.storage, named.bucket, named.key, asked)
+    resource = Resource.of_target(source, named.version_id)
     named_version = named.version_id is not None
     read = "s3:GetObjectVersion" if named_version else "s3:GetObject"
     call.access.require(call, read, resource)
     call.access.require_owner(call, "x-amz-source-expected-bucket-owner", source.bucket.owner)
-    if source.visible is None:
-        raise errors.NoSuchKey(Key=named.key)
+    record = source_version(source).record
     copies_tags = call.headers.get("x-amz-tagging-directive", "COPY") == "COPY"
-    if call.operation == "CopyObject" and copies_tags and source.visible.description.tags:
+    if call.operation == "CopyObject" and copies_tags and record.description.tags:
         read = "s3:GetObjectVersionTagging" if named_version else "s3:GetObjectTagging"
         call.access.require(call, read, resource)
         call.access.require(call, "s3:PutObjectTagging", call.access.resource_of(call))
@@ -46,3 +48,9 @@ def check_source(call: Call, record: ObjectRecord) -> None:
     current = current_of(record)
     assert current is not None
     ReadConditions.of(call.headers, COPY_SOURCE_PREFIX).check_copy_source(current)
+
+
+def source_headers(source: Target) -> list[tuple[str, str]]:
+    """`x-amz-copy-source-version-id`, of the version as it was found."""
+    record = source_version(source).record
+    return version_headers(source.bucket, record, "x-amz-copy-source-version-id")

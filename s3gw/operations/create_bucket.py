@@ -7,6 +7,7 @@ from s3gw.buckets.names import check_new
 from s3gw.cluster.policies import PLACEMENTS
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.objects import buckets
+from s3gw.operations.access import LOCK_HEADER
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.describe import grants_others
 from s3gw.wire import xml
@@ -22,9 +23,7 @@ async def create_bucket(call: Call) -> Reply:
     check_new(call.bucket_name)
     if grants_others(call):
         raise errors.InvalidBucketAclWithObjectOwnership()
-    object_lock = call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
-    if object_lock:
-        raise errors.NotImplementedS3("Object lock is not implemented.")
+    object_lock = call.headers.get(LOCK_HEADER, "").lower() == "true"
     tags = await _read_configuration(call)
     existing = await buckets.create_bucket(
         call.storage,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3gw import errors, limits
 from s3gw.objects import publish
+from s3gw.objects.delete import Deleted
 from s3gw.objects.delete import delete_object as remove_object
-from s3gw.operations.access import Resource
+from s3gw.operations.access import Resource, bypasses
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.present import check_version, current_of
+from s3gw.operations.present import current_of
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.wire import xml
 from s3gw.wire.conditions import WriteConditions
+from s3gw.wire.version_ids import decode_version_id
 from s3gw.wire.xml import Writer
 
 PARALLEL = 16
@@ -33,6 +35,7 @@ class Outcome:
     """What became of one entry."""
 
     entry: Entry
+    deleted: Deleted = field(default_factory=Deleted)
     error: errors.S3Error | None = None
 
 
@@ -76,19 +79,21 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
         try:
             if len(entry.key.encode()) > limits.KEY_BYTES_MAX:
                 raise errors.KeyTooLongError()
-            check_version(entry.version_id)
-            target = await publish.read_target(call.storage, call.bucket_name, entry.key)
-            action = "s3:DeleteObjectVersion" if entry.version_id else "s3:DeleteObject"
-            resource = Resource(
-                call.bucket_name, target.bucket, entry.key, True, target.visible, entry.version_id
-            )
-            call.access.require(call, action, resource)
-            await remove_object(
-                call.storage, target, lambda record: entry.conditions.check(current_of(record))
+            asked = None
+            if entry.version_id is not None:
+                asked = decode_version_id(entry.version_id)
+            target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
+            call.access.require_delete(call, Resource.of_target(target, entry.version_id))
+            deleted = await remove_object(
+                call.storage,
+                target,
+                lambda record: entry.conditions.check(current_of(record)),
+                owner=call.owner.id,
+                bypass=bypasses(call),
             )
         except TROUBLE as error:
-            return Outcome(entry, translate(error))
-        return Outcome(entry)
+            return Outcome(entry, error=translate(error))
+        return Outcome(entry, deleted)
 
 
 def _result(outcomes: list[Outcome], quiet: bool) -> bytes:
@@ -100,6 +105,9 @@ def _result(outcomes: list[Outcome], quiet: bool) -> bytes:
         writer.open(element)
         writer.element("Key", outcome.entry.key)
         writer.optional("VersionId", outcome.entry.version_id)
+        if outcome.deleted.marker:
+            writer.flag("DeleteMarker", True)
+            writer.element("DeleteMarkerVersionId", outcome.deleted.version_id)
         if outcome.error is not None:
             writer.element("Code", outcome.error.code)
             writer.element("Message", outcome.error.message)

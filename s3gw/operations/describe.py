@@ -4,9 +4,11 @@ CopyObject with REPLACE read the same headers."""
 from __future__ import annotations
 
 from s3gw import errors
-from s3gw.metadata.records import Description
+from s3gw.buckets.lock import MODES
+from s3gw.metadata.records import Description, Lock
 from s3gw.objects.publish import Check
 from s3gw.operations.call import Call
+from s3gw.operations.object_lock import NO_LOCK, retention_of
 from s3gw.operations.present import current_of
 from s3gw.wire.conditions import WriteConditions
 from s3gw.wire.headers import content_headers, user_metadata
@@ -55,10 +57,12 @@ ENCRYPTION = (
 # Asking for these and not getting them would be a broken promise, so they are refused.
 NOT_OFFERED = {
     **dict.fromkeys(ENCRYPTION, "Server-side encryption"),
-    "x-amz-object-lock-mode": "Object lock",
-    "x-amz-object-lock-retain-until-date": "Object lock",
-    "x-amz-object-lock-legal-hold": "Object lock",
 }
+OBJECT_LOCK = (
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
+)
 NOT_ASKED = ("", "OFF", "false")
 
 
@@ -78,6 +82,7 @@ def description_of(call: Call) -> Description:
         user=user_metadata(call.headers),
         tags=tags_of(call),
         storage_class=storage_class_of(call),
+        lock=lock_of(call),
         redirect=redirect_of(call),
     )
 
@@ -117,6 +122,29 @@ def tags_of(call: Call) -> dict[str, str]:
     """The tags of `x-amz-tagging`."""
     header = call.headers.get("x-amz-tagging")
     return parse_tagging_header(header) if header else {}
+
+
+def lock_of(call: Call) -> Lock | None:
+    """`x-amz-object-lock-*`; a bucket's default comes when the version is published. Raises
+    InvalidRequest, InvalidArgument."""
+    mode, until, hold = (call.headers.get(name) for name in OBJECT_LOCK)
+    if mode is None and until is None and hold is None:
+        return None
+    if not call.bucket.object_lock:
+        raise errors.InvalidRequest(NO_LOCK, BucketName=call.bucket_name)
+    if hold not in (None, "ON", "OFF") or mode not in (None, *MODES):
+        raise errors.InvalidArgument(
+            "Unknown wormMode directive.", ArgumentName=OBJECT_LOCK[0 if hold is None else 2]
+        )
+    if (mode is None) != (until is None):
+        raise errors.InvalidArgument(
+            f"{OBJECT_LOCK[1]} and {OBJECT_LOCK[0]} must both be supplied",
+            ArgumentName=OBJECT_LOCK[0 if mode is None else 1],
+        )
+    until_ms = 0
+    if mode is not None:
+        mode, until_ms = retention_of(call, mode, until)
+    return Lock(mode or "", until_ms, hold == "ON")
 
 
 def storage_class_of(call: Call) -> str:

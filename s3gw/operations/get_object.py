@@ -16,6 +16,7 @@ from s3gw.operations.present import (
     current_of,
     object_headers,
     part_count,
+    version_headers,
     visible,
 )
 from s3gw.wire.conditions import ReadConditions, range_applies
@@ -55,6 +56,7 @@ async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
     reply = Reply(
         206 if selection.partial else 200,
         object_headers(record, overrides, with_checksums=with_checksums and not selection.partial)
+        + version_headers(call.bucket, record)
         + headers,
         length=selection.stop - selection.first,
     )

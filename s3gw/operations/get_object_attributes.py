@@ -7,7 +7,7 @@ from s3gw.metadata.records import ManifestRef, ObjectRecord, PartRecord
 from s3gw.objects.read import manifest_page
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import refuse_encryption
-from s3gw.operations.present import checksums_of, visible
+from s3gw.operations.present import checksums_of, version_headers, visible
 from s3gw.wire.dates import http_date
 from s3gw.wire.xml import Writer
 
@@ -37,6 +37,7 @@ async def get_object_attributes(call: Call) -> Reply:
         writer.element("ObjectSize", record.size)
     reply = xml_reply(writer.finish())
     reply.headers.append(("Last-Modified", http_date(record.modified_ms // 1000)))
+    reply.headers += version_headers(call.bucket, record)
     return reply
 
 

@@ -8,7 +8,7 @@ taken and not obeyed.
 from __future__ import annotations
 
 from s3gw import errors, limits
-from s3gw.objects.bucket_documents import set_document
+from s3gw.operations.bucket_documents import set_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire import xml
 from s3gw.wire.xml import Writer
@@ -34,7 +34,7 @@ async def put_bucket_ownership_controls(call: Call) -> Reply:
         )
     if ownership != ENFORCED:
         raise errors.MalformedXML()
-    await set_document(call.storage, call.bucket_name, DOCUMENT, ownership.encode())
+    await set_document(call, DOCUMENT, ownership.encode())
     return Reply()
 
 
@@ -52,5 +52,5 @@ async def get_bucket_ownership_controls(call: Call) -> Reply:
 
 async def delete_bucket_ownership_controls(call: Call) -> Reply:
     """Drop the setting; there may be none."""
-    await set_document(call.storage, call.bucket_name, DOCUMENT, None)
+    await set_document(call, DOCUMENT, None)
     return Reply(204)

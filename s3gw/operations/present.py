@@ -5,12 +5,21 @@ from __future__ import annotations
 from base64 import b64encode
 
 from s3gw import errors
-from s3gw.metadata.records import BlobRef, Checksums, ManifestRef, ObjectRecord
+from s3gw.metadata.records import (
+    BlobRef,
+    BucketRecord,
+    Checksums,
+    Lock,
+    ManifestRef,
+    ObjectRecord,
+)
+from s3gw.objects.publish import version_id_of
 from s3gw.operations.call import Call, Principal
 from s3gw.wire.checksums import ALGORITHMS
 from s3gw.wire.conditions import Current
-from s3gw.wire.dates import http_date
+from s3gw.wire.dates import http_date, iso8601_ms
 from s3gw.wire.headers import metadata_headers
+from s3gw.wire.version_ids import decode_version_id
 from s3gw.wire.xml import Writer
 
 HEADER_NAMES = {
@@ -36,23 +45,41 @@ def current_of(record: ObjectRecord | None) -> Current | None:
 
 
 def visible(call: Call) -> ObjectRecord:
-    """The key's visible version, or the `versionId=null` one. Raises NoSuchKey, NoSuchVersion."""
+    """The version that the request names, or the key's visible one. Raises InvalidArgument,
+    NoSuchKey, NoSuchVersion, and MethodNotAllowed for a delete marker that is named."""
+    target = call.target
     version_id = call.query.get("versionId")
-    check_version(version_id)
-    record = call.target.visible
-    if record is None:
+    if version_id is not None:
+        decode_version_id(version_id)
+    found = target.found
+    if found is None:
         if version_id is not None:
             raise errors.NoSuchVersion(Key=call.key, VersionId=version_id)
-        raise errors.NoSuchKey(Key=call.key)
-    return record
-
-
-def check_version(version_id: str | None) -> None:
-    """Without versioning a key has one version, `null`. Raises InvalidArgument."""
-    if version_id not in (None, "null"):
-        raise errors.InvalidArgument(
-            "Invalid version id specified", ArgumentName="versionId", ArgumentValue=str(version_id)
+        headers = {} if target.latest is None else _marker_headers(target.bucket, target.latest)
+        raise errors.NoSuchKey(headers=headers, Key=call.key)
+    if found.record.marker:
+        raise errors.MethodNotAllowed(
+            headers={
+                "Allow": "DELETE",
+                "Last-Modified": http_date(found.record.modified_ms // 1000),
+                **_marker_headers(target.bucket, found.record),
+            },
+            Method=call.operation,
+            ResourceType="DeleteMarker",
         )
+    return found.record
+
+
+def _marker_headers(bucket: BucketRecord, marker: ObjectRecord) -> dict[str, str]:
+    return {"x-amz-delete-marker": "true", "x-amz-version-id": version_id_of(bucket, marker)}
+
+
+def version_headers(
+    bucket: BucketRecord, record: ObjectRecord, header: str = "x-amz-version-id"
+) -> list[tuple[str, str]]:
+    """The version's id, unless the bucket never had versioning."""
+    version_id = version_id_of(bucket, record)
+    return [(header, version_id)] if version_id else []
 
 
 def checksum_headers(checksums: Checksums) -> list[tuple[str, str]]:
@@ -93,10 +120,21 @@ def object_headers(
         headers.append(("x-amz-storage-class", description.storage_class))
     if description.tags:
         headers.append(("x-amz-tagging-count", str(len(description.tags))))
+    if description.lock is not None:
+        headers += _lock_headers(description.lock)
     if description.redirect:
         headers.append(("x-amz-website-redirect-location", description.redirect))
     if with_checksums:
         headers += checksum_headers(checksums_of(record))
+    return headers
+
+
+def _lock_headers(lock: Lock) -> list[tuple[str, str]]:
+    headers = []
+    if lock.mode:
+        headers.append(("x-amz-object-lock-mode", lock.mode))
+        headers.append(("x-amz-object-lock-retain-until-date", iso8601_ms(lock.until_ms)))
+    headers.append(("x-amz-object-lock-legal-hold", "ON" if lock.legal_hold else "OFF"))
     return headers
 
 

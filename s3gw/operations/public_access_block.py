@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from s3gw import errors, limits
 from s3gw.buckets.public_access import DOCUMENT, ELEMENTS, PublicAccessBlock, stored, to_store
-from s3gw.objects.bucket_documents import set_document
+from s3gw.operations.bucket_documents import set_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire import xml
 from s3gw.wire.xml import Writer
@@ -19,7 +19,7 @@ async def put_public_access_block(call: Call) -> Reply:
     if not any(name in document for name in ELEMENTS):
         raise errors.MalformedXML()
     switches = PublicAccessBlock(*(xml.boolean(document, name) for name in ELEMENTS))
-    await set_document(call.storage, call.bucket_name, DOCUMENT, to_store(switches))
+    await set_document(call, DOCUMENT, to_store(switches))
     return Reply()
 
 
@@ -39,5 +39,5 @@ async def get_public_access_block(call: Call) -> Reply:
 
 async def delete_public_access_block(call: Call) -> Reply:
     """Drop the switches; there may be none."""
-    await set_document(call.storage, call.bucket_name, DOCUMENT, None)
+    await set_document(call, DOCUMENT, None)
     return Reply(204)

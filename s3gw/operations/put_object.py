@@ -6,7 +6,7 @@ from s3gw import errors, limits
 from s3gw.objects.write import put_object as store_object
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.describe import description_of, write_check
-from s3gw.operations.present import checksum_headers, checksums_of, quoted
+from s3gw.operations.present import checksum_headers, checksums_of, quoted, version_headers
 
 
 async def put_object(call: Call) -> Reply:
@@ -26,4 +26,10 @@ async def put_object(call: Call) -> Reply:
         call.body,
         write_check(call),
     )
-    return Reply(headers=[("ETag", quoted(record.etag)), *checksum_headers(checksums_of(record))])
+    return Reply(
+        headers=[
+            ("ETag", quoted(record.etag)),
+            *checksum_headers(checksums_of(record)),
+            *version_headers(call.bucket, record),
+        ]
+    )

@@ -7,12 +7,14 @@ otherwise than one with an empty value. Names are in lower case.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from s3gw.auth.policy import Principal, PrincipalType
 from s3gw.auth.sigv4 import basic_time
 from s3gw.metadata.records import ObjectRecord
 from s3gw.operations.call import Call
+from s3gw.wire.dates import iso8601_ms, parse_iso8601_ms
 from s3gw.wire.tagging import parse_tagging_header
 
 Found = dict[str, tuple[str, ...]]
@@ -22,9 +24,6 @@ HEADER_KEYS = {
     "referer": "aws:referer",
     "if-match": "s3:if-match",
     "if-none-match": "s3:if-none-match",
-    "x-amz-object-lock-legal-hold": "s3:object-lock-legal-hold",
-    "x-amz-object-lock-mode": "s3:object-lock-mode",
-    "x-amz-object-lock-retain-until-date": "s3:object-lock-retain-until-date",
     **{
         name: f"s3:{name}"
         for name in (
@@ -46,7 +45,15 @@ HEADER_KEYS = {
         )
     },
 }
+# Only what makes an object gives it tags and a lock by headers; elsewhere the body does.
+WRITES = frozenset({"PutObject", "CopyObject", "CreateMultipartUpload"})
+LOCK_HEADERS = {
+    "x-amz-object-lock-legal-hold": "s3:object-lock-legal-hold",
+    "x-amz-object-lock-mode": "s3:object-lock-mode",
+    "x-amz-object-lock-retain-until-date": "s3:object-lock-retain-until-date",
+}
 LISTINGS = frozenset({"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"})
+SECONDS_PER_DAY = 86_400
 LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
 
 
@@ -111,12 +118,41 @@ def object_values(
         values["s3:versionid"] = (version_id,)
     if record is not None:
         _add_tags(values, "s3:existingobjecttag/", record.description.tags)
-    tagging = call.headers.get("x-amz-tagging")
-    if own and tagging:
-        tags = parse_tagging_header(tagging)
-        _add_tags(values, "s3:requestobjecttag/", tags)
+    if own and call.operation in WRITES:
+        values |= _written_values(call)
+    return values
+
+
+def _written_values(call: Call) -> Found:
+    """The keys of the lock and the tags that headers give a new object. Raises InvalidTag."""
+    headers = call.headers
+    values: Found = {key: (headers[name],) for name, key in LOCK_HEADERS.items() if name in headers}
+    until_ms = parse_iso8601_ms(headers.get("x-amz-object-lock-retain-until-date", ""))
+    if until_ms is not None:
+        values |= retention_values(call, headers.get("x-amz-object-lock-mode", ""), until_ms)
+    tagging = headers.get("x-amz-tagging")
+    return values | tag_values(parse_tagging_header(tagging)) if tagging else values
+
+
+def tag_values(tags: dict[str, str]) -> Found:
+    """The keys of the tags that a request gives an object."""
+    values: Found = {}
+    _add_tags(values, "s3:requestobjecttag/", tags)
+    if tags:
         values["s3:requestobjecttagkeys"] = tuple(tags)
     return values
+
+
+def retention_values(call: Call, mode: str, until_ms: int) -> Found:
+    """The keys of the retention that a request gives an object; it may give it none."""
+    if not mode:
+        return {}
+    days = max(0, math.ceil((until_ms / 1000 - call.origin.now) / SECONDS_PER_DAY))
+    return {
+        "s3:object-lock-mode": (mode,),
+        "s3:object-lock-retain-until-date": (iso8601_ms(until_ms),),
+        "s3:object-lock-remaining-retention-days": (str(days),),
+    }
 
 
 def _add_tags(values: Found, prefix: str, tags: dict[str, str]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from s3gw import errors, limits
-from s3gw.objects.copy import StoredPayload, visible_source
+from s3gw.objects.copy import StoredPayload, source_version
 from s3gw.objects.multipart import find_upload, upload_part
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.copy_source import check_source, load_source
+from s3gw.operations.copy_source import check_source, load_source, source_headers
 from s3gw.operations.describe import refuse_encryption
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
@@ -20,7 +20,8 @@ async def upload_part_copy(call: Call) -> Reply:
     number = part_number(call)
     refuse_encryption(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
-    record = visible_source(await load_source(call))
+    source = await load_source(call)
+    record = source_version(source).record
     check_source(call, record)
     first, stop = 0, record.size
     wanted = call.headers.get("x-amz-copy-source-range")
@@ -41,4 +42,6 @@ async def upload_part_copy(call: Call) -> Reply:
     writer.element("ETag", quoted(part.etag))
     for name, value in part.checksums.values.items():
         writer.element(f"Checksum{name}", value)
-    return xml_reply(writer.finish())
+    reply = xml_reply(writer.finish())
+    reply.headers += source_headers(source)
+    return reply

@@ -2,7 +2,9 @@
 
 Of a key the newest version counts. A footer's sequence is the state that its writer saw before it
 wrote, and so is that of a record: who saw a record has a higher one, and of racing writers with the
-same none is known to have won. Without a record the newest that decodes is taken.
+same none is known to have won. Without a record the newest that decodes is taken. In a bucket that
+the base knows to have versioning all newer ones are taken, in their order; delete markers newer
+than the base are in no shard.
 
 Nothing in a shard says whether a version was ever published, or was deleted later: what began
 before the base was taken and is not in it is taken only if it can have been under way then, and
@@ -138,30 +140,42 @@ class Adoption:
 
     async def _adopt_key(self, bucket: str, key: str, versions: Sequence[Version]) -> None:
         target = await publish.read_target(self._storage, bucket, key)
-        current = target.current.record
-        versions = [version for version in versions if not self._is_present(version, current)]
+        versions = [each for each in versions if not self._is_present(each, target.latest)]
         if not versions:
             return
         newest, *older = versions
-        text = self._left_out(newest, current)
-        if text:
-            self._rebuild.note("uncertain", bucket, key, f"{_about(newest)}: {text}")
-        else:
-            if self._began_before_base(newest):
-                text = "under way when the base was taken: published, as far as can be known"
-                self._rebuild.note("uncertain", bucket, key, f"{_about(newest)}: {text}")
-            try:
-                await self._publish(target, newest)
-            except NotReadable as error:
-                self._rebuild.note("lost", bucket, key, str(error))
-            else:
-                self._note_replaced(bucket, key, newest, current)
+        if target.bucket.versioning == publish.ENABLED:
+            distinct = {_content_of(version): version for version in older}
+            distinct.pop(_content_of(newest), None)
+            for version in reversed(distinct.values()):
+                await self._adopt_version(target, version)
+                target = await publish.read_target(self._storage, bucket, key)
+            older = []
+        await self._adopt_version(target, newest)
         for version in older:
             if version.footer.sequence and version.footer.sequence == newest.footer.sequence:
                 text = "written at the same time as the one taken: either may have won"
                 self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
             elif version.footer.content_id != newest.footer.content_id:
                 self._rebuild.note("older", bucket, key, _about(version))
+
+    async def _adopt_version(self, target: Target, version: Version) -> None:
+        """Publish a version, unless it is left over."""
+        bucket, key, current = target.bucket_name, target.key, target.latest
+        text = self._left_out(version, current)
+        if text:
+            self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
+        else:
+            if self._began_before_base(version):
+                text = "under way when the base was taken: published, as far as can be known"
+                self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
+            try:
+                await self._publish(target, version)
+            except NotReadable as error:
+                self._rebuild.note("lost", bucket, key, str(error))
+            else:
+                if target.bucket.versioning != publish.ENABLED:
+                    self._note_replaced(bucket, key, version, current)
 
     def _note_replaced(
         self, bucket: str, key: str, version: Version, before: ObjectRecord | None
@@ -219,7 +233,7 @@ class Adoption:
 
     async def _publish(self, target: Target, version: Version) -> None:
         footer = version.footer
-        current = target.current.record
+        current = target.latest
         sequence = max(footer.sequence, current.sequence + 1 if current else 1)
         self.highest = max(self.highest, sequence)
         tx = publish.guarded(target)
@@ -241,7 +255,6 @@ class Adoption:
             description=footer.description,
             checksums=Checksums(footer.checksums, footer.checksum_kind),
             content_id=_content_of(version),
-            null_sequence=sequence,
         )
         publish.replace(self._storage, tx, target, record)
         await self._storage.store.apply(tx)

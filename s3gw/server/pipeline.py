@@ -33,6 +33,7 @@ from s3gw.objects.storage import Storage
 from s3gw.operations.access import Access
 from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Origin, Principal, Reply, Settings, xml_reply
+from s3gw.operations.present import visible
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import Seen, cors_headers
@@ -43,6 +44,7 @@ from s3gw.server.respond import first_window, send_reply
 from s3gw.server.routes import NONE as NO_BODY
 from s3gw.server.routes import ROWS, Asks, Scope, load_handler
 from s3gw.wire.headers import by_name
+from s3gw.wire.version_ids import sequence_named
 
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -232,7 +234,13 @@ class S3App:
         asks = resolved.row.asks
         about_key = resolved.row.scope is Scope.OBJECT and asks is not Asks.NOBODY
         if about_key and "uploadId" not in call.query:
-            call.object_target = await publish.read_target(call.storage, call.bucket_name, call.key)
+            # What cannot be an id is refused by the operation, behind authorization.
+            call.object_target = await publish.read_target(
+                call.storage,
+                call.bucket_name,
+                call.key,
+                sequence_named(call.query.get("versionId")),
+            )
             call.bucket_record = call.object_target.bucket
             return
         reading = await call.storage.store.kv.get_many([keys.bucket(call.bucket_name)])
@@ -257,8 +265,8 @@ class S3App:
         if handler is not None:
             return await handler(call)
         if call.operation in FRESH:
-            if call.object_target is not None and call.object_target.visible is None:
-                raise errors.NoSuchKey(Key=call.key)
+            if call.object_target is not None:
+                visible(call)  # or its error
             document = fresh_answer(
                 call.operation, owner_id=call.bucket.owner, bucket=call.bucket_name
             )

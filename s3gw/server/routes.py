@@ -35,7 +35,7 @@ class Asks(Enum):
     """Who authorizes a request of the row."""
 
     ROW = "once, with the row's action"
-    ITEM = "the operation, with the row's action, for each item that it finds in the body"
+    ITEM = "the operation, with the row's action, about what it finds in the body"
     NOBODY = "a CORS preflight carries no credentials"
 
 
@@ -101,7 +101,7 @@ ROWS: tuple[Row, ...] = (
     # Listing.
     Row("ListObjects", GET, BUCKET, "", "s3:ListBucket", handler="list_objects:list_objects"),
     Row("ListObjectsV2", GET, BUCKET, "list-type=2", "s3:ListBucket", handler="list_objects_v2:list_objects_v2"),
-    Row("ListObjectVersions", GET, BUCKET, "versions", "s3:ListBucketVersions"),
+    Row("ListObjectVersions", GET, BUCKET, "versions", "s3:ListBucketVersions", handler="list_object_versions:list_object_versions"),
     Row("ListMultipartUploads", GET, BUCKET, "uploads", "s3:ListBucketMultipartUploads", handler="list_multipart_uploads:list_multipart_uploads"),
     # Objects.
     Row("PutObject", PUT, OBJECT, "", "s3:PutObject", body=STREAM, handler="put_object:put_object"),
@@ -126,12 +126,12 @@ ROWS: tuple[Row, ...] = (
     Row("GetObjectAcl", GET, OBJECT, "acl", "s3:GetObjectAcl", "s3:GetObjectVersionAcl"),
     Row("PutObjectAcl", PUT, OBJECT, "acl", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", body=XML),
     Row("GetObjectTagging", GET, OBJECT, "tagging", "s3:GetObjectTagging", "s3:GetObjectVersionTagging", handler="get_object_tagging:get_object_tagging"),
-    Row("PutObjectTagging", PUT, OBJECT, "tagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", body=XML, handler="object_tagging:put_object_tagging"),
+    Row("PutObjectTagging", PUT, OBJECT, "tagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", body=XML, asks=Asks.ITEM, handler="object_tagging:put_object_tagging"),
     Row("DeleteObjectTagging", DELETE, OBJECT, "tagging", "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", handler="object_tagging:delete_object_tagging"),
-    Row("GetObjectLegalHold", GET, OBJECT, "legal-hold", "s3:GetObjectLegalHold"),
-    Row("PutObjectLegalHold", PUT, OBJECT, "legal-hold", "s3:PutObjectLegalHold", body=XML),
-    Row("GetObjectRetention", GET, OBJECT, "retention", "s3:GetObjectRetention"),
-    Row("PutObjectRetention", PUT, OBJECT, "retention", "s3:PutObjectRetention", body=XML),
+    Row("GetObjectLegalHold", GET, OBJECT, "legal-hold", "s3:GetObjectLegalHold", handler="object_lock:get_object_legal_hold"),
+    Row("PutObjectLegalHold", PUT, OBJECT, "legal-hold", "s3:PutObjectLegalHold", body=XML, asks=Asks.ITEM, handler="object_lock:put_object_legal_hold"),
+    Row("GetObjectRetention", GET, OBJECT, "retention", "s3:GetObjectRetention", handler="object_lock:get_object_retention"),
+    Row("PutObjectRetention", PUT, OBJECT, "retention", "s3:PutObjectRetention", body=XML, asks=Asks.ITEM, handler="object_lock:put_object_retention"),
     Row("UpdateObjectEncryption", PUT, OBJECT, "encryption", "s3:UpdateObjectEncryption", body=XML),
     Row("ListObjectAnnotations", GET, OBJECT, "annotation", "s3:ListObjectAnnotations"),
     Row("GetObjectAnnotation", GET, OBJECT, "annotation&annotationName", "s3:GetObjectAnnotation"),
@@ -182,8 +182,8 @@ ROWS: tuple[Row, ...] = (
     Row("DeleteBucketMetricsConfiguration", DELETE, BUCKET, "metrics&id", "s3:PutMetricsConfiguration", handler="bucket_metrics:delete_bucket_metrics_configuration"),
     Row("GetBucketNotificationConfiguration", GET, BUCKET, "notification", "s3:GetBucketNotification", handler="bucket_notification:get_bucket_notification_configuration", aliases=("GetBucketNotification",)),
     Row("PutBucketNotificationConfiguration", PUT, BUCKET, "notification", "s3:PutBucketNotification", body=XML, handler="bucket_notification:put_bucket_notification_configuration", aliases=("PutBucketNotification",)),
-    Row("GetObjectLockConfiguration", GET, BUCKET, "object-lock", "s3:GetBucketObjectLockConfiguration"),
-    Row("PutObjectLockConfiguration", PUT, BUCKET, "object-lock", "s3:PutBucketObjectLockConfiguration", body=XML),
+    Row("GetObjectLockConfiguration", GET, BUCKET, "object-lock", "s3:GetBucketObjectLockConfiguration", handler="object_lock:get_object_lock_configuration"),
+    Row("PutObjectLockConfiguration", PUT, BUCKET, "object-lock", "s3:PutBucketObjectLockConfiguration", body=XML, handler="object_lock:put_object_lock_configuration"),
     Row("GetBucketOwnershipControls", GET, BUCKET, "ownershipControls", "s3:GetBucketOwnershipControls", handler="ownership_controls:get_bucket_ownership_controls"),
     Row("PutBucketOwnershipControls", PUT, BUCKET, "ownershipControls", "s3:PutBucketOwnershipControls", body=XML, handler="ownership_controls:put_bucket_ownership_controls"),
     Row("DeleteBucketOwnershipControls", DELETE, BUCKET, "ownershipControls", "s3:PutBucketOwnershipControls", handler="ownership_controls:delete_bucket_ownership_controls"),
@@ -202,8 +202,8 @@ ROWS: tuple[Row, ...] = (
     Row("GetBucketTagging", GET, BUCKET, "tagging", "s3:GetBucketTagging", handler="bucket_tagging:get_bucket_tagging"),
     Row("PutBucketTagging", PUT, BUCKET, "tagging", "s3:PutBucketTagging", body=XML, handler="bucket_tagging:put_bucket_tagging"),
     Row("DeleteBucketTagging", DELETE, BUCKET, "tagging", "s3:PutBucketTagging", handler="bucket_tagging:delete_bucket_tagging"),
-    Row("GetBucketVersioning", GET, BUCKET, "versioning", "s3:GetBucketVersioning"),
-    Row("PutBucketVersioning", PUT, BUCKET, "versioning", "s3:PutBucketVersioning", body=XML),
+    Row("GetBucketVersioning", GET, BUCKET, "versioning", "s3:GetBucketVersioning", handler="bucket_versioning:get_bucket_versioning"),
+    Row("PutBucketVersioning", PUT, BUCKET, "versioning", "s3:PutBucketVersioning", body=XML, handler="bucket_versioning:put_bucket_versioning"),
     Row("GetBucketWebsite", GET, BUCKET, "website", "s3:GetBucketWebsite", handler="bucket_website:get_bucket_website"),
     Row("PutBucketWebsite", PUT, BUCKET, "website", "s3:PutBucketWebsite", body=XML, handler="bucket_website:put_bucket_website"),
     Row("DeleteBucketWebsite", DELETE, BUCKET, "website", "s3:DeleteBucketWebsite", handler="bucket_website:delete_bucket_website"),

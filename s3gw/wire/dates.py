@@ -53,6 +53,15 @@ def iso8601_ms(milliseconds: int) -> str:
     return f"{_iso8601(seconds)}.{rest:03d}Z"
 
 
+def parse_iso8601_ms(text: str) -> int | None:
+    """Unix milliseconds of an XML timestamp with its offset from UTC, or None when it is none."""
+    try:
+        when = datetime.fromisoformat(text.strip())
+        return int(when.timestamp() * 1000) if when.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
 def parse_http_date(text: str) -> int | None:
     """Unix seconds of an HTTP date in any of its three forms, or None when it is none of them.
 

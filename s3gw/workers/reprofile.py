@@ -9,8 +9,10 @@ the two is ended by the repair worker, which finds the entry.
 
 **The walk** goes over open uploads, visible objects, noncurrent versions, in this order, because
 records move in this order: an upload becomes an object, an object becomes a noncurrent version. So
-nothing escapes a walk by moving. Its place is kept in the job's record; whoever holds the lock goes
-on from there. An open upload is given the new profile, for the parts to come.
+nothing escapes a walk by moving. The one move the other way, a noncurrent version that becomes
+visible because the newer ones were removed, asks for another round in its own commit. The place is
+kept in the job's record; whoever holds the lock goes on from there. An open upload is given the new
+profile, for the parts to come.
 
 **The end.** A job is done when a whole walk has met nothing of the former profiles. A writer that
 decided by the bucket's former record cannot publish without reading it again, and then queues its

@@ -107,11 +107,17 @@ def _fits_xml(key: str) -> bool:
 
 
 def empty_bucket(s3: Any, name: str) -> None:
-    while found := s3.list_objects_v2(Bucket=name).get("Contents", []):
-        keys = [entry["Key"] for entry in found]
-        for key in (key for key in keys if not _fits_xml(key)):
-            s3.delete_object(Bucket=name, Key=key)
-        objects = [{"Key": key} for key in keys if _fits_xml(key)]
+    while True:
+        page = s3.list_object_versions(Bucket=name, EncodingType="url")
+        versions = [
+            {"Key": urllib.parse.unquote(entry["Key"]), "VersionId": entry["VersionId"]}
+            for entry in page.get("Versions", []) + page.get("DeleteMarkers", [])
+        ]
+        if not versions:
+            break
+        for version in (version for version in versions if not _fits_xml(version["Key"])):
+            s3.delete_object(Bucket=name, **version)
+        objects = [version for version in versions if _fits_xml(version["Key"])]
         if objects:
             reply = s3.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
             assert not reply.get("Errors"), reply["Errors"]
@@ -240,3 +246,34 @@ def policy_of(bucket: str, *statements: dict[str, Any]) -> str:
     }
     filled = [{**default, **statement} for statement in statements]
     return json.dumps({"Version": "2012-10-17", "Statement": filled})
+
+
+@pytest.fixture
+def versioned(s3: Any, bucket: str) -> str:
+    """A bucket with versioning."""
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    return bucket
+
+
+@pytest.fixture
+def suspend(s3: Any) -> Callable[[str], None]:
+    """`suspend(bucket)`: suspended versioning from here on."""
+
+    def change(bucket: str) -> None:
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+
+    return change
+
+
+@pytest.fixture
+def history(s3: Any) -> Callable[..., list[tuple[str, str, bool]]]:
+    """`history(bucket, Prefix=…)`: key, version id, latest of all versions, then of all
+    markers, both in the order of the listing; a marker's key has a `-` in front."""
+
+    def read(bucket: str, **asked: Any) -> list[tuple[str, str, bool]]:
+        page = s3.list_object_versions(Bucket=bucket, **asked)
+        found = [(entry["Key"], entry, "") for entry in page.get("Versions", [])]
+        found += [(entry["Key"], entry, "-") for entry in page.get("DeleteMarkers", [])]
+        return [(sign + key, entry["VersionId"], entry["IsLatest"]) for key, entry, sign in found]
+
+    return read

@@ -185,7 +185,6 @@ def test_a_trailer_that_no_body_of_this_kind_has_is_refused(http, bucket, kind):
         "x-amz-server-side-encryption-aws-kms-key-id",
         "x-amz-server-side-encryption-customer-algorithm",
         "x-amz-server-side-encryption-customer-key",
-        "x-amz-object-lock-mode",
     ],
 )
 def test_what_is_not_offered_is_refused_and_nothing_is_stored(http, bucket, header):

@@ -13,7 +13,7 @@ from s3gw.kv.interface import Guard, Unavailable, Write
 from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
 from s3gw.metadata import store as metadata_store
-from s3gw.metadata.records import BucketRecord
+from s3gw.metadata.records import BucketRecord, ObjectRecord
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects import publish
 from s3gw.objects.buckets import (
@@ -24,7 +24,7 @@ from s3gw.objects.buckets import (
     find_bucket,
     read_configurations,
 )
-from s3gw.objects.retag import retag
+from s3gw.objects.change import change_version
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, MemoryCluster, Process
 from tests.stores.operations import delete, get, put, record
@@ -202,9 +202,14 @@ async def target_of(process: Process) -> publish.Target:
     return await publish.read_target(process.storage, BUCKET, "k")
 
 
+def tagged(version: ObjectRecord) -> ObjectRecord:
+    description = msgspec.structs.replace(version.description, tags={"a": "1"})
+    return msgspec.structs.replace(version, description=description)
+
+
 async def test_new_tags_leave_the_version_as_it_is(memory_store: Process) -> None:
     before = await put(memory_store, "k", b"x" * 100_000)
-    await retag(memory_store.storage, await target_of(memory_store), {"a": "1"})
+    await change_version(memory_store.storage, await target_of(memory_store), tagged)
     after = await record(memory_store, "k")
     assert after is not None
     assert after.description.tags == {"a": "1"}
@@ -221,7 +226,7 @@ async def test_tags_go_to_the_version_that_is_visible_at_the_commit(memory_store
     await put(memory_store, "k", b"old")
     stale = await target_of(memory_store)
     new = await put(memory_store, "k", b"new")
-    await retag(memory_store.storage, stale, {"a": "1"})
+    await change_version(memory_store.storage, stale, tagged)
     found = await record(memory_store, "k")
     assert found is not None
     assert (found.etag, found.sequence) == (new.etag, new.sequence)
@@ -234,5 +239,5 @@ async def test_a_key_deleted_meanwhile_does_not_come_back(memory_store: Process)
     stale = await target_of(memory_store)
     await delete(memory_store, "k")
     with pytest.raises(errors.NoSuchKey):
-        await retag(memory_store.storage, stale, {"a": "1"})
+        await change_version(memory_store.storage, stale, tagged)
     assert await record(memory_store, "k") is None

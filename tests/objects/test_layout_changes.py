@@ -29,7 +29,15 @@ from s3gw.objects.write import put_object
 from s3gw.workers import on_demand
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, Bytes, MemoryCluster, Process
-from tests.stores.operations import blob_of, complete, get, put, record, start
+from tests.stores.operations import (
+    blob_of,
+    complete,
+    get,
+    put,
+    record,
+    set_versioning,
+    start,
+)
 
 DATA = bytes(range(256)) * 1200
 REFUSED = Fault(error=DriveUnreachable("refused"))
@@ -283,11 +291,11 @@ async def test_writers_know_the_states_of_nodes_from_the_layout(process: Process
 async def test_a_sequence_that_a_noncurrent_version_has_taken_is_not_used_again(
     process: Process,
 ) -> None:
-    """The key was read as absent; meanwhile another has created and deleted it with the same
-    sequence, and what it created is a noncurrent version now."""
+    """The key was read as absent; meanwhile another has hidden it with the same sequence."""
+    await set_versioning(process, "Enabled")
     target = await publish.read_target(process.storage, BUCKET, "k")
     taken = publish.sequence_of(process.storage, target)
-    version = ObjectRecord(taken, 1, "owner", 0, "e", None, Description())
+    version = ObjectRecord(taken, 1, "owner", 0, "", None, Description(), marker=True)
     await process.kv.commit([], [Put(keys.version(BUCKET, "k", taken), encode(version))])
     made = await put_object(
         process.storage, target, "owner", Description(), Bytes(b"new"), no_check

@@ -15,7 +15,16 @@ from s3gw.metadata.store import Transaction
 from s3gw.objects import publish
 from s3gw.objects.reading import read_version
 from tests.stores.memory_store import BUCKET, GARBAGE_AFTER_MS, STRIPE_BYTES, Process
-from tests.stores.operations import blob_of, complete, copy, part, put, record, start
+from tests.stores.operations import (
+    blob_of,
+    complete,
+    copy,
+    part,
+    put,
+    record,
+    set_versioning,
+    start,
+)
 
 SIZE = 20 * STRIPE_BYTES
 
@@ -75,6 +84,27 @@ async def test_a_read_goes_on_when_the_same_content_lies_elsewhere(memory_store:
     assert moved is not None
     await _replace_data(memory_store, moved.data, found.content_id)
     _forget_shards(memory_store, found.data.blob)  # type: ignore[union-attr]
+    async for buffers in stream:
+        got += joined(buffers)
+    assert got == data
+
+
+async def test_a_read_goes_on_when_the_version_is_noncurrent_by_then_and_lies_elsewhere(
+    memory_store: Process,
+) -> None:
+    await set_versioning(memory_store, "Enabled")
+    data = bytes(range(256)) * (SIZE // 256)
+    version = await put(memory_store, "k", data)
+    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    stream = read_version(memory_store.storage, target, version, 0, SIZE)
+    got = joined(await anext(stream))
+    await put(memory_store, "k", b"newer")
+    await put(memory_store, "other", data)
+    tx = Transaction()
+    moved = msgspec.structs.replace(version, data=await blob_of(memory_store, "other"))
+    tx.put(keys.version(BUCKET, "k", version.sequence), moved)
+    await memory_store.storage.store.apply(tx)
+    _forget_shards(memory_store, version.data.blob)  # type: ignore[union-attr]
     async for buffers in stream:
         got += joined(buffers)
     assert got == data

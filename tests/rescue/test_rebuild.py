@@ -21,6 +21,7 @@ from s3gw.workers import on_demand
 from s3gw.workers.merge import MergeAndRepair
 from tests.rescue.disks import Recovered, catalog_of, put_on_disks, recovered
 from tests.stores import operations
+from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, Bytes, MemoryCluster, Process
 
 PART = 5 * 1024 * 1024
@@ -186,6 +187,30 @@ async def test_a_snapshot_and_what_is_newer(
     assert await operations.get(result.process, "deleted-after") == b"y" * 100  # cannot be known
     assert not [key for key in result.audit().uploads() if key == upload]
     await check_lives(result)
+
+
+async def test_versions_of_the_base_and_newer_ones_are_all_there_in_order(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await operations.set_versioning(memory_store, "Enabled")
+    kept = [await operations.put(memory_store, "k", b"%d" % number) for number in range(2)]
+    await operations.put(memory_store, "hidden", b"h")
+    await operations.delete(memory_store, "hidden")
+    await take_snapshot(memory_store.storage)
+    memory_cluster.clock.advance(60)
+    kept += [await operations.put(memory_store, "k", b"%d" % number) for number in (2, 3)]
+    result = await recovered(memory_cluster, put_on_disks(memory_cluster, tmp_path))
+    result.check()
+    process = result.process
+    for version in kept:
+        found = await operations.version(process, "k", version.sequence)
+        assert found is not None
+        assert (found.etag, found.null_version) == (version.etag, False)
+    assert await operations.get(process, "k") == b"3"
+    assert await operations.record(process, "hidden") is None
+    Audit(process.cluster, process).check_versions()
+    await operations.remove(process, "k", kept[3].sequence)
+    assert await operations.get(process, "k") == b"2"
 
 
 async def test_what_the_base_names_and_the_drives_lack_is_told(

@@ -29,7 +29,6 @@ PARSED: dict[str, dict[str, Any]] = {
     "GetBucketLogging": {},
     "GetBucketNotificationConfiguration": {},
     "GetBucketRequestPayment": {"Payer": "BucketOwner"},
-    "GetBucketVersioning": {},
     "GetObjectAcl": ACL,
     "ListBucketAnalyticsConfigurations": {"IsTruncated": False},
     "ListBucketIntelligentTieringConfigurations": {"IsTruncated": False},
@@ -49,9 +48,6 @@ CODES = {
     "GetBucketReplication": ("ReplicationConfigurationNotFoundError", 404),
     "GetBucketTagging": ("NoSuchTagSet", 404),
     "GetBucketWebsite": ("NoSuchWebsiteConfiguration", 404),
-    "GetObjectLegalHold": ("InvalidRequest", 400),
-    "GetObjectLockConfiguration": ("ObjectLockConfigurationNotFoundError", 404),
-    "GetObjectRetention": ("InvalidRequest", 400),
     "PreflightBucket": ("AccessForbidden", 403),
     "PreflightObject": ("AccessForbidden", 403),
 }
@@ -63,7 +59,6 @@ SETTERS = {
     "GetBucketLogging": "PutBucketLogging",
     "GetBucketNotificationConfiguration": "PutBucketNotificationConfiguration",
     "GetBucketRequestPayment": "PutBucketRequestPayment",
-    "GetBucketVersioning": "PutBucketVersioning",
     "GetObjectAcl": "PutObjectAcl",
 }
 
@@ -99,8 +94,3 @@ def test_missing_setting_has_the_code_of_s3(name: str, expected: tuple[str, int]
         answer(name)
     assert (caught.value.code, caught.value.status) == expected
     assert caught.value.fields == {"BucketName": "bucket-name"}
-
-
-def test_refusals_on_objects_without_lock_name_the_bucket_setting() -> None:
-    with pytest.raises(S3Error, match="Bucket is missing Object Lock Configuration"):
-        answer("GetObjectRetention")

@@ -140,6 +140,9 @@ def test_only_batch_form_and_preflight_are_not_authorized_by_their_row() -> None
     assert unusual == {
         "DeleteObjects": Asks.ITEM,
         "PostObject": Asks.ITEM,
+        "PutObjectLegalHold": Asks.ITEM,
+        "PutObjectRetention": Asks.ITEM,
+        "PutObjectTagging": Asks.ITEM,
         "PreflightBucket": Asks.NOBODY,
         "PreflightObject": Asks.NOBODY,
     }

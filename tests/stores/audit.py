@@ -17,6 +17,7 @@ from s3gw.metadata.records import (
     Reference,
     Usage,
     decode,
+    encode,
 )
 from tests.stores.memory_store import MemoryCluster, Process
 
@@ -44,12 +45,9 @@ class Audit:
             number = topology.group_of(ref.profile, ref.blob).number
             found[keys.reference(ref.profile, number, ref.blob, holder)] = ref
 
-        for key, value in self.under(keys.OBJECTS).items():
-            record = decode(ObjectRecord, value)
-            bucket, name = key[len(keys.OBJECTS) :].split(b"/", 1)
+        for bucket, name, record in self.versions():
             if isinstance(record.data, BlobRef):
-                holder = keys.object_holder(bucket.decode(), name.decode(), record.sequence)
-                note(record.data, holder)
+                note(record.data, keys.object_holder(bucket, name, record.sequence))
             elif isinstance(record.data, ManifestRef):
                 manifest = record.data.manifest
                 note(record.data.blob, keys.manifest_blob_holder(manifest))
@@ -70,6 +68,9 @@ class Audit:
         usage = Usage()
         for value in self.under(keys.OBJECTS).values():
             usage += Usage(objects=1, bytes=decode(ObjectRecord, value).size)
+        for value in self.under(keys.VERSIONS).values():
+            record = decode(ObjectRecord, value)
+            usage += Usage(markers=1) if record.marker else Usage(versions=1, bytes=record.size)
         for upload in self.uploads():
             usage += Usage(uploads=1)
             for value in self.under(keys.parts(upload)).values():
@@ -148,4 +149,44 @@ class Audit:
             assert not orphans, f"{name} holds orphans {orphans}"
 
     def objects(self) -> list[ObjectRecord]:
-        return [decode(ObjectRecord, value) for value in self.under(keys.OBJECTS).values()]
+        return [record for _, _, record in self.versions()]
+
+    def versions(self) -> list[tuple[str, str, ObjectRecord]]:
+        """Bucket, key and record of every version: visible, noncurrent, delete markers."""
+        found = []
+        for key, value in self.under(keys.OBJECTS).items():
+            bucket, name = key[len(keys.OBJECTS) :].split(b"/", 1)
+            found.append((bucket.decode(), name.decode(), decode(ObjectRecord, value)))
+        for key, value in self.under(keys.VERSIONS).items():
+            bucket, rest = key[len(keys.VERSIONS) :].split(b"/", 1)
+            found.append((bucket.decode(), keys.unended(rest)[0], decode(ObjectRecord, value)))
+        return found
+
+    def check_versions(self) -> None:
+        """Of every key the newest version is in `object/`, or it is a delete marker; all records
+        are where their names say, at most one is the null version, and the newest names it."""
+        by_key: dict[tuple[str, str], list[ObjectRecord]] = {}
+        for bucket, name, record in self.versions():
+            by_key.setdefault((bucket, name), []).append(record)
+        for (bucket, name), records in by_key.items():
+            newest = max(records, key=lambda record: record.sequence)
+            assert len({record.sequence for record in records}) == len(records)
+            assert newest.marker != (keys.object_(bucket, name) in self.items)
+            nulls = [record.sequence for record in records if record.null_version]
+            assert nulls in ([], [newest.sequence if newest.null_version else newest.null_sequence])
+            for record in records:
+                key = keys.version(bucket, name, record.sequence)
+                if record is newest and not record.marker:
+                    key = keys.object_(bucket, name)
+                assert self.items[key].value == encode(record)
+
+    def check_fences(self) -> None:
+        """Exactly the records that carry a fence have one."""
+        secret = self.process.storage.store.identity.fence_secret
+        listed = {
+            key
+            for prefix in (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS)
+            for key in self.under(prefix)
+            if keys.carries_fence(key, secret)
+        }
+        assert {key[len(keys.fence(b"")) :] for key in self.under(keys.fence(b""))} == listed

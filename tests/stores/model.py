@@ -41,10 +41,11 @@ class OpenUpload:
 
 
 class Scenario:
-    """One seed."""
+    """One seed. `versioned`: the bucket keeps what is replaced and deleted, until `_forget`."""
 
-    def __init__(self, seed: int, *, crash_share: float) -> None:
+    def __init__(self, seed: int, *, crash_share: float, versioned: bool = False) -> None:
         self.random = random.Random(seed)
+        self.versioned = versioned
         self.crash_share = crash_share
         self.cluster = MemoryCluster(self.random.choice((7, 8, 9)))
         self.objects: dict[str, bytes] = {}
@@ -58,6 +59,8 @@ class Scenario:
     async def run(self, steps: int) -> None:
         await self.cluster.found()
         await self._start()
+        if self.versioned:
+            await operations.set_versioning(self.process, "Enabled")
         actions = self._actions()
         for _ in range(steps):
             (action,) = self.random.choices(
@@ -68,12 +71,15 @@ class Scenario:
             audit.check_held()
             audit.check_counts()
             audit.check_usage()
+            audit.check_versions()
+            audit.check_fences()
         await self._rest()
 
     def _actions(self) -> list[tuple[Callable[[], Awaitable[None]], int]]:
         return [
             (self._put, 10),
             (self._delete, 6),
+            (self._forget, 6 if self.versioned else 0),
             (self._copy, 5),
             (self._create_upload, 3),
             (self._upload_part, 8),
@@ -148,6 +154,21 @@ class Scenario:
         key = self.random.choice(KEYS)
         done = await self._attempt(f"delete {key}", lambda: operations.delete(self.process, key))
         await self._settle_key(key, None, *(() if done else (self.objects.get(key),)))
+
+    async def _forget(self) -> None:
+        """Remove a version that is not the newest of its key."""
+        versions = Audit(self.cluster, self.process).versions()
+        newest = {key: 0 for _, key, _ in versions}
+        for _, key, record in versions:
+            newest[key] = max(newest[key], record.sequence)
+        older = sorted((k, r.sequence) for _, k, r in versions if r.sequence < newest[k])
+        if older:
+            key, sequence = self.random.choice(older)
+            await self._attempt(
+                f"forget {key} {sequence}",
+                lambda: operations.remove(self.process, key, sequence),
+            )
+            await self._settle_key(key, self.objects.get(key))
 
     async def _copy(self) -> None:
         if not self.objects:

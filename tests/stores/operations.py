@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from s3gw.metadata.records import BlobRef, Description, ObjectRecord
 from s3gw.objects import publish
+from s3gw.objects.buckets import change_bucket
 from s3gw.objects.complete import Completed, Completion, PartChoice, complete_upload
 from s3gw.objects.copy import Copying, copy_object
-from s3gw.objects.delete import delete_object
+from s3gw.objects.delete import Deleted, delete_object
 from s3gw.objects.multipart import abort_upload, create_upload, find_upload, list_parts, upload_part
 from s3gw.objects.publish import no_check
 from s3gw.objects.read import read_data
@@ -88,3 +91,31 @@ async def blob_of(process: Process, key: str) -> BlobRef:
     assert found is not None
     assert isinstance(found.data, BlobRef)
     return found.data
+
+
+async def set_versioning(process: Process, state: str) -> None:
+    await change_bucket(
+        process.storage, BUCKET, lambda bucket: msgspec.structs.replace(bucket, versioning=state)
+    )
+
+
+async def version(process: Process, key: str, sequence: int) -> ObjectRecord | None:
+    """The version with this sequence, NULL_VERSION for the null version."""
+    found = (await publish.read_target(process.storage, BUCKET, key, sequence)).found
+    return None if found is None else found.record
+
+
+async def remove(process: Process, key: str, sequence: int | None = None) -> Deleted:
+    """DeleteObject, of a version if one is named."""
+    target = await publish.read_target(process.storage, BUCKET, key, sequence)
+    return await delete_object(process.storage, target, no_check, owner="owner")
+
+
+async def restore(process: Process, source: str, sequence: int | None, key: str) -> ObjectRecord:
+    """Copy a version onto a key."""
+    return await copy_object(
+        process.storage,
+        await publish.read_target(process.storage, BUCKET, source, sequence),
+        await publish.read_target(process.storage, BUCKET, key),
+        Copying("owner", lambda found: found.description, "", no_check, lambda found: None),
+    )

@@ -16,8 +16,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PART_BYTES_MIN", 0)
 
 
-def run(seed: int, *, crash_share: float) -> Scenario:
-    scenario = Scenario(seed, crash_share=crash_share)
+def run(seed: int, *, crash_share: float, versioned: bool = False) -> Scenario:
+    scenario = Scenario(seed, crash_share=crash_share, versioned=versioned)
     try:
         run_virtual(scenario.run(STEPS))
     except BaseException as error:
@@ -35,3 +35,8 @@ def test_nothing_held_is_removed_and_nothing_else_stays(seed: int) -> None:
 def test_a_crash_at_any_commit_loses_nothing_and_leaves_nothing_behind(first: int) -> None:
     crashes = [run(seed, crash_share=0.6).crashes for seed in range(first, first + 10)]
     assert sum(crashes) > 20
+
+
+@pytest.mark.parametrize("seed", range(300, 310))
+def test_noncurrent_versions_are_held_until_they_are_removed(seed: int) -> None:
+    run(seed, crash_share=0.3, versioned=True)

@@ -17,7 +17,6 @@ from s3gw.metadata.records import (
     Description,
     ManifestPage,
     ManifestRef,
-    ObjectRecord,
     ReprofileJob,
     UploadRecord,
     decode,
@@ -33,7 +32,19 @@ from s3gw.workers.reprofile import Reprofiler, ReprofileRefused
 from tests.stores.audit import Audit
 from tests.stores.crashing_kv import Crashed, CrashingKV, Fuse, Mode
 from tests.stores.memory_store import BUCKET, PROFILE, Bytes, MemoryCluster, Process
-from tests.stores.operations import abort, blob_of, complete, copy, delete, get, part, put, start
+from tests.stores.operations import (
+    abort,
+    blob_of,
+    complete,
+    copy,
+    delete,
+    get,
+    part,
+    put,
+    remove,
+    set_versioning,
+    start,
+)
 
 WIDE = "wide"
 STRIPE = 192 * 1024
@@ -87,11 +98,11 @@ async def check(process: Process, data: dict[str, bytes]) -> None:
 
 
 def homes(process: Process, bucket: str = BUCKET) -> set[str]:
-    """The profiles that the blobs of a bucket's objects, manifests and parts are in."""
+    """The profiles that the blobs of a bucket's versions, manifests and parts are in."""
     found: set[str] = set()
     audit = Audit(process.cluster, process)
-    for value in audit.under(keys.objects(bucket)).values():
-        data = decode(ObjectRecord, value).data
+    records = [record for name, _, record in audit.versions() if name == bucket]
+    for data in (record.data for record in records):
         if isinstance(data, ManifestRef):
             found.add(data.blob.profile)
             for page in audit.under(keys.manifest(data.manifest)).values():
@@ -147,6 +158,42 @@ async def test_everything_goes_over_and_is_readable_all_the_time(process: Proces
     await at_rest(process)
     await check(process, data)
     assert not await worker.work()
+
+
+async def test_noncurrent_versions_go_over_too(process: Process) -> None:
+    await set_versioning(process, "Enabled")
+    await fill(process)
+    for _ in range(2):
+        await fill(process)
+    await delete(process, "parts")
+    await delete(process, "k900")
+    await reprofile.start(process.kv, BUCKET, WIDE)
+    await run(process)
+    assert homes(process) == {WIDE, f"{WIDE}.small"}
+    audit = Audit(process.cluster, process)
+    audit.check_versions()
+    audit.check_held()
+    await at_rest(process)
+
+
+async def test_a_version_that_becomes_visible_behind_the_walk_goes_over_too(
+    process: Process,
+) -> None:
+    """The walk is past the visible versions, and not yet at the noncurrent ones."""
+    await set_versioning(process, "Enabled")
+    version = await put(process, "k", content(900))
+    await delete(process, "k")
+    marker = await publish.read_target(process.storage, BUCKET, "k")
+    await reprofile.start(process.kv, BUCKET, WIDE)
+    worker = Reprofiler(process.storage)
+    while (await job_of(process)).stage != reprofile.VERSIONS:
+        await worker.work()
+    await remove(process, "k", marker.newest)
+    visible = (await publish.read_target(process.storage, BUCKET, "k")).visible
+    assert visible == version
+    await run(process)
+    assert homes(process) == {f"{WIDE}.small"}
+    await check(process, {"k": content(900)})
 
 
 async def test_new_objects_go_into_the_new_profile_at_once(process: Process) -> None:

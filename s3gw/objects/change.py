@@ -1,0 +1,42 @@
+"""Changing what a version's record says beside its bytes: its tags, its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from s3gw import errors, limits
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import ObjectRecord
+from s3gw.metadata.store import Transaction
+from s3gw.objects.publish import Target, read_target
+from s3gw.objects.storage import Storage
+
+Change = Callable[[ObjectRecord], ObjectRecord]
+
+
+async def change_version(storage: Storage, target: Target, change: Change) -> ObjectRecord:
+    """Write what `change` makes of the version that the target asks for; it keeps the sequence and
+    the data, may raise S3Error, and is called again after a lost commit. Raises NoSuchKey,
+    NoSuchVersion, MethodNotAllowed for a delete marker, OutcomeUnknown."""
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        found = target.found
+        if found is None:
+            missing = errors.NoSuchKey if target.asked is None else errors.NoSuchVersion
+            raise missing(Key=target.key)
+        if found.record.marker:
+            raise errors.MethodNotAllowed(ResourceType="DeleteMarker")
+        record = change(found.record)
+        if record == found.record:
+            return record
+        tx = Transaction()
+        tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
+        tx.expect(found.key, found.revision)
+        storage.store.put_listed(tx, found.key, record)
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            target = await read_target(storage, target.bucket_name, target.key, target.asked)
+        else:
+            return record
+    raise errors.OperationAborted("The key is written too often by others. Please try again.")
