@@ -1,4 +1,8 @@
-"""Changing what a version's record says beside its bytes: its tags, its lock."""
+"""Changing what a version's record says beside its bytes: its tags, its lock.
+
+The version stays the same, ETag and date included. The blob's footer keeps what the object was
+written with: metadata that is made anew from the drives alone has that.
+"""
 
 from __future__ import annotations
 
