@@ -37,6 +37,7 @@ async def change_version(storage: Storage, target: Target, change: Change) -> Ob
         tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
         tx.expect(found.key, found.revision)
         storage.store.put_listed(tx, found.key, record)
+        tx.witness = found.key  # whoever else wrote just this did the same
         try:
             await storage.store.apply(tx)
         except Conflict:

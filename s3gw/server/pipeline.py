@@ -76,6 +76,7 @@ GROWING_OPERATIONS = frozenset(
         "PutBucketLogging",
         "PutBucketMetricsConfiguration",
         "PutBucketNotificationConfiguration",
+        "PutBucketPolicy",
         "PutBucketRequestPayment",
         "PutBucketTagging",
         "PutBucketWebsite",
