@@ -41,6 +41,7 @@ import msgspec
 
 from nodes import tls
 from s3gw import pki
+from s3gw.files import replace_file, sync_directory
 from s3gw.pki import Authority, PkiError
 
 TOKEN_SECONDS = 3600
@@ -104,7 +105,7 @@ class Tokens:
             for directory in (self._open, self._spent):
                 directory.mkdir(mode=0o700, exist_ok=True)
             self._forget(now)
-            pki.replace_file(self._open / identifier, kept, 0o600)
+            replace_file(self._open / identifier, kept, 0o600)
         except OSError as error:
             raise PkiError(f"{self._open} cannot be written: {error.strerror}") from error
         return f"{identifier}.{secret}.{fingerprint}"
@@ -130,8 +131,8 @@ class Tokens:
             os.rename(self._open / identifier, self._spent / identifier)
         except FileNotFoundError as error:
             raise TokenRefused from error
-        pki.sync_directory(self._spent)
-        pki.sync_directory(self._open)
+        sync_directory(self._spent)
+        sync_directory(self._open)
 
     def _forget(self, now: float) -> None:
         """Remove tokens that can no longer be used."""

@@ -34,11 +34,11 @@ from s3gw.drives import (
     paths_of,
     release,
 )
+from s3gw.files import sync_directory, write_new
 from s3gw.gateway import scheme_of
 from s3gw.join import JoinError, join
 from s3gw.kv.interface import KV, EngineError
 from s3gw.kv.journal import JournalError
-from s3gw.kv.journal_folder import sync_directory
 from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
 from s3gw.rescue import commands
@@ -346,11 +346,7 @@ def _keep(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(temporary, data, 0o600)
     os.rename(temporary, path)
     sync_directory(path.parent)
 

@@ -27,7 +27,7 @@ from nodes import identity
 from nodes.identity import DriveIdentity, IdentityError, NotADrive, Unwritable
 from s3gw.config import Config
 from s3gw.drives import StartError
-from s3gw.pki import replace_file
+from s3gw.files import replace_file
 
 HOST_FILE = "host.json"
 

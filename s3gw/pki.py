@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nodes.tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from s3gw.files import replace_file, sync_directory, write_new
 
 CA_KEY_FILE = "ca.key"
 ISSUED_FILE = "issued"
@@ -87,8 +87,8 @@ class Authority:
         bundle = certificate.public_bytes(serialization.Encoding.PEM)
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_new(directory / CA_KEY_FILE, _private_pem(key), 0o600)
-            _write_new(directory / CA_FILE, bundle, 0o644)
+            write_new(directory / CA_KEY_FILE, _private_pem(key), 0o600)
+            write_new(directory / CA_FILE, bundle, 0o644)
         except FileExistsError as error:
             raise PkiError(f"{error.filename} exists: an authority is never overwritten") from error
         except OSError as error:
@@ -283,35 +283,6 @@ def own_key(directory: Path) -> ec.EllipticCurvePrivateKey:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(path, _private_pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
     return _read_key(path)
-
-
-def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Durably write a file, whole or not at all. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write_new(temporary, data, mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(path.parent)
 
 
 def _read(path: Path) -> bytes:

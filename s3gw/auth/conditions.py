@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import TypeVar
 
 from s3gw.auth.patterns import Pattern, PolicyError, Values
 
+T = TypeVar("T")
 Test = Callable[[str, Values], bool]
 """Whether a value of the request matches one of the policy."""
 Maker = Callable[[str, bool], Test]
@@ -147,34 +149,29 @@ def moment(text: str) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _numeric(holds: Callable[[Decimal, Decimal], bool]) -> Maker:
+def _compared(parse: Callable[[str], T | None], kind: str, holds: Callable[[T, T], bool]) -> Maker:
+    """Makes tests that compare parsed values; a value that cannot be parsed fits nothing."""
+
     def make(text: str, _variables: bool) -> Test:
-        wanted = number(text)
+        wanted = parse(text)
         if wanted is None:
-            raise PolicyError(f"Invalid numeric value in a condition: {text}")
+            raise PolicyError(f"Invalid {kind} in a condition: {text}")
 
         def test(value: str, _values: Values) -> bool:
-            given = number(value)
+            given = parse(value)
             return given is not None and holds(given, wanted)
 
         return test
 
     return make
+
+
+def _numeric(holds: Callable[[Decimal, Decimal], bool]) -> Maker:
+    return _compared(number, "numeric value", holds)
 
 
 def _date(holds: Callable[[float, float], bool]) -> Maker:
-    def make(text: str, _variables: bool) -> Test:
-        wanted = moment(text)
-        if wanted is None:
-            raise PolicyError(f"Invalid date in a condition: {text}")
-
-        def test(value: str, _values: Values) -> bool:
-            given = moment(value)
-            return given is not None and holds(given, wanted)
-
-        return test
-
-    return make
+    return _compared(moment, "date", holds)
 
 
 def _truth(text: str) -> bool:

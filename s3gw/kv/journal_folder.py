@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from s3gw.files import sync_directory
 from s3gw.kv.journal_format import (
     HEADER_BYTES,
     SEGMENT_MAGIC,
@@ -230,12 +231,3 @@ def put_snapshot(folders: Sequence[Folder], at: Position, rows: Iterable[Row]) -
     for folder in folders:
         os.rename(folder.path / f"{name}.tmp", folder.path / name)
         sync_directory(folder.path)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

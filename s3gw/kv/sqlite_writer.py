@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from s3gw.files import sync_directory
 from s3gw.kv import sqlite_schema
 from s3gw.kv.interface import (
     Conflict,
@@ -42,7 +43,6 @@ from s3gw.kv.interface import (
     Write,
 )
 from s3gw.kv.journal import Journal, JournalError, JournalFull, JournalLost, JournalShort
-from s3gw.kv.journal_folder import sync_directory
 from s3gw.kv.journal_format import Change, Commit, Position, Row
 from s3gw.kv.sqlite_database import Database, State
 from s3gw.kv.sqlite_thread import Answer, Request, Worker

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from nodes import identity
 from nodes.identity import DriveIdentity, IdentityError
+from s3gw.files import sync_directory
 from s3gw.kv.interface import KV
-from s3gw.kv.journal_folder import sync_directory
 from s3gw.rescue.drives import RescueDrive, RescueError
 from s3gw.rescue.rebuild import Rebuild
 from s3gw.rescue.sources import JOURNAL, SET_ASIDE
