@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -36,7 +37,7 @@ Answer = tuple[Request, Any]
 """A request and its answer; an exception is raised to the asker."""
 
 
-class Worker(Generic[R]):
+class Worker(ABC, Generic[R]):
     """One thread. Subclasses serve batches in `serve`, which runs in the thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
@@ -70,9 +71,9 @@ class Worker(Generic[R]):
         if self._thread.is_alive():
             self._thread.join()
 
+    @abstractmethod
     def serve(self, batch: list[R]) -> Sequence[Answer]:
         """Serve requests, none when woken or idle for `idle_seconds`; return what answers exist."""
-        raise NotImplementedError
 
     def idle_seconds(self) -> float | None:
         """How long to wait for requests before `serve` is called without any; None: for ever."""

@@ -25,6 +25,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,13 +84,14 @@ class Group:
             self.commit([(key, None, 0) for key in keys])
 
 
-class WriteRequest(Request):
+class WriteRequest(Request, ABC):
     """Something for the writer. `run` is undone as a whole when it raises EngineError."""
 
     __slots__ = ()
 
+    @abstractmethod
     def run(self, group: Group) -> int | None:
-        raise NotImplementedError
+        """Apply it to the group; the revision, if it makes one."""
 
 
 class CommitRequest(WriteRequest):
