@@ -281,7 +281,9 @@ class SharedMetrics:
 
     def render(self, facts: Samples | None = None) -> str:
         """The text that Prometheus scrapes: the sums, and `facts`, which are of the whole store
-        and the same in every process."""
+        and the same in every process. Publishes first: a counter that was told may not go back
+        when this process is killed."""
+        self.publish()
         total = self.total()
         for (name, labels), value in (facts or {}).items():
             total.gauges.setdefault(name, {})[labels] = value

@@ -84,6 +84,15 @@ async def test_a_process_in_the_place_of_a_dead_one_counts_on(boards: dict[str, 
         assert after["s3gw_tasks{}"] <= 2 * len(asyncio.all_tasks())
 
 
+async def test_what_a_scrape_told_outlives_the_process_that_told_it(boards: dict[str, int]) -> None:
+    counted, other = Metrics(), Metrics()
+    counted.request("GetObject", 200, 1.0)
+    told = values(SharedMetrics(counted, 0, boards).render())
+    later = values(SharedMetrics(other, 1, boards).render())  # killed before it published again
+    name = "s3gw_requests_total{operation=GetObject,status=200}"
+    assert told[name] == later[name] == 1
+
+
 def test_a_snapshot_cut_short_is_not_shown(boards: dict[str, int]) -> None:
     fd = boards["metrics-0"]
     board = Board(fd)
