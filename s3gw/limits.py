@@ -77,3 +77,6 @@ XML_ELEMENTS_MAX = 65_536
 XML_NAMES_MAX = 256
 XML_ATTRIBUTES_MAX = 20_000
 XML_ON_LOOP_BYTES_MAX = 8 * KIB
+# Requests of the query protocol (IAM and STS). A policy of 128 KiB may be percent-encoded.
+QUERY_BODY_BYTES_MAX = 512 * KIB
+QUERY_PARAMETERS_MAX = 2000

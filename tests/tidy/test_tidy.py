@@ -21,13 +21,14 @@ HOMES = {
     "starlette": ("s3gw.server", "s3gw.admin", "nodes.server"),
     "hypercorn": ("nodes.http_guard",),
     "aiohttp": ("nodes.client",),
-    "httpx": ("s3gw.admin", "s3gw.events", "s3gw.cli"),
+    "httpx": ("s3gw.admin", "s3gw.events", "s3gw.cli", "s3gw.identities.web_identity"),
     "pyeclib": ("erasure.codec",),
     "xmltodict": ("s3gw.wire.xml",),
     "aetcd": ("s3gw.kv.etcd",),
     "grpc": ("s3gw.kv.etcd",),
     "sqlite3": ("s3gw.kv.sqlite",),
-    "cryptography": ("s3gw.pki",),
+    "cryptography": ("s3gw.pki", "s3gw.identities.sessions", "s3gw.identities.web_identity"),
+    "jwt": ("s3gw.identities.web_identity",),
 }
 
 # Written in pieces, so that this file does not break its own rules.
