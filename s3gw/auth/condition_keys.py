@@ -32,8 +32,11 @@ _GLOBAL = """
     tokenissuetime useragent userid username viaawsservice vpceaccount vpceorgid vpceorgpaths
     vpcsourceip
 """
-KEYS = frozenset(f"s3:{name}" for name in _S3.split()) | frozenset(
-    f"aws:{name}" for name in _GLOBAL.split()
+_IAM = "policyarn permissionsboundary"
+KEYS = frozenset(
+    f"{service}:{name}"
+    for service, names in (("s3", _S3), ("aws", _GLOBAL), ("iam", _IAM))
+    for name in names.split()
 )
 TAG_PREFIXES = (
     "s3:existingobjecttag/",

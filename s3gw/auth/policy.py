@@ -54,6 +54,23 @@ class Principal:
 ANONYMOUS = Principal("", "anonymous", PrincipalType.ANONYMOUS)
 
 
+def principal_values(who: Principal) -> dict[str, tuple[str, ...]]:
+    """The condition keys of who asks."""
+    values: dict[str, tuple[str, ...]] = {
+        **who.claims,
+        "aws:principaltype": (who.type.value,),
+        "aws:userid": (who.user_id or who.account or "anonymous",),
+    }
+    if who.account:
+        values["aws:principalaccount"] = (who.account,)
+    if who.arn:
+        # For a session it is that of the role, so that one rule is for all its sessions.
+        values["aws:principalarn"] = (who.role_arn or who.arn,)
+    if who.type is PrincipalType.USER:
+        values["aws:username"] = (who.name,)
+    return values
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """What is asked: `principal` wants `action` ("s3:GetObject") on `resource` (an ARN). `values`

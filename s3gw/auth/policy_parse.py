@@ -97,6 +97,25 @@ def parse_identity_policy(document: bytes, name: str, *, limit: int) -> Policy:
     return _parse(document, name, limit, statement)
 
 
+def parse_trust_policy(document: bytes, name: str, *, limit: int) -> Policy:
+    """The trust policy of a role: principals are required, the resource is the role itself, and
+    actions are those of sessions. Raises PolicyError."""
+
+    def statement(element: Any, number: int, variables: bool) -> Statement:
+        fields = _fields(element)
+        if "Resource" in fields or "NotResource" in fields:
+            raise PolicyError("Has prohibited field Resource")
+        if "NotAction" in fields:
+            raise PolicyError("Has prohibited field NotAction")
+        whole = {**fields, "Resource": "*"}
+        found = _statement(whole, number, variables, _bucket_principals(fields))
+        if not all(pattern.text.lower().startswith("sts:") for pattern in found.actions):
+            raise PolicyError("AssumeRole policy may only specify STS AssumeRole actions.")
+        return found
+
+    return _parse(document, name, limit, statement)
+
+
 def _parse(
     document: bytes, name: str, limit: int, statement: Callable[[Any, int, bool], Statement]
 ) -> Policy:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from s3gw.auth.policy import Principal, PrincipalType
+from s3gw.auth.policy import principal_values
 from s3gw.auth.sigv4 import basic_time
 from s3gw.metadata.records import ObjectRecord
 from s3gw.operations.call import Call
@@ -89,23 +89,6 @@ def request_values(call: Call, account: str) -> Found:
     if call.operation == "CreateBucket":
         values["s3:locationconstraint"] = (call.settings.region,)  # no other is accepted
     return values | principal_values(call.principal)
-
-
-def principal_values(who: Principal) -> Found:
-    """The keys of who asks."""
-    values: Found = {
-        **who.claims,
-        "aws:principaltype": (who.type.value,),
-        "aws:userid": (who.user_id or who.account or "anonymous",),
-    }
-    if who.account:
-        values["aws:principalaccount"] = (who.account,)
-    if who.arn:
-        # For a session it is that of the role, so that one rule is for all its sessions.
-        values["aws:principalarn"] = (who.role_arn or who.arn,)
-    if who.type is PrincipalType.USER:
-        values["aws:username"] = (who.name,)
-    return values
 
 
 def object_values(
