@@ -59,6 +59,10 @@ TRAILER_BYTES_MAX = 4 * KIB
 # S3's own (InvalidChunkSizeError): only the last signed chunk may be shorter.
 SIGNED_CHUNK_BYTES_MIN = 8 * KIB
 
+# A form upload: fields, headers of parts and boundaries together, the file not counted. S3's own
+# (API Reference, POST Object).
+FORM_FIELDS_BYTES_MAX = 20 * KIB
+
 # Metadata commits (etcd's defaults: --max-txn-ops 128, --max-request-bytes 1.5 MiB).
 COMMIT_OPERATIONS_MAX = 128
 COMMIT_GUARDS_MAX = 128

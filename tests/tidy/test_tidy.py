@@ -24,6 +24,7 @@ HOMES = {
     "httpx": ("s3gw.admin", "s3gw.events", "s3gw.cli", "s3gw.identities.web_identity"),
     "pyeclib": ("erasure.codec",),
     "xmltodict": ("s3gw.wire.xml",),
+    "multipart": ("s3gw.wire.forms",),
     "aetcd": ("s3gw.kv.etcd",),
     "grpc": ("s3gw.kv.etcd",),
     "sqlite3": ("s3gw.kv.sqlite",),
