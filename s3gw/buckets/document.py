@@ -178,16 +178,18 @@ def several(name: str, shape: Shape, *, least: int = 0, most: int = INTEGER_MAX)
 @dataclass(frozen=True, slots=True)
 class Document:
     """A kind of bucket configuration. `name` is the key it is stored under, `root` the element
-    that it is sent in; `check` raises the S3Error of a document that its shape alone allows."""
+    that it is sent in; `check` raises the S3Error of a document that its shape alone allows. It
+    may have `bytes_max` bytes, as sent and as stored."""
 
     name: str
     root: str
     shape: Structure
     check: Callable[[Value], None] = lambda value: None
+    bytes_max: int = limits.DOCUMENT_BYTES_MAX
 
     def parse(self, body: bytes) -> Value:
         """A document as sent, read and validated. Raises S3Error."""
-        node = xml.parse(body, limit=limits.XML_SMALL_BYTES_MAX, root=self.root)
+        node = xml.parse(body, limit=self.bytes_max, root=self.root)
         value = self.shape.value(node)
         self.check(value)
         return value
@@ -197,8 +199,8 @@ class Document:
         writer = Writer(self.root)
         self.shape.write_content(writer, value)
         rendered = writer.finish()
-        if len(rendered) > limits.DOCUMENT_BYTES_MAX:
-            raise MaxMessageLengthExceeded(MaxMessageLengthBytes=str(limits.DOCUMENT_BYTES_MAX))
+        if len(rendered) > self.bytes_max:
+            raise MaxMessageLengthExceeded(MaxMessageLengthBytes=str(self.bytes_max))
         return rendered
 
     def fragment(self, value: Value) -> str:
@@ -209,4 +211,4 @@ class Document:
 
     def read_stored(self, stored: bytes) -> Value:
         """The value of a canonical form."""
-        return self.shape.value(xml.parse(stored, limit=limits.DOCUMENT_BYTES_MAX, root=self.root))
+        return self.shape.value(xml.parse(stored, limit=self.bytes_max, root=self.root))
