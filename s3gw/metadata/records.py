@@ -62,13 +62,15 @@ class Lock(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Encryption(msgspec.Struct, array_like=True, frozen=True):
-    """How a version is encrypted at rest: scheme, key name, wrapped key, customer key digest."""
+    """How a version is encrypted at rest. `kind`: AES256 (SSE-S3), aws:kms or customer (SSE-C).
+    `key_name` names the key of SSE-KMS as clients see it (an ARN), and `context` is its encryption
+    context (JSON, base64). `wrapped_key` is the data key, wrapped (s3gw.objects.keyring.ring)."""
 
     kind: str = ""
     key_name: str = ""
     wrapped_key: bytes = b""
-    customer_key_md5: str = ""
     context: str = ""
+    bucket_key: bool = False
 
 
 class Description(msgspec.Struct, array_like=True, frozen=True):
@@ -111,7 +113,8 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True):
 
 class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
     """A bucket. `documents` holds its sub-resource configurations by their name. `placement` says
-    where its blobs should rather lie: "spread", "latency" or "balanced" ("" as well)."""
+    where its blobs should rather lie: "spread", "latency" or "balanced" ("" as well). Without
+    versioning, what is deleted or replaced stays in the trash for `trash_ms` (0: it does not)."""
 
     created_ms: int
     owner: str
@@ -124,6 +127,7 @@ class BucketRecord(msgspec.Struct, array_like=True, frozen=True):
     tags: dict[str, str] = {}
     quota_bytes: int = 0
     placement: str = ""
+    trash_ms: int = 0
 
 
 class Configurations(msgspec.Struct, array_like=True, frozen=True):
@@ -148,9 +152,21 @@ class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     attempt: bytes = b""
 
 
+class Content(msgspec.Struct, array_like=True, frozen=True):
+    """How the stored bytes of a part come from its content (s3gw.objects.content). `crc64` is the
+    CRC64NVME of the content. `wrapped_key` is the part's own data key, wrapped under that of the
+    upload, where it is another one."""
+
+    content_id: bytes
+    crc64: int
+    compression: str = ""
+    wrapped_key: bytes = b""
+
+
 class PartRecord(msgspec.Struct, array_like=True, frozen=True):
     """One uploaded part, in `part/` while the upload is open and in the pages of a manifest
-    afterwards. `crc64` of the reference is that of the part."""
+    afterwards. `crc64` of the reference is that of the stored bytes; without `content` these are
+    the part's as they were sent."""
 
     number: int
     size: int
@@ -158,6 +174,7 @@ class PartRecord(msgspec.Struct, array_like=True, frozen=True):
     modified_ms: int
     blob: BlobRef
     checksums: Checksums = Checksums()
+    content: Content | None = None
 
 
 class ManifestPage(msgspec.Struct, array_like=True, frozen=True):
@@ -175,6 +192,47 @@ class CompletedRecord(msgspec.Struct, array_like=True, frozen=True):
     version_id: str
     checksums: Checksums
     expires_ms: int
+
+
+class RenamedRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Answers a retried RenameObject. `digest` is of its parameters; `version_id` as answered."""
+
+    digest: bytes
+    expires_ms: int
+    version_id: str = ""
+
+
+class TrashRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A version that was deleted or replaced in a bucket without versioning, restorable until
+    `purge_ms`. It keeps the references that it had. `bucket_id` is that of its bucket: one made
+    later under the same name does not count it."""
+
+    record: ObjectRecord
+    trashed_ms: int
+    purge_ms: int
+    bucket_id: bytes
+
+
+class UndoJob(msgspec.Struct, array_like=True, frozen=True):
+    """Making the versions under `prefix` visible again that were so at `at_ms`.
+
+    `state`: walking, done or cancelled; `cursor` is the last key that was looked at. Keys whose
+    newest version has a sequence above `sequence` were written since: `left` counts them. `keys`
+    counts all, `restored` those that got a copy of a version, `hidden` those that got a delete
+    marker."""
+
+    prefix: str
+    at_ms: int
+    sequence: int
+    started_ms: int
+    state: str = "walking"
+    cursor: str = ""
+    keys: int = 0
+    restored: int = 0
+    hidden: int = 0
+    left: int = 0
+    ended_ms: int = 0
+    note: str = ""
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
@@ -254,6 +312,8 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
     uploads: int = 0
     bytes: int = 0
     pending_bytes: int = 0
+    trash_objects: int = 0
+    trash_bytes: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -263,6 +323,8 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
             self.uploads + other.uploads,
             self.bytes + other.bytes,
             self.pending_bytes + other.pending_bytes,
+            self.trash_objects + other.trash_objects,
+            self.trash_bytes + other.trash_bytes,
         )
 
     @property

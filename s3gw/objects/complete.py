@@ -239,7 +239,8 @@ def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
 
 
 def _crc64(part: PartRecord) -> bytes:
-    return part.blob.crc64.to_bytes(DEFAULT_ALGORITHM.digest_bytes, "big")
+    crc64 = part.blob.crc64 if part.content is None else part.content.crc64
+    return crc64.to_bytes(DEFAULT_ALGORITHM.digest_bytes, "big")
 
 
 def _compare(checksums: Checksums, completion: Completion) -> None:

@@ -17,6 +17,7 @@ from s3gw.kv.interface import Conflict, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BucketRecord,
+    Content,
     Description,
     PartRecord,
     UploadRecord,
@@ -25,6 +26,7 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import footer, profiles, publish, references
+from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.ingest import Ingested, Learned, Payload, ingest
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
@@ -77,10 +79,11 @@ async def create_upload(
     *,
     checksum_algorithm: str,
     checksum_type: str,
+    upload_id: bytes = b"",
 ) -> bytes:
-    """Start an upload; its id. Raises S3Error, OutcomeUnknown."""
+    """Start an upload; its id, drawn unless it is given. Raises S3Error, OutcomeUnknown."""
     now_ms = storage.clock_ms()
-    upload_id = new_upload_id(now_ms)
+    upload_id = upload_id or new_upload_id(now_ms)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         bucket = await storage.store.get(BucketRecord, keys.bucket(bucket_name))
         if bucket.record is None:
@@ -145,10 +148,13 @@ def require_open(upload: Upload) -> None:
 
 
 async def upload_part(
-    storage: Storage, upload: Upload, number: int, payload: Payload
+    storage: Storage, upload: Upload, number: int, payload: Payload, framing: Framing = PLAIN
 ) -> PartRecord:
-    """Store a part; a part of that number is replaced. Raises S3Error, OutcomeUnknown."""
+    """Store a part; a part of that number is replaced. `framing` is that of the upload. Raises
+    S3Error, OutcomeUnknown."""
     require_open(upload)
+    if framing is not PLAIN:
+        framing = framing.new_part()
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
 
@@ -158,12 +164,13 @@ async def upload_part(
             upload.bucket_name,
             upload.key,
             size=learned.size,
-            etag=learned.md5,
+            etag=learned.etag,
             modified_ms=modified_ms,
             owner=upload.record.owner,
             checksums=learned.checksums,
             upload=upload.upload_id,
             number=number,
+            **({} if framing is PLAIN else {"content_id": framing.content_id}),
         )
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)
@@ -175,13 +182,22 @@ async def upload_part(
         footer_map,
         most=limits.PART_BYTES_MAX,
         placement=upload.bucket.placement,
+        framing=framing,
     )
     refuse_if_old(storage, started)
-    return await _publish_part(storage, upload, number, ingested, modified_ms)
+    content = None
+    if framing is not PLAIN:
+        content = Content(framing.content_id, ingested.crc64, ingested.compression)
+    return await _publish_part(storage, upload, number, ingested, content, modified_ms)
 
 
 async def _publish_part(
-    storage: Storage, upload: Upload, number: int, ingested: Ingested, modified_ms: int
+    storage: Storage,
+    upload: Upload,
+    number: int,
+    ingested: Ingested,
+    content: Content | None,
+    modified_ms: int,
 ) -> PartRecord:
     holder = keys.part_holder(upload.upload_id, number)
     part_key = keys.part(upload.upload_id, number)
@@ -193,7 +209,15 @@ async def _publish_part(
         tx.expect(part_key, upload.part.revision)
         profile = storage.blobs.topology.profile(upload.record.profile)
         ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder, profile=profile)
-        part = PartRecord(number, ingested.size, ingested.md5, modified_ms, ref, ingested.checksums)
+        part = PartRecord(
+            number,
+            ingested.size,
+            ingested.etag,
+            modified_ms,
+            ref,
+            ingested.checksums,
+            content,
+        )
         tx.put(part_key, part)
         tx.witness = part_key
         old = upload.part.record

@@ -1,4 +1,4 @@
-"""GetObject in terms of storage: the bytes of a version, verified.
+"""GetObject in terms of storage: the content of a version, verified.
 
 A blob read from first to last byte is also checked against the CRC64NVME of the whole, before the
 last window is handed out: an error then closes the connection, and the client sees a short body.
@@ -6,7 +6,8 @@ last window is handed out: an error then closes the connection, and the client s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
 from awscrt import checksums
 
@@ -21,34 +22,53 @@ from s3gw.metadata.records import (
     PartRecord,
     decode,
 )
+from s3gw.objects.content.framing import PLAIN, ContentDamaged, Framing
+from s3gw.objects.content.sealing import NotAuthentic
+from s3gw.objects.content.source import framed
 from s3gw.objects.storage import Storage
 
 
-class ContentDamaged(Exception):
-    """All stripes decode, but the whole is not what was written."""
-
-
 async def read_data(
-    storage: Storage, data: Data | None, first: int, stop: int
+    storage: Storage,
+    data: Data | None,
+    first: int,
+    stop: int,
+    framing: Framing = PLAIN,
+    size: int = 0,
 ) -> AsyncIterator[list[Buffer]]:
-    """Bytes [first, stop) of a version. Raises BlobUnreadable, ContentDamaged."""
+    """Bytes [first, stop) of a version, whose content has `size` bytes if it is framed. Raises
+    BlobUnreadable, ContentDamaged."""
     if first >= stop or data is None:
         return
     if isinstance(data, BlobRef):
-        async for buffers in read_blob(storage, data, first, stop):
+        async for buffers in _read_content(storage, data, first, stop, framing, size):
             yield buffers
         return
     async for part, offset in parts_from(storage, data, first):
         if offset >= stop:
             return
         begin, end = max(first - offset, 0), min(stop - offset, part.size)
-        async for buffers in read_blob(storage, part.blob, begin, end):
+        try:
+            own = framing.of_part(part.content)
+        except NotAuthentic as error:
+            raise ContentDamaged(f"part {part.number}: {error}") from error
+        async for buffers in _read_content(storage, part.blob, begin, end, own, part.size):
             yield buffers
+
+
+def _read_content(
+    storage: Storage, ref: BlobRef, first: int, stop: int, framing: Framing, size: int
+) -> AsyncIterator[list[Buffer]]:
+    """Bytes [first, stop) of a content of `size` bytes that is stored as one blob."""
+    if framing is PLAIN:
+        return read_blob(storage, ref, first, stop)
+    source = partial(read_blob, storage, ref)
+    return framed(source, framing, size, ref.size, storage.executor)(first, stop)
 
 
 async def read_blob(
     storage: Storage, ref: BlobRef, first: int, stop: int
-) -> AsyncIterator[list[Buffer]]:
+) -> AsyncGenerator[list[Buffer], None]:
     """Bytes [first, stop) of a blob; a whole one is checked as such."""
     whole = first == 0 and stop == ref.size
     crc = 0

@@ -14,6 +14,7 @@ from s3gw.cluster.reader import BlobUnreadable
 from s3gw.kv.interface import Delete, EngineError, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import Data, ManifestRef, ObjectRecord
+from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.publish import Target, read_target
 from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
@@ -64,9 +65,15 @@ class Reading:
 
 
 async def read_version(
-    storage: Storage, target: Target, record: ObjectRecord, first: int, stop: int
+    storage: Storage,
+    target: Target,
+    record: ObjectRecord,
+    first: int,
+    stop: int,
+    framing: Framing = PLAIN,
 ) -> AsyncIterator[list[Buffer]]:
-    """Bytes [first, stop) of a version of the key, for as long as it takes.
+    """Bytes [first, stop) of a version of the key, whose content is framed so, for as long as it
+    takes. The same content has the same framing.
 
     A reader whose blob is gone reads the record again, wherever the version is by then, and goes on
     if it or the visible version is still the same content (another profile, a copy onto itself).
@@ -81,7 +88,8 @@ async def read_version(
     try:
         while position < stop:
             try:
-                async for buffers in read_data(storage, record.data, position, stop):
+                pieces = read_data(storage, record.data, position, stop, framing, record.size)
+                async for buffers in pieces:
                     await reading.going_on(record.data)
                     position += sum(map(len, buffers))
                     yield buffers

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
+
+import msgspec
 
 from s3gw import errors, limits
 from s3gw.metadata import keys
-from s3gw.metadata.records import Description, ObjectRecord
+from s3gw.metadata.records import Checksums, Description, ObjectRecord
 from s3gw.metadata.store import Transaction
 from s3gw.objects import footer, publish
-from s3gw.objects.ingest import Learned, Payload, ingest
+from s3gw.objects.content.framing import PLAIN, Framing
+from s3gw.objects.ingest import WHOLE, Ingested, Learned, Payload, ingest
 from s3gw.objects.profiles import known_profile, profile_of
 from s3gw.objects.publish import Check, Target
 from s3gw.objects.storage import Storage
@@ -22,8 +26,10 @@ async def put_object(
     description: Description,
     payload: Payload,
     check: Check,
+    framing: Framing = PLAIN,
 ) -> ObjectRecord:
-    """Store a body and make it the visible version of the key. Raises S3Error, OutcomeUnknown."""
+    """Store a body and make it the visible version of the key; with a framing, as that says and the
+    description describes. Raises S3Error, OutcomeUnknown."""
     return await store_version(
         storage,
         target,
@@ -31,8 +37,9 @@ async def put_object(
         description,
         payload,
         check,
-        content_id=os.urandom(16),
+        content_id=framing.content_id or os.urandom(16),
         most=limits.SINGLE_PUT_BYTES_MAX,
+        framing=framing,
     )
 
 
@@ -46,9 +53,10 @@ async def store_version(
     *,
     content_id: bytes,
     most: int,
+    framing: Framing = PLAIN,
 ) -> ObjectRecord:
     """Write at most `most` bytes as a new blob and publish it. `content_id` is that of other
-    versions exactly if their bytes are the same."""
+    versions exactly if their bytes, as stored, are the same; the one of `framing` if it has one."""
     check(target.visible)
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
@@ -59,11 +67,11 @@ async def store_version(
             target.bucket_name,
             target.key,
             size=learned.size,
-            etag=learned.md5,
+            etag=learned.etag,
             modified_ms=modified_ms,
             owner=owner,
-            checksums=learned.checksums,
-            description=description,
+            checksums=checksums_of(learned),
+            description=msgspec.structs.replace(description, compression=learned.compression),
             sequence=publish.sequence_of(storage, target),
             content_id=content_id,
         )
@@ -77,6 +85,7 @@ async def store_version(
         footer_map,
         most=most,
         placement=target.bucket.placement,
+        framing=framing,
     )
     refuse_if_old(storage, started)
     placed = publish.Placed(ingested.written)
@@ -91,14 +100,23 @@ async def store_version(
             modified_ms=modified_ms,
             owner=owner,
             size=ingested.size,
-            etag=ingested.md5,
+            etag=ingested.etag,
             data=ref,
-            description=description,
-            checksums=ingested.checksums,
+            description=msgspec.structs.replace(description, compression=ingested.compression),
+            checksums=checksums_of(ingested),
             content_id=content_id,
         )
 
     return await publish.publish(storage, target, check, build, placed=placed)
+
+
+def checksums_of(learned: Learned | Ingested) -> Checksums:
+    """The checksums to keep: those asked for, else the CRC64NVME of a content whose blob has that
+    of other bytes."""
+    if learned.checksums.values or learned.crc64 < 0:
+        return learned.checksums
+    value = b64encode(learned.crc64.to_bytes(8, "big")).decode()
+    return Checksums({WHOLE: value}, "FULL_OBJECT")
 
 
 def refuse_if_old(storage: Storage, started: float) -> None:

@@ -145,7 +145,7 @@ async def take_snapshot(storage: Storage, claim: Lock | None = None) -> Snapshot
             "",
             f"{identity.incarnation}/{revision}",
             size=learned.size,
-            etag=learned.md5,
+            etag=learned.etag,
             modified_ms=created_ms,
             owner="",
             checksums=Checksums(),

@@ -18,6 +18,7 @@ MODULE_LINES_MAX = 600
 
 # One library, one home: the modules that may import it, as dotted prefixes.
 HOMES = {
+    "zstandard": ("s3gw.objects.content.compression",),
     "starlette": ("s3gw.server", "s3gw.admin", "nodes.server"),
     "hypercorn": ("nodes.http_guard",),
     "aiohttp": ("nodes.client",),
@@ -28,7 +29,13 @@ HOMES = {
     "aetcd": ("s3gw.kv.etcd",),
     "grpc": ("s3gw.kv.etcd",),
     "sqlite3": ("s3gw.kv.sqlite",),
-    "cryptography": ("s3gw.pki", "s3gw.identities.sessions", "s3gw.identities.web_identity"),
+    "cryptography": (
+        "s3gw.objects.content.sealing",
+        "s3gw.pki",
+        "s3gw.identities.sealing",
+        "s3gw.identities.sessions",
+        "s3gw.identities.web_identity",
+    ),
     "jwt": ("s3gw.identities.web_identity",),
 }
 
