@@ -313,7 +313,7 @@ def _from_header(
             ServerTime=iso8601_seconds(request.now),
             MaxAllowedSkewMilliseconds=str(CLOCK_SKEW_SECONDS_MAX * 1000),
         )
-    access_key, scope = _scope(
+    access_key, scope = credential_scope(
         components[b"Credential"],
         timestamp,
         regions,
@@ -349,7 +349,7 @@ def _from_query(
             "X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""
         )
     _check_expiry(when, query[b"X-Amz-Expires"], request.now)
-    access_key, scope = _scope(
+    access_key, scope = credential_scope(
         query[b"X-Amz-Credential"],
         timestamp,
         regions,
@@ -387,7 +387,7 @@ def _components(rest: bytes) -> dict[bytes, bytes]:
     return components
 
 
-def _scope(
+def credential_scope(
     credential: bytes,
     timestamp: bytes,
     regions: Collection[str],
