@@ -33,12 +33,7 @@ class Document:
     children: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerFullControl:
-    """The access control list of a resource whose owner alone may do everything."""
-
-
-Answer = Refusal | Document | OwnerFullControl
+Answer = Refusal | Document
 
 _NOT_TRUNCATED = (("IsTruncated", "false"),)
 _NO_CONFIGURATION = Refusal(errors.NoSuchConfiguration)
@@ -47,7 +42,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
     {
         "GetBucketAbac": Document("AbacStatus", (("Status", "Disabled"),)),
         "GetBucketAccelerateConfiguration": Document("AccelerateConfiguration"),
-        "GetBucketAcl": OwnerFullControl(),
         "GetBucketAnalyticsConfiguration": _NO_CONFIGURATION,
         "GetBucketCors": Refusal(errors.NoSuchCORSConfiguration),
         "GetBucketEncryption": Refusal(errors.ServerSideEncryptionConfigurationNotFoundError),
@@ -65,7 +59,6 @@ ANSWERS: Mapping[str, Answer] = MappingProxyType(
         ),
         "GetBucketTagging": Refusal(errors.NoSuchTagSet),
         "GetBucketWebsite": Refusal(errors.NoSuchWebsiteConfiguration),
-        "GetObjectAcl": OwnerFullControl(),
         "ListBucketAnalyticsConfigurations": Document(
             "ListBucketAnalyticsConfigurationResult", _NOT_TRUNCATED
         ),

@@ -44,6 +44,7 @@ async def create_bucket(
     object_lock: bool,
     tags: dict[str, str],
     placement: str = "",
+    documents: dict[str, bytes] | None = None,
 ) -> BucketRecord | None:
     """Make a bucket, or return the record of the one that is there."""
     key = keys.bucket(name)
@@ -55,6 +56,7 @@ async def create_bucket(
         os.urandom(16),
         versioning="Enabled" if object_lock else "",
         object_lock=object_lock,
+        documents=documents or {},
         tags=tags,
         placement=placement,
     )
@@ -183,6 +185,7 @@ async def delete_bucket(storage: Storage, name: str) -> None:
             tx.guards.append(At(item.key, item.revision))
             tx.writes[item.key] = Delete(item.key)
         tx.delete(keys.grant(name))
+        tx.delete(keys.lifecycle(name))
         for kind in KINDS:
             tx.delete(keys.configurations(name, kind.name))
         _bump_generation(tx)

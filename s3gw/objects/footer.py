@@ -8,7 +8,7 @@ A MessagePack map with text keys, versioned by "v". Readers ignore keys they do 
     sequence   order among the versions of the key, as known when the blob was written; of a
                snapshot, the revision it is of
     modified_ms, owner, size, etag, checksums, checksum_kind
-    headers, user, tags, storage_class; lock, encryption, compression, redirect, acl when set
+    headers, user, tags, storage_class; lock, encryption, compression, redirect when set
     content_id 16 bytes
     upload, number        for a part; upload for a manifest
     profile, scheme, stored, crc64    how the blob is coded (s3gw.cluster.coding_note)
@@ -61,7 +61,8 @@ def describe(
         fields["user"] = description.user
         fields["tags"] = description.tags
         fields["storage_class"] = description.storage_class
-        for name in ("lock", "encryption", "compression", "redirect", "acl"):
+        # Not its access control list: one that was closed since would come back open.
+        for name in ("lock", "encryption", "compression", "redirect"):
             if value := getattr(description, name):
                 fields[name] = value
     fields.update(more)
@@ -99,7 +100,6 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     encryption: Encryption | None = None
     compression: str = ""
     redirect: str = ""
-    acl: bytes = b""
     content_id: bytes = b""
     upload: bytes = b""
     number: Count = 0
@@ -119,7 +119,6 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
             self.encryption,
             self.compression,
             self.redirect,
-            self.acl,
         )
 
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from s3gw import errors, limits
+from s3gw.auth.acl_policy import as_policy
 from s3gw.auth.policy import ANONYMOUS, Policy, Principal, RequestContext
-from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Reason, decide
+from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Permissions, Reason, decide
 from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.auth.public_policy import is_public
-from s3gw.buckets import public_access
+from s3gw.buckets import acl, public_access
+from s3gw.buckets.acl import Kind
 from s3gw.metadata.records import BucketRecord, ObjectRecord
 from s3gw.objects.publish import Target
 from s3gw.operations.call import Call
@@ -51,6 +53,7 @@ WRITE_HEADERS = {
     "x-amz-grant-full-control": "s3:PutObjectAcl",
     "x-amz-grant-read": "s3:PutObjectAcl",
     "x-amz-grant-read-acp": "s3:PutObjectAcl",
+    "x-amz-grant-write": "s3:PutObjectAcl",
     "x-amz-grant-write-acp": "s3:PutObjectAcl",
     "x-amz-object-lock-mode": "s3:PutObjectRetention",
     "x-amz-object-lock-legal-hold": "s3:PutObjectLegalHold",
@@ -61,8 +64,14 @@ BYPASS_HEADER = "x-amz-bypass-governance-retention"
 BYPASSING = frozenset({"DeleteObject", "PutObjectRetention"})
 BYPASS = "s3:BypassGovernanceRetention"
 LOCKED_BUCKET = ("s3:PutBucketObjectLockConfiguration", "s3:PutBucketVersioning")
+# Making a bucket with an access control list for others, or with ownership controls, does too.
+OWNERSHIP_HEADER = "x-amz-object-ownership"
+# Whoever is allowed this by his own policies is told why he is denied something.
+EXPLAIN = "s3gw:ExplainAccess"
 # A write with If-Match tells whether the object is as the writer thinks.
-TELLING_WRITES = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload"})
+TELLING_WRITES = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload", "RenameObject"})
+# So does a delete with a condition, unless it only asks whether there is an object.
+TELLING_DELETES = frozenset({"x-amz-if-match-size", "x-amz-if-match-last-modified-time"})
 POLICIES_COMPILED_MAX = 1024
 
 
@@ -122,10 +131,13 @@ class Access:
         for more in _further_actions(call):
             self.require(call, more, resource, values)
 
-    def require_delete(self, call: Call, resource: Resource) -> None:
-        """Authorize the removal of one of several keys or versions. Raises AccessDenied."""
+    def require_delete(self, call: Call, resource: Resource, *, telling: bool = False) -> None:
+        """Authorize the removal of one of several keys or versions; `telling`: under a condition
+        that tells how it is. Raises AccessDenied."""
         named = resource.version_id is not None
         self.require(call, "s3:DeleteObjectVersion" if named else "s3:DeleteObject", resource)
+        if telling:
+            self.require(call, "s3:GetObjectVersion" if named else "s3:GetObject", resource)
         if bypasses(call):
             self.require(call, BYPASS, resource)
 
@@ -147,29 +159,41 @@ class Access:
         self, call: Call, action: str, resource: Resource, values: Found = NO_VALUES
     ) -> None:
         """Authorize one action on one resource; `values` as in `require_row`. Raises AccessDenied,
-        which says why to the account itself; what others may know of the policies of a bucket is
-        not for this answer."""
+        which says why to the account itself and to whom its policies allow `s3gw:ExplainAccess`;
+        what others may know of the policies of a bucket is not for this answer."""
         if self._plainly_allowed(call, resource.bucket):
             return
         context = self._context(call, action, resource, values)
         decision = self._decide(call, context, resource)
-        if not decision.allowed:
-            if call.principal.is_root:
+        missing = resource.found and resource.record is None and action in OBJECT_READS
+        # What is not there has no list that could allow it to be read.
+        unlisted = missing and decision.reason is Reason.NO_ALLOW and _lists(resource.bucket)
+        if not (decision.allowed or unlisted):
+            if explains_to(context, call.permissions):
                 raise errors.AccessDenied(decision.explain(context))
             raise errors.AccessDenied()
-        if resource.found and resource.record is None and action in OBJECT_READS:
+        if missing:
             bucket = Resource(resource.bucket_name, resource.bucket)
             listing = self._context(call, "s3:ListBucket", bucket)
             if not self._decide(call, listing, bucket).allowed:
                 raise errors.AccessDenied()
+
+    def require_replace(self, call: Call, record: ObjectRecord | None) -> None:
+        """Authorize once more an anonymous write, which a list may allow for new keys alone, of a
+        key whose visible version is `record` at its commit. Raises AccessDenied."""
+        if call.principal.is_anonymous and record is not None:
+            resource = Resource(call.bucket_name, call.bucket_record, call.key, True, record)
+            self.require(call, "s3:PutObject", resource)
 
     def decision(self, call: Call, action: str, resource: Resource) -> Decision:
         """The decision, with what decided it."""
         return self._decide(call, self._context(call, action, resource), resource)
 
     def is_hopeless(self, call: Call) -> bool:
-        """Nothing could be allowed: nobody known asks, and the bucket has no policy."""
-        return call.principal is ANONYMOUS and _document(call.bucket_record) is None
+        """Nothing could be allowed: nobody known asks, and the bucket has no policy and no
+        lists."""
+        bucket = call.bucket_record
+        return call.principal is ANONYMOUS and _document(bucket) is None and not _lists(bucket)
 
     def _plainly_allowed(self, call: Call, bucket: BucketRecord | None) -> bool:
         """The account itself asks, and nobody has set a policy that could deny it."""
@@ -180,19 +204,22 @@ class Access:
         )
 
     def _decide(self, call: Call, context: RequestContext, resource: Resource) -> Decision:
-        who = call.principal
+        return self.judge(context, call.permissions, resource)
+
+    def judge(
+        self, context: RequestContext, permissions: Permissions, resource: Resource
+    ) -> Decision:
+        """The decision on a request about the resource, whoever makes it, with what decided it."""
+        who = context.principal
         if context.action in NEVER_LOST and who.is_root and _owns(who, resource.bucket):
             return Decision(True, Reason.ROOT)
         document = _document(resource.bucket)
-        if document is None:
-            return decide(context, call.permissions)
-        assert resource.bucket is not None
-        block = public_access.stored(resource.bucket.documents.get(public_access.DOCUMENT))
-        restricted = block.restrict_public_buckets and who.account != self.account
-        if restricted and stored_policy_is_public(document, resource.bucket_name):
-            return Decision(False, Reason.PUBLIC_RESTRICTED)
-        policy = compiled(document, resource.bucket_name)
-        return decide(context, call.permissions, [policy])
+        if document is not None and who.account != self.account:
+            block = _block(resource.bucket)
+            public = stored_policy_is_public(document, resource.bucket_name)
+            if block.restrict_public_buckets and public:
+                return Decision(False, Reason.PUBLIC_RESTRICTED)
+        return decide(context, permissions, resource_policies(resource))
 
     def _context(
         self, call: Call, action: str, resource: Resource, more: Found = NO_VALUES
@@ -207,6 +234,46 @@ class Access:
 
 def _document(bucket: BucketRecord | None) -> bytes | None:
     return None if bucket is None else bucket.documents.get(POLICY_DOCUMENT)
+
+
+def _lists(bucket: BucketRecord | None) -> bool:
+    """Whether access control lists count."""
+    return bucket is not None and acl.in_force(bucket.documents)
+
+
+def _block(bucket: BucketRecord | None) -> public_access.PublicAccessBlock:
+    document = None if bucket is None else bucket.documents.get(public_access.DOCUMENT)
+    return public_access.stored(document)
+
+
+def resource_policies(resource: Resource) -> list[Policy]:
+    """What speaks about a resource: its bucket's policy and, where they count, the access control
+    lists of bucket and object."""
+    bucket, record = resource.bucket, resource.record
+    found = []
+    document = _document(bucket)
+    if document is not None:
+        found.append(compiled(document, resource.bucket_name))
+    if bucket is not None and _lists(bucket):
+        ignored = _block(bucket).ignore_public_acls
+        kept = bucket.documents.get(acl.DOCUMENT, b"")
+        replaces = record is not None
+        found.append(
+            as_policy(kept, bucket.owner, Kind.BUCKET, ignore_public=ignored, replaces=replaces)
+        )
+        if record is not None:
+            kept = record.description.acl
+            found.append(as_policy(kept, record.owner, Kind.OBJECT, ignore_public=ignored))
+    return found
+
+
+def explains_to(context: RequestContext, permissions: Permissions) -> bool:
+    """Whether the principal of a request is told what decided it: the account itself, and those
+    whom their own policies allow it."""
+    if context.principal.is_root:
+        return True
+    asked = RequestContext(context.principal, EXPLAIN, context.resource, context.values)
+    return not context.principal.is_anonymous and decide(asked, permissions).allowed
 
 
 def _owns(who: Principal, bucket: BucketRecord | None) -> bool:
@@ -225,7 +292,18 @@ def _further_actions(call: Call) -> Iterator[str]:
         yield BYPASS
     if call.operation == "CreateBucket" and call.headers.get(LOCK_HEADER, "").lower() == "true":
         yield from LOCKED_BUCKET
+    if call.operation == "CreateBucket":
+        if OWNERSHIP_HEADER in call.headers:
+            yield "s3:PutBucketOwnershipControls"
+        canned = call.headers.get(acl.CANNED_HEADER, "private")
+        if acl.asks_grants(call.headers) or canned != "private":
+            yield "s3:PutBucketAcl"
     if call.operation in TELLING_WRITES and "if-match" in call.headers:
         yield "s3:GetObject"
+    if call.operation == "DeleteObject" and (
+        call.headers.get("if-match", "*").strip() != "*"
+        or not TELLING_DELETES.isdisjoint(call.headers)
+    ):
+        yield "s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"
     if call.operation == "GetObjectAttributes":
         yield "s3:GetObjectVersion" if "versionId" in call.query else "s3:GetObject"

@@ -74,7 +74,7 @@ def get_document(call: Call, document: Document) -> Reply:
     """The stored document, or S3's answer when there is none."""
     stored = call.bucket.documents.get(document.name)
     if stored is None:
-        stored = fresh_answer(call.operation, owner_id=call.bucket.owner, bucket=call.bucket_name)
+        stored = fresh_answer(call.operation, bucket=call.bucket_name)
     return xml_reply(stored)
 
 

@@ -21,8 +21,7 @@ async def put_bucket_tagging(call: Call) -> Reply:
 async def get_bucket_tagging(call: Call) -> Reply:
     """The bucket's tags."""
     if not call.bucket.tags:
-        owner = call.bucket.owner
-        return xml_reply(fresh_answer(call.operation, owner_id=owner, bucket=call.bucket_name))
+        return xml_reply(fresh_answer(call.operation, bucket=call.bucket_name))
     return xml_reply(render_tags(call.bucket.tags))
 
 

@@ -66,7 +66,7 @@ def directive(call: Call, header: str) -> str:
 
 def _description(call: Call, source: ObjectRecord) -> Description:
     """The copy's description: the source's or the request's, as each directive says. Storage
-    class, redirect and lock are never copied."""
+    class, redirect, lock and access control list are never copied."""
     asked = description_of(call)
     description = asked
     if directive(call, "x-amz-metadata-directive") == "COPY":
@@ -75,6 +75,7 @@ def _description(call: Call, source: ObjectRecord) -> Description:
             lock=asked.lock,
             storage_class=storage_class_of(call),
             redirect=redirect_of(call),
+            acl=asked.acl,
         )
     replace_tags = directive(call, "x-amz-tagging-directive") == "REPLACE"
     tags = asked.tags if replace_tags else source.description.tags

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from s3gw import errors, limits
+from s3gw.buckets import acl
+from s3gw.buckets.acl import Kind
 from s3gw.buckets.names import check_new
 from s3gw.cluster.policies import PLACEMENTS
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.objects import buckets
-from s3gw.operations.access import LOCK_HEADER
+from s3gw.operations.access import LOCK_HEADER, OWNERSHIP_HEADER
 from s3gw.operations.call import Call, Reply
-from s3gw.operations.describe import grants_others
 from s3gw.wire import xml
 from s3gw.wire.tagging import check_tags
 
@@ -21,8 +22,7 @@ PLACEMENT_HEADER = "x-s3gw-placement"
 async def create_bucket(call: Call) -> Reply:
     """Make a bucket owned by the caller; in us-east-1 an own bucket again is no error."""
     check_new(call.bucket_name)
-    if grants_others(call):
-        raise errors.InvalidBucketAclWithObjectOwnership()
+    documents = _ownership(call)
     object_lock = call.headers.get(LOCK_HEADER, "").lower() == "true"
     tags = await _read_configuration(call)
     existing = await buckets.create_bucket(
@@ -34,6 +34,7 @@ async def create_bucket(call: Call) -> Reply:
         object_lock=object_lock,
         tags=tags,
         placement=_placement(call),
+        documents=documents,
     )
     if existing is not None:
         if existing.owner != call.principal.id:
@@ -41,6 +42,32 @@ async def create_bucket(call: Call) -> Reply:
         if call.settings.region != US_EAST_1:
             raise errors.BucketAlreadyOwnedByYou(BucketName=call.bucket_name)
     return Reply(headers=[("Location", f"/{call.bucket_name}")])
+
+
+def _ownership(call: Call) -> dict[str, bytes]:
+    """The documents that `x-amz-object-ownership` and the headers of access control lists make.
+    Raises InvalidArgument, InvalidBucketAclWithObjectOwnership for a list for others where lists
+    are disabled, and as `of_headers`."""
+    documents: dict[str, bytes] = {}
+    ownership = call.headers.get(OWNERSHIP_HEADER)
+    if ownership is not None:
+        if ownership not in acl.OWNERSHIPS:
+            raise errors.InvalidArgument(
+                f"Invalid {OWNERSHIP_HEADER} header.",
+                ArgumentName=OWNERSHIP_HEADER,
+                ArgumentValue=ownership,
+            )
+        documents[acl.OWNERSHIP_DOCUMENT] = ownership.encode()
+    if acl.asks_grants(call.headers) and not acl.in_force(documents):
+        raise errors.InvalidBucketAclWithObjectOwnership()
+    owner = call.principal.id
+    asked = acl.of_headers(call.headers, owner, Kind.BUCKET)
+    kept = b"" if asked is None else acl.to_store(asked, owner)
+    if kept:
+        if not acl.in_force(documents):
+            raise errors.InvalidBucketAclWithObjectOwnership()
+        documents[acl.DOCUMENT] = kept
+    return documents
 
 
 async def _profile(call: Call) -> str:

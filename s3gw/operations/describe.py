@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from s3gw import errors
 from s3gw.buckets.lock import MODES
-from s3gw.metadata.records import Description, Lock
+from s3gw.metadata.records import Description, Lock, ObjectRecord
 from s3gw.objects.publish import Check
+from s3gw.operations.access_lists import new_object_acl
 from s3gw.operations.call import Call
 from s3gw.operations.object_lock import NO_LOCK, retention_of
 from s3gw.operations.present import current_of
@@ -26,24 +27,6 @@ STORAGE_CLASSES = frozenset(
         "DEEP_ARCHIVE",
         "GLACIER_IR",
     }
-)
-# Whoever writes an object owns it and its bucket, so that these say what is so anyway.
-OWNER_ACLS = frozenset({"private", "bucket-owner-read", "bucket-owner-full-control"})
-PUBLIC_ACLS = frozenset(
-    {
-        "public-read",
-        "public-read-write",
-        "authenticated-read",
-        "aws-exec-read",
-        "log-delivery-write",
-    }
-)
-GRANTS = (
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
 )
 ENCRYPTION = (
     "x-amz-server-side-encryption",
@@ -84,31 +67,15 @@ def description_of(call: Call) -> Description:
         storage_class=storage_class_of(call),
         lock=lock_of(call),
         redirect=redirect_of(call),
+        acl=new_object_acl(call),
     )
 
 
 def refuse_not_offered(call: Call) -> None:
-    """Refuse what changes how an object is kept and is not built. Raises NotImplementedS3, and
-    what `grants_others` raises."""
+    """Refuse what changes how an object is kept and is not built. Raises NotImplementedS3."""
     for header, feature in NOT_OFFERED.items():
         if header in call.headers and call.headers[header] not in NOT_ASKED:
             raise errors.NotImplementedS3(f"{feature} is not implemented.", Header=header)
-    if grants_others(call):
-        raise errors.AccessControlListNotSupported()
-
-
-def grants_others(call: Call) -> bool:
-    """Whether the request asks for access for others than the owner. Raises InvalidArgument.
-
-    Access control lists are not offered: as in a bucket that S3 makes today, where they are
-    disabled, a list that grants others something is refused rather than taken and not obeyed.
-    """
-    acl = call.headers.get("x-amz-acl")
-    if acl is not None and acl not in OWNER_ACLS:
-        if acl not in PUBLIC_ACLS:
-            raise errors.InvalidArgument(ArgumentName="x-amz-acl", ArgumentValue=acl)
-        return True
-    return any(name in call.headers for name in GRANTS)
 
 
 def refuse_encryption(call: Call) -> None:
@@ -164,6 +131,12 @@ def redirect_of(call: Call) -> str:
 
 
 def write_check(call: Call) -> Check:
-    """The write conditions of a request, as a check of the key's visible version."""
+    """The write conditions of a request, and whether its caller may replace what is there, as a
+    check of the key's visible version."""
     conditions = WriteConditions.of_put(call.headers)
-    return lambda record: conditions.check(current_of(record))
+
+    def check(record: ObjectRecord | None) -> None:
+        call.access.require_replace(call, record)
+        conditions.check(current_of(record))
+
+    return check

@@ -1,25 +1,24 @@
 """PutBucketOwnershipControls, GetBucketOwnershipControls and DeleteBucketOwnershipControls.
 
-The owner of a bucket owns everything in it and access control lists are not offered: that is
-`BucketOwnerEnforced`. The other two settings enable such lists, so they are refused rather than
-taken and not obeyed.
+What the three settings mean is said in s3gw.buckets.acl. A bucket without the setting is one with
+`BucketOwnerEnforced`.
 """
 
 from __future__ import annotations
 
 from s3gw import errors, limits
-from s3gw.operations.bucket_documents import set_document
+from s3gw.buckets import acl
+from s3gw.metadata.records import BucketRecord
+from s3gw.objects.buckets import change_bucket
+from s3gw.operations.bucket_documents import set_document, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire import xml
 from s3gw.wire.xml import Writer
 
-DOCUMENT = "ownershipControls"
-ENFORCED = "BucketOwnerEnforced"
-WITH_LISTS = frozenset({"BucketOwnerPreferred", "ObjectWriter"})
-
 
 async def put_bucket_ownership_controls(call: Call) -> Reply:
-    """Say that the bucket's owner owns all objects."""
+    """Disable access control lists, or enable them. Raises InvalidBucketAclWithObjectOwnership
+    for disabling them while the bucket's own grants something to others."""
     body = await call.body.read(limits.XML_SMALL_BYTES_MAX)
     document = await xml.parse_off_loop(
         body, limit=limits.XML_SMALL_BYTES_MAX, root="OwnershipControls", lists=("Rule",)
@@ -28,19 +27,23 @@ async def put_bucket_ownership_controls(call: Call) -> Reply:
     if len(rules) != 1:
         raise errors.MalformedXML()
     ownership = xml.text(rules[0], "ObjectOwnership")
-    if ownership in WITH_LISTS:
-        raise errors.NotImplementedS3(
-            f"Access control lists are not implemented, so ObjectOwnership can only be {ENFORCED}."
-        )
-    if ownership != ENFORCED:
+    if ownership not in acl.OWNERSHIPS:
         raise errors.MalformedXML()
-    await set_document(call, DOCUMENT, ownership.encode())
+
+    def change(bucket: BucketRecord) -> BucketRecord:
+        if ownership == acl.ENFORCED and acl.in_force(bucket.documents):
+            kept = acl.stored(bucket.documents.get(acl.DOCUMENT, b""), bucket.owner)
+            if any(grant.grantee != bucket.owner for grant in kept):
+                raise errors.InvalidBucketAclWithObjectOwnership()
+        return with_document(bucket, acl.OWNERSHIP_DOCUMENT, ownership.encode())
+
+    await change_bucket(call.storage, call.bucket_name, change)
     return Reply()
 
 
 async def get_bucket_ownership_controls(call: Call) -> Reply:
     """The setting, if it was made."""
-    ownership = call.bucket.documents.get(DOCUMENT)
+    ownership = call.bucket.documents.get(acl.OWNERSHIP_DOCUMENT)
     if ownership is None:
         raise errors.OwnershipControlsNotFoundError(BucketName=call.bucket_name)
     writer = Writer("OwnershipControls")
@@ -51,6 +54,6 @@ async def get_bucket_ownership_controls(call: Call) -> Reply:
 
 
 async def delete_bucket_ownership_controls(call: Call) -> Reply:
-    """Drop the setting; there may be none."""
-    await set_document(call, DOCUMENT, None)
+    """Drop the setting, and with it disable lists; there may be none."""
+    await set_document(call, acl.OWNERSHIP_DOCUMENT, None)
     return Reply(204)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from s3gw.buckets.fresh import ANSWERS, Document, OwnerFullControl, Refusal
+from s3gw.buckets.fresh import ANSWERS, Document, Refusal
 from s3gw.server.routes import ROWS, Row
 
 # Why an operation that is not built is not, where the reason is not simply "later".
@@ -14,7 +14,6 @@ NEVER = {
     "CreateSession": "S3 Express One Zone",
     "GetObjectTorrent": "withdrawn by Amazon",
     "ListDirectoryBuckets": "S3 Express One Zone",
-    "RenameObject": "S3 Express One Zone",
     "WriteGetObjectResponse": "S3 Object Lambda",
 }
 # What is kept and given back, and does not do anything yet.
@@ -41,8 +40,6 @@ def status(row: Row) -> str:
             return f"answers as for a resource without the setting: `{error.code}`"
         case Document(root, _):
             return f"answers as for a resource without the setting: `{root}`"
-        case OwnerFullControl():
-            return "answers as for a resource without the setting: owner has full control"
         case None:
             return f"501: {_reason(row.name)}"
 

@@ -22,8 +22,10 @@ from s3gw import errors
 from s3gw.auth import sigv4
 from s3gw.auth.authenticate import Signer, acting, authenticate
 from s3gw.auth.canonical import Request
+from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Permissions
 from s3gw.buckets.fresh import ANSWERS as FRESH
-from s3gw.identities.root import ACCOUNT_ID, Root
+from s3gw.identities.root import ACCOUNT_ID
+from s3gw.identities.view import Identities
 from s3gw.metadata import keys
 from s3gw.metadata.records import BucketRecord
 from s3gw.metadata.store import versioned
@@ -63,12 +65,15 @@ GROWING_OPERATIONS = frozenset(
         "CreateBucket",
         "PutObject",
         "CopyObject",
+        "RenameObject",
         "CreateMultipartUpload",
         "UploadPart",
         "UploadPartCopy",
         "CompleteMultipartUpload",
         "PutObjectTagging",
+        "PutObjectAcl",
         "PutBucketAccelerateConfiguration",
+        "PutBucketAcl",
         "PutBucketAnalyticsConfiguration",
         "PutBucketCors",
         "PutBucketIntelligentTieringConfiguration",
@@ -90,7 +95,7 @@ class Edge:
     """What the S3 port needs to answer requests."""
 
     storage: Storage
-    root: Root
+    identities: Identities
     settings: Settings
     domains: Domains
     metrics: Metrics
@@ -103,7 +108,6 @@ class S3App:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._handlers: dict[str, Handler | None] = {row.name: load_handler(row) for row in ROWS}
-        self._root_principal = edge.root.principal
         self._access = Access(ACCOUNT_ID)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -180,7 +184,7 @@ class S3App:
         seen: Seen,
     ) -> Reply:
         """The pipeline. `headers` are those that the request acts by."""
-        principal, payload, signer = self._authenticate(request, resolved)
+        principal, permissions, payload, signer = self._authenticate(request, resolved)
         call = Call(
             operation=resolved.row.name,
             bucket_name=resolved.bucket,
@@ -201,6 +205,7 @@ class S3App:
             ),
             access=self._access,
             origin=_origin(scope, request.now, signer),
+            permissions=permissions,
         )
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
@@ -210,23 +215,23 @@ class S3App:
 
     def _authenticate(
         self, request: Request, resolved: Resolved
-    ) -> tuple[Principal, sigv4.Payload, Signer | None]:
-        """Who asks, how the body is framed, and who signed. Raises the 400 and 403 errors of
-        signatures."""
+    ) -> tuple[Principal, Permissions, sigv4.Payload, Signer | None]:
+        """Who asks, with their policies, how the body is framed, and who signed. Raises the 400 and
+        403 errors of signatures."""
         if resolved.row.asks is Asks.NOBODY:
-            return ANONYMOUS, sigv4.UNSIGNED, None
+            return ANONYMOUS, NO_PERMISSIONS, sigv4.UNSIGNED, None
+        identities = self._edge.identities
         signer = authenticate(
             request,
-            self._edge.root.secret_of,
+            identities.signing_secret,
             regions=(self._edge.settings.region,),
             hosted_bucket=self._edge.domains.bucket(request.header_values.get(b"host", b"")),
             subresources=SUBRESOURCE_BYTES,
         )
         if signer is None:
-            return ANONYMOUS, sigv4.anonymous_payload(request), None
-        if signer.session_token is not None:
-            raise errors.InvalidToken()  # root's keys are no session's
-        return self._root_principal, signer.payload, signer
+            return ANONYMOUS, NO_PERMISSIONS, sigv4.anonymous_payload(request), None
+        principal, permissions = identities.identify(signer.access_key, signer.session_token)
+        return principal, permissions, signer.payload, signer
 
     async def _load(self, call: Call, resolved: Resolved) -> None:
         """Read the bucket, and with it the object's record, in one round trip."""
@@ -268,9 +273,7 @@ class S3App:
         if call.operation in FRESH:
             if call.object_target is not None:
                 visible(call)  # or its error
-            document = fresh_answer(
-                call.operation, owner_id=call.bucket.owner, bucket=call.bucket_name
-            )
+            document = fresh_answer(call.operation, bucket=call.bucket_name)
             return xml_reply(document)
         raise errors.NotImplementedS3()
 

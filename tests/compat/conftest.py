@@ -277,3 +277,31 @@ def history(s3: Any) -> Callable[..., list[tuple[str, str, bool]]]:
         return [(sign + key, entry["VersionId"], entry["IsLatest"]) for key, entry, sign in found]
 
     return read
+
+
+@pytest.fixture
+def listed(s3: Any, bucket: str) -> str:
+    """A bucket in which access control lists count."""
+    controls = {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=controls)
+    return bucket
+
+
+ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
+
+
+@pytest.fixture
+def grants_of() -> Callable[[Any], set[tuple[str, str]]]:
+    """`grants_of(reply)`: (`owner` or the end of a group's URI, permission) of each grant."""
+
+    def read(reply: Any) -> set[tuple[str, str]]:
+        owner = reply["Owner"]["ID"]
+        found = set()
+        for grant in reply["Grants"]:
+            grantee = grant["Grantee"]
+            name = grantee.get("URI", "").rpartition("/")[2] or grantee["ID"]
+            found.add(("owner" if name == owner else name, grant["Permission"]))
+        assert len(found) == len(reply["Grants"])
+        return found
+
+    return read

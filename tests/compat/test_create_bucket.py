@@ -103,6 +103,20 @@ def test_an_acl_for_others_is_refused(s3, refused):
         s3.create_bucket(Bucket=f"public-{SUFFIX}", ACL="public-read")
 
 
+def test_a_bucket_can_be_made_with_lists(s3, http, name, refused):
+    everyone = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
+    enforced = {"ObjectOwnership": "BucketOwnerEnforced", "ACL": "public-read"}
+    for asked in ({"GrantRead": everyone}, enforced):
+        with refused("InvalidBucketAclWithObjectOwnership", 400):
+            s3.create_bucket(Bucket=name, **asked)
+    with refused("InvalidArgument", 400):
+        s3.create_bucket(Bucket=name, ObjectOwnership="Nobody")
+    s3.create_bucket(Bucket=name, ACL="public-read", ObjectOwnership="ObjectWriter")
+    found = s3.get_bucket_ownership_controls(Bucket=name)["OwnershipControls"]
+    assert found == {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
+    assert http.send("GET", f"/{name}").status == 200
+
+
 def test_an_acl_for_the_owner_is_accepted(s3, name):
     s3.create_bucket(Bucket=name, ACL="private")
     assert [grant["Permission"] for grant in s3.get_bucket_acl(Bucket=name)["Grants"]] == [

@@ -1,4 +1,4 @@
-"""PutBucketOwnershipControls: the bucket's owner owns everything, and nothing else is offered."""
+"""PutBucketOwnershipControls: whether access control lists count."""
 
 import pytest
 
@@ -15,11 +15,26 @@ def test_enforced_ownership_is_kept(s3, bucket):
 
 
 @pytest.mark.parametrize("ownership", ["BucketOwnerPreferred", "ObjectWriter"])
-def test_what_would_enable_lists_is_refused_rather_than_not_obeyed(s3, bucket, refused, ownership):
-    with refused("NotImplemented", 501):
-        put(s3, bucket, ownership)
-    with refused("OwnershipControlsNotFoundError", 404):
-        s3.get_bucket_ownership_controls(Bucket=bucket)
+def test_the_other_settings_enable_lists(s3, http, bucket, refused, ownership):
+    with refused("AccessControlListNotSupported", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
+    put(s3, bucket, ownership)
+    found = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]
+    assert found == {"Rules": [{"ObjectOwnership": ownership}]}
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
+    assert http.send("GET", f"/{bucket}/k").status == 200
+    put(s3, bucket, "BucketOwnerEnforced")
+    assert http.send("GET", f"/{bucket}/k").code == "AccessDenied"
+    put(s3, bucket, ownership)
+    assert http.send("GET", f"/{bucket}/k").status == 200
+
+
+def test_lists_are_not_disabled_while_the_buckets_own_grants_something(s3, listed, refused):
+    s3.put_bucket_acl(Bucket=listed, ACL="public-read")
+    with refused("InvalidBucketAclWithObjectOwnership", 400):
+        put(s3, listed, "BucketOwnerEnforced")
+    s3.put_bucket_acl(Bucket=listed, ACL="private")
+    put(s3, listed, "BucketOwnerEnforced")
 
 
 @pytest.mark.parametrize("rules", [(), ("Anything",), ("BucketOwnerEnforced",) * 2])

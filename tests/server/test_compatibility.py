@@ -13,7 +13,7 @@ def test_status_is_built_the_fresh_answer_or_a_reasoned_501() -> None:
     rows = table()
     assert "| GetObject | built |\n" in rows
     assert "without the setting: `NoSuchLifecycleConfiguration` |\n" in rows
-    assert "| GetBucketAcl | answers as for a resource without the setting" in rows
+    assert "| GetBucketAbac | answers as for a resource without the setting: `AbacStatus` |" in rows
     assert "| CreateSession | 501: S3 Express One Zone |\n" in rows
     assert "| SelectObjectContent | 501: not built yet |\n" in rows
     assert "| PutBucketLogging | built: stored and returned; no access log is written yet |" in rows

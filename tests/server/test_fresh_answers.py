@@ -14,22 +14,13 @@ from s3gw.wire.xml import NAMESPACE
 
 MODEL = botocore.session.get_session().get_service_model("s3")
 ERRORS = {name for name, answer in ANSWERS.items() if isinstance(answer, Refusal)}
-GRANTS = [
-    {
-        "Grantee": {"DisplayName": "owner-1", "ID": "owner-1", "Type": "CanonicalUser"},
-        "Permission": "FULL_CONTROL",
-    }
-]
-ACL = {"Owner": {"DisplayName": "owner-1", "ID": "owner-1"}, "Grants": GRANTS}
 # What boto3 returns, beside ResponseMetadata.
 PARSED: dict[str, dict[str, Any]] = {
     "GetBucketAbac": {"AbacStatus": {"Status": "Disabled"}},
     "GetBucketAccelerateConfiguration": {},
-    "GetBucketAcl": ACL,
     "GetBucketLogging": {},
     "GetBucketNotificationConfiguration": {},
     "GetBucketRequestPayment": {"Payer": "BucketOwner"},
-    "GetObjectAcl": ACL,
     "ListBucketAnalyticsConfigurations": {"IsTruncated": False},
     "ListBucketIntelligentTieringConfigurations": {"IsTruncated": False},
     "ListBucketInventoryConfigurations": {"IsTruncated": False},
@@ -55,16 +46,14 @@ CODES = {
 SETTERS = {
     "GetBucketAbac": "PutBucketAbac",
     "GetBucketAccelerateConfiguration": "PutBucketAccelerateConfiguration",
-    "GetBucketAcl": "PutBucketAcl",
     "GetBucketLogging": "PutBucketLogging",
     "GetBucketNotificationConfiguration": "PutBucketNotificationConfiguration",
     "GetBucketRequestPayment": "PutBucketRequestPayment",
-    "GetObjectAcl": "PutObjectAcl",
 }
 
 
 def answer(name: str) -> bytes:
-    return fresh_answer(name, owner_id="owner-1", bucket="bucket-name")
+    return fresh_answer(name, bucket="bucket-name")
 
 
 def test_every_answer_is_tested() -> None:
