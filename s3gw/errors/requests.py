@@ -58,6 +58,14 @@ class IncorrectNumberOfFilesInPostRequest(S3Error):
     status, message = 400, "POST requires exactly one file upload per request."
 
 
+class IdempotencyParameterMismatch(S3Error):
+    status = 400
+    message = (
+        "Parameters on this idempotent request are inconsistent with parameters used in previous "
+        "request(s)."
+    )
+
+
 class InvalidArgument(S3Error):
     status, message = 400, "Invalid Argument"
 

@@ -16,16 +16,23 @@
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
     reprofile/<bucket>
+    kms/master, kms/rewrap, kms/key/<name>
     draft, tunables, scrub, departure/<node>, failing/<node>
     snapshot/<revision:8>, restored
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
+    trash/<bucket>/<key*><~sequence:8>, purge/<due ms:8><holder>
+    undo/<bucket>, renamed/<bucket id:16><token:16>
+    due/<due ms:8><bucket id:16><subject>, lifecycle/<bucket>, lifecycle
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
     lock/<name>, cursor/<worker>, process/<lease:8>, progress/<lease:8>
     signed/<sha256:32>
+    identity/generation, identity/user/<name>, identity/group/<name>, identity/role/<name>
+    identity/key/<access key>, identity/policy/<name>, identity/provider/<sha256 of its URL:32>
 
-Numbers are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the
-newest version of a key comes first.
+Names of identities are in lower case, as those that differ by case alone are the same. Numbers
+are big-endian, so bytes order as numbers do. `~sequence` is the complement, so the newest version
+of a key comes first.
 
 `key*` must order as the key does although bytes follow it: 0x00 becomes 0x00 0xff, and the end is
 0x00 0x01. "a" (61 00 01) then sorts before "a\\x00" (61 00 ff 00 01) and before "ab" (61 62 00 01).
@@ -37,7 +44,7 @@ part, `m<upload:16>` for the blob of a manifest, `j<blob:16>` for the re-encodin
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 SEQUENCE_MAX = 2**64 - 1
 FENCE_INTERVAL = 1000
@@ -68,6 +75,24 @@ COUNTS = b"count/"
 BLOBS = b"blob/"
 USAGES = b"usage/"
 PROGRESS = b"progress/"
+TRASH = b"trash/"
+MASTER_KEYS = b"kms/master"
+REWRAP = b"kms/rewrap"
+NAMED_KEYS = b"kms/key/"
+PURGES = b"purge/"
+UNDOS = b"undo/"
+DUE = b"due/"
+LIFECYCLES = b"lifecycle/"
+LIFECYCLE_RUN = b"lifecycle"
+RENAMED = b"renamed/"
+IDENTITIES = b"identity/"
+IDENTITY_GENERATION = b"identity/generation"
+IDENTITY_USERS = b"identity/user/"
+IDENTITY_GROUPS = b"identity/group/"
+IDENTITY_KEYS = b"identity/key/"
+IDENTITY_POLICIES = b"identity/policy/"
+IDENTITY_ROLES = b"identity/role/"
+IDENTITY_PROVIDERS = b"identity/provider/"
 
 
 def after_prefix(prefix: bytes) -> bytes:
@@ -370,6 +395,93 @@ def counts(profile: str, pg: int) -> bytes:
     return COUNTS + profile.encode() + b"/" + pg.to_bytes(2, "big")
 
 
+def named_key(name: str) -> bytes:
+    return NAMED_KEYS + name.encode()
+
+
+def trash(bucket_name: str) -> bytes:
+    return TRASH + bucket_name.encode() + b"/"
+
+
+def trash_of(bucket_name: str, key: str) -> bytes:
+    return trash(bucket_name) + ended(key)
+
+
+def trashed(bucket_name: str, key: str, sequence: int) -> bytes:
+    """A version that was deleted or replaced and can be brought back."""
+    return trash_of(bucket_name, key) + (SEQUENCE_MAX - sequence).to_bytes(8, "big")
+
+
+def split_trashed(key: bytes) -> tuple[str, str]:
+    """Bucket and object key of what is in the trash."""
+    bucket_name, rest = key[len(TRASH) :].split(b"/", 1)
+    return bucket_name.decode(), unended(rest)[0]
+
+
+def purge(due_ms: int, holder: bytes) -> bytes:
+    """When the version that is this holder leaves the trash."""
+    return PURGES + due_ms.to_bytes(8, "big") + holder
+
+
+def purge_due(due_ms: int) -> bytes:
+    """The end of the slice of `purge/` that is due at `due_ms`."""
+    return PURGES + (due_ms + 1).to_bytes(8, "big")
+
+
+def split_purge(key: bytes) -> tuple[int, bytes]:
+    """Due time and holder."""
+    rest = key[len(PURGES) :]
+    return int.from_bytes(rest[:8], "big"), rest[8:]
+
+
+def due(due_ms: int, bucket_id: bytes, subject: bytes) -> bytes:
+    """When lifecycle rules want something to be looked at: `due_version` or `due_upload`."""
+    return DUE + due_ms.to_bytes(8, "big") + bucket_id + subject
+
+
+def due_until(due_ms: int) -> bytes:
+    """The end of the slice of `due/` that is due at `due_ms`."""
+    return DUE + (due_ms + 1).to_bytes(8, "big")
+
+
+def due_version(key: str, sequence: int) -> bytes:
+    """A version of a key; 0: the key as a whole."""
+    return b"v" + ended(key) + sequence.to_bytes(8, "big")
+
+
+def due_upload(key: str, upload_id: bytes) -> bytes:
+    return b"u" + ended(key) + upload_id
+
+
+def split_due(entry: bytes) -> tuple[int, bytes, bytes]:
+    """Due time, id of the bucket, and subject."""
+    rest = entry[len(DUE) :]
+    return int.from_bytes(rest[:8], "big"), rest[8:24], rest[24:]
+
+
+def split_subject(subject: bytes) -> tuple[str, int, bytes]:
+    """Object key, then the sequence of a version or the id of an upload (else -1 and b"")."""
+    key, rest = unended(subject[1:])
+    if subject[:1] == b"u":
+        return key, -1, rest
+    return key, int.from_bytes(rest, "big"), b""
+
+
+def lifecycle(bucket_name: str) -> bytes:
+    """The walk over a bucket whose lifecycle rules were changed."""
+    return LIFECYCLES + bucket_name.encode()
+
+
+def undo(bucket_name: str) -> bytes:
+    """The last undo of a prefix of a bucket with versioning."""
+    return UNDOS + bucket_name.encode()
+
+
+def renamed(bucket_id: bytes, token: bytes) -> bytes:
+    """Answers the retries of a RenameObject with a client token. `token`: a digest of it."""
+    return RENAMED + bucket_id + token
+
+
 def process(lease: int) -> bytes:
     """Exists while the process that holds the lease lives."""
     return b"process/" + lease.to_bytes(8, "big", signed=True)
@@ -378,3 +490,29 @@ def process(lease: int) -> bytes:
 def progress(lease: int) -> bytes:
     """What the process that holds the lease says of the moves of placement groups."""
     return PROGRESS + lease.to_bytes(8, "big", signed=True)
+
+
+def identity_user(name: str) -> bytes:
+    return IDENTITY_USERS + name.lower().encode()
+
+
+def identity_group(name: str) -> bytes:
+    return IDENTITY_GROUPS + name.lower().encode()
+
+
+def identity_key(access_key: str) -> bytes:
+    return IDENTITY_KEYS + access_key.encode()
+
+
+def identity_policy(name: str) -> bytes:
+    """A managed policy."""
+    return IDENTITY_POLICIES + name.lower().encode()
+
+
+def identity_role(name: str) -> bytes:
+    return IDENTITY_ROLES + name.lower().encode()
+
+
+def identity_provider(url: str) -> bytes:
+    """An OpenID Connect provider."""
+    return IDENTITY_PROVIDERS + sha256(url.encode()).digest()

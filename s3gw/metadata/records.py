@@ -94,7 +94,8 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True):
 
     `sequence` orders the versions of a key and is never used twice. `null_version` says that
     this is the null version; `null_sequence` names the key's null version, 0 for none.
-    `size` is what the client sees, before compression and encryption.
+    `size` is what the client sees, before compression and encryption. `noncurrent_ms` is when a
+    noncurrent version became that; of others it is 0.
     """
 
     sequence: int
@@ -109,6 +110,7 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True):
     marker: bool = False
     null_version: bool = True
     null_sequence: int = 0
+    noncurrent_ms: int = 0
 
 
 class BucketRecord(msgspec.Struct, array_like=True, frozen=True):

@@ -17,7 +17,7 @@ from s3gw.kv.interface import Conflict, Empty
 from s3gw.metadata import keys
 from s3gw.metadata.records import Description, ObjectRecord, ReprofileJob, Usage, decode
 from s3gw.metadata.store import Transaction
-from s3gw.objects import publish
+from s3gw.objects import lifecycle, publish
 from s3gw.objects.publish import Check, Target, version_id_of
 from s3gw.objects.storage import Storage
 from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
@@ -43,8 +43,8 @@ async def delete_object(
         if target.asked is not None:
             deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
         else:
-            check(target.visible)
-            deleted = _hide(storage, tx, target, owner)
+            _judge(target, check, target.visible)
+            deleted = hide(storage, tx, target, owner)
         if not tx.writes:
             return deleted
         try:
@@ -58,7 +58,18 @@ async def delete_object(
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 
-def _hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Deleted:
+def _judge(target: Target, check: Check, record: ObjectRecord | None) -> None:
+    """Check a condition. A key that a delete marker hides fails it otherwise than one that is not
+    there: 412 instead of 404, as on S3."""
+    try:
+        check(record)
+    except errors.NoSuchKey:
+        if target.latest is None:
+            raise
+        raise errors.PreconditionFailed(Condition="If-Match") from None
+
+
+def hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Deleted:
     """Remove the visible version, or put a delete marker in front."""
     if target.visible is not None:
         storage.store.delete_listed(tx, keys.object_(target.bucket_name, target.key))
@@ -81,6 +92,7 @@ def _hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Dele
     publish.make_way(storage, tx, target, null=marker.null_version)
     key = keys.version(target.bucket_name, target.key, marker.sequence)
     storage.store.put_listed(tx, key, marker)
+    lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, marker)
     tx.witness = key
     tx.use(target.bucket_name, Usage(markers=1))
     return Deleted(version_id_of(target.bucket, marker), marker=True)
@@ -91,7 +103,7 @@ async def _remove_version(
 ) -> Deleted:
     """Remove the version asked for."""
     found = target.found
-    check(None if found is None or found.record.marker else found.record)
+    _judge(target, check, None if found is None or found.record.marker else found.record)
     if found is None:
         named = NULL if target.asked == NULL_VERSION else encode_version_id(target.asked or 0)
         return Deleted(named)
@@ -119,18 +131,23 @@ async def _bring_forward(
     tx.guards.append(Empty(behind, page.items[0].key if page.items else end))
     for item in page.items[:1]:
         tx.expect(item.key, item.revision)
-        record = decode(ObjectRecord, item.value)
-        if not record.marker:
+        noncurrent = decode(ObjectRecord, item.value)
+        lifecycle.unschedule(storage, tx, target.bucket, target.key, noncurrent)
+        record = msgspec.structs.replace(noncurrent, noncurrent_ms=0)
+        lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, record)
+        if record.marker:
+            storage.store.put_listed(tx, item.key, record)
+        else:
             storage.store.delete_listed(tx, item.key)
             object_key = keys.object_(target.bucket_name, target.key)
             storage.store.put_listed(tx, object_key, record)
             tx.use(target.bucket_name, Usage(objects=1, versions=-1))
-            await _tell_reprofile(storage, tx, target.bucket_name)
+            await tell_reprofile(storage, tx, target.bucket_name)
 
 
-async def _tell_reprofile(storage: Storage, tx: Transaction, bucket: str) -> None:
-    """A move of the bucket to another profile walks over visible versions first: one that becomes
-    visible behind its back is seen by another round."""
+async def tell_reprofile(storage: Storage, tx: Transaction, bucket: str) -> None:
+    """A move of the bucket to another profile walks over its keys and visible versions first: what
+    appears behind its back with an old blob is seen by another round."""
     key = keys.reprofile(bucket)
     job = await storage.store.get(ReprofileJob, key)
     tx.expect(key, job.revision)

@@ -35,7 +35,7 @@ from s3gw.kv.interface import At, Conflict, Empty, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, BucketRecord, Lock, ObjectRecord, Usage, decode
 from s3gw.metadata.store import Transaction, Versioned, versioned
-from s3gw.objects import profiles, references
+from s3gw.objects import lifecycle, profiles, references, trash
 from s3gw.objects.storage import Storage
 from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
 
@@ -202,6 +202,7 @@ def replace(
     storage.store.put_listed(tx, object_key, record)
     tx.witness = object_key
     tx.use(target.bucket_name, Usage(objects=1, bytes=record.size))
+    lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, record)
     make_way(storage, tx, target, null=record.null_version)
     return record
 
@@ -222,7 +223,9 @@ def as_newest(target: Target, record: ObjectRecord) -> ObjectRecord:
         )
         description = msgspec.structs.replace(record.description, lock=lock)
         record = msgspec.structs.replace(record, description=description)
-    return msgspec.structs.replace(record, null_version=null, null_sequence=null_sequence)
+    return msgspec.structs.replace(
+        record, null_version=null, null_sequence=null_sequence, noncurrent_ms=0
+    )
 
 
 def make_way(storage: Storage, tx: Transaction, target: Target, *, null: bool) -> None:
@@ -234,11 +237,25 @@ def make_way(storage: Storage, tx: Transaction, target: Target, *, null: bool) -
         tx.use(target.bucket_name, Usage(objects=-1, bytes=-old.size))
     elif old is not None:
         key = keys.version(target.bucket_name, target.key, old.sequence)
-        storage.store.put_listed(tx, key, old)
+        displace(storage, tx, target, key, old)
         tx.use(target.bucket_name, Usage(objects=-1, versions=1))
     noncurrent = target.noncurrent.get(target.null_sequence)
     if null and noncurrent is not None:
         drop_noncurrent(storage, tx, target, noncurrent)
+    marker = target.noncurrent.get(target.newest)
+    if marker is not None and not (null and marker is noncurrent):
+        displace(storage, tx, target, marker.key, marker.record)
+
+
+def displace(
+    storage: Storage, tx: Transaction, target: Target, key: bytes, record: ObjectRecord
+) -> None:
+    """Write what was the newest version as the noncurrent one that it becomes, at `key`."""
+    lifecycle.unschedule(storage, tx, target.bucket, target.key, record)
+    noncurrent = msgspec.structs.replace(record, noncurrent_ms=storage.clock_ms())
+    storage.store.put_listed(tx, key, noncurrent)
+    lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, noncurrent)
+    lifecycle.displaced(storage, tx, target.bucket_name, target.bucket, target.key)
 
 
 def drop_noncurrent(
@@ -250,6 +267,8 @@ def drop_noncurrent(
     let_go(storage, tx, target, found.record, bypass=bypass)
     usage = Usage(versions=-1, bytes=-found.record.size)
     tx.use(target.bucket_name, Usage(markers=-1) if found.record.marker else usage)
+    if target.visible is None:
+        lifecycle.uncovered(storage, tx, target.bucket_name, target.bucket, target.key)
 
 
 def let_go(
@@ -260,8 +279,9 @@ def let_go(
     *,
     bypass: bool = False,
 ) -> None:
-    """Drop what a version that is removed was made of. Every removal comes through here, so none
-    passes over object lock; `bypass`: GOVERNANCE does not keep it. Raises AccessDenied."""
+    """Drop what a version that is removed was made of, or put it into its bucket's trash. Every
+    removal comes through here, so none passes over object lock; `bypass`: GOVERNANCE does not keep
+    it. Raises AccessDenied."""
     lock = record.description.lock
     if lock is not None:
         lock_rules.check_removal(
@@ -271,9 +291,31 @@ def let_go(
             now_ms=storage.clock_ms(),
             bypass=bypass,
         )
+    lifecycle.unschedule(storage, tx, target.bucket, target.key, record)
+    if trash.keeps(target.bucket):
+        trash.put(storage, tx, target.bucket_name, target.bucket, target.key, record)
+    else:
+        release(storage, tx, target, record)
+
+
+def release(storage: Storage, tx: Transaction, target: Target, record: ObjectRecord) -> None:
+    """Drop the references of a version of the key."""
     if record.data is not None:
         holder = keys.object_holder(target.bucket_name, target.key, record.sequence)
         references.release(storage, tx, target.bucket_name, record.data, holder)
+
+
+def under_new_name(
+    storage: Storage, tx: Transaction, target: Target, record: ObjectRecord
+) -> ObjectRecord:
+    """All that an object is as a version of `target`, holding the same data; for `replace`. The
+    time of its last modification stays where no versions are told apart by it."""
+    sequence = sequence_of(storage, target)
+    if record.data is not None:
+        holder = keys.object_holder(target.bucket_name, target.key, sequence)
+        references.hold(storage, tx, target.bucket_name, record.data, holder)
+    modified_ms = storage.clock_ms() if target.bucket.versioning else record.modified_ms
+    return msgspec.structs.replace(record, sequence=sequence, modified_ms=modified_ms)
 
 
 def settle_placement(storage: Storage, written: Written) -> BlobRef:

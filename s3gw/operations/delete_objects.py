@@ -83,7 +83,8 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
             if entry.version_id is not None:
                 asked = decode_version_id(entry.version_id)
             target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
-            call.access.require_delete(call, Resource.of_target(target, entry.version_id))
+            resource = Resource.of_target(target, entry.version_id)
+            call.access.require_delete(call, resource, telling=entry.conditions.telling)
             deleted = await remove_object(
                 call.storage,
                 target,

@@ -47,6 +47,7 @@ from s3gw.metadata.records import (
     Reference,
     Repair,
     SnapshotRecord,
+    TrashRecord,
     decode,
     encode,
 )
@@ -115,6 +116,8 @@ class Moved:
         for prefix in (keys.OBJECTS, keys.VERSIONS):
             for _, value in base.scan(prefix):
                 yield from self._named_by(decode(ObjectRecord, value))
+        for _, value in base.scan(keys.TRASH):
+            yield from self._named_by(decode(TrashRecord, value).record)
         for key, value in base.scan(_PARTS):
             upload = key[len(_PARTS) :][: catalogs.ID_BYTES]
             part = decode(PartRecord, value)

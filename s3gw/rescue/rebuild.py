@@ -44,6 +44,7 @@ from s3gw.metadata.records import (
     RestoredRecord,
     SnapshotRecord,
     StoreRecord,
+    TrashRecord,
     decode,
     encode,
 )
@@ -254,9 +255,12 @@ class Rebuild:
 
     def _changed(self, key: bytes, value: bytes) -> Iterator[tuple[bytes, bytes]]:
         """What becomes of a row of the base."""
-        if key.startswith((keys.OBJECTS, keys.VERSIONS, keys.UPLOADS)):
-            if not key.startswith(keys.UPLOADS):
-                value = self._object(value)
+        if key.startswith((keys.OBJECTS, keys.VERSIONS, keys.UPLOADS, keys.TRASH)):
+            if key.startswith(keys.TRASH):
+                entry = decode(TrashRecord, value)
+                value = encode(msgspec.structs.replace(entry, record=self._object(entry.record)))
+            elif not key.startswith(keys.UPLOADS):
+                value = encode(self._object(decode(ObjectRecord, value)))
             if keys.carries_fence(key, self.identity.fence_secret):
                 yield keys.fence(key), b""
         elif key.startswith(b"part/"):
@@ -281,14 +285,13 @@ class Rebuild:
     def _ref(self, ref: BlobRef) -> BlobRef:
         return self.moved.now(ref) or self.groups.located(ref)[0]
 
-    def _object(self, value: bytes) -> bytes:
-        record = decode(ObjectRecord, value)
+    def _object(self, record: ObjectRecord) -> ObjectRecord:
         data: Data | None = record.data
         if isinstance(data, ManifestRef):
             data = msgspec.structs.replace(data, blob=self._ref(data.blob))
         elif data is not None:
             data = self._ref(data)
-        return encode(msgspec.structs.replace(record, data=data))
+        return msgspec.structs.replace(record, data=data)
 
     def _part(self, part: PartRecord) -> PartRecord:
         return msgspec.structs.replace(part, blob=self._ref(part.blob))

@@ -40,11 +40,12 @@ from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
+from s3gw.server.form import form_call
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
 from s3gw.server.respond import first_window, send_reply
+from s3gw.server.routes import FORM, ROWS, Asks, Scope, load_handler
 from s3gw.server.routes import NONE as NO_BODY
-from s3gw.server.routes import ROWS, Asks, Scope, load_handler
 from s3gw.wire.headers import by_name
 from s3gw.wire.version_ids import sequence_named
 
@@ -64,6 +65,7 @@ GROWING_OPERATIONS = frozenset(
     {
         "CreateBucket",
         "PutObject",
+        "PostObject",
         "CopyObject",
         "RenameObject",
         "CreateMultipartUpload",
@@ -207,6 +209,8 @@ class S3App:
             origin=_origin(scope, request.now, signer),
             permissions=permissions,
         )
+        if resolved.row.body is FORM:
+            call = await form_call(call, self._edge.identities)
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
@@ -238,7 +242,7 @@ class S3App:
         if resolved.row.scope is Scope.SERVICE or call.operation == "CreateBucket":
             return
         asks = resolved.row.asks
-        about_key = resolved.row.scope is Scope.OBJECT and asks is not Asks.NOBODY
+        about_key = call.key and asks is not Asks.NOBODY
         if about_key and "uploadId" not in call.query:
             # What cannot be an id is refused by the operation, behind authorization.
             call.object_target = await publish.read_target(

@@ -209,7 +209,7 @@ ROWS: tuple[Row, ...] = (
     Row("DeleteBucketWebsite", DELETE, BUCKET, "website", "s3:DeleteBucketWebsite", handler="bucket_website:delete_bucket_website"),
     # What S3 answers and botocore's model leaves out. An append that fell through to PutObject
     # would replace the object that it was to lengthen.
-    Row("PostObject", POST, BUCKET, "", "s3:PutObject", body=FORM, asks=Asks.ITEM),
+    Row("PostObject", POST, BUCKET, "", "s3:PutObject", body=FORM, handler="post_object:post_object"),
     Row("AppendObject", PUT, OBJECT, "", "s3express:CreateSession", body=STREAM, headers=("x-amz-write-offset-bytes",)),
     Row("PreflightBucket", OPTIONS, BUCKET, "", "s3:GetBucketCORS", asks=Asks.NOBODY, handler="bucket_cors:preflight"),
     Row("PreflightObject", OPTIONS, OBJECT, "", "s3:GetBucketCORS", asks=Asks.NOBODY, handler="bucket_cors:preflight"),

@@ -21,9 +21,10 @@ from s3gw.errors import (
     NotModified,
     PreconditionFailed,
 )
-from s3gw.wire.dates import http_date, parse_http_date
+from s3gw.wire.dates import http_date, parse_http_date, parse_iso8601_ms
 
 COPY_SOURCE_PREFIX = "x-amz-copy-source-"
+RENAME_SOURCE_PREFIX = "x-amz-rename-source-"
 SIZE_DIGITS_MAX = 19
 
 
@@ -95,6 +96,28 @@ class ReadConditions:
         failed = self._failed(current)
         if failed is not None:
             raise PreconditionFailed(Condition=COPY_SOURCE_PREFIX + failed)
+
+    @classmethod
+    def of_rename(cls, headers: Mapping[str, str], prefix: str = "") -> ReadConditions:
+        """Those of a rename's target, or with RENAME_SOURCE_PREFIX of its source. Raises
+        InvalidArgument for a date that is none: a write does not pass over a condition."""
+        for name in ("if-modified-since", "if-unmodified-since"):
+            value = headers.get(prefix + name)
+            if value is not None and parse_http_date(value) is None:
+                raise _bad_argument(prefix + name, value)
+        return cls.of(headers, prefix)
+
+    def check_renamed(self, current: Current | None, prefix: str = "") -> None:
+        """Proceed, or raise PreconditionFailed: also where something must be there and is not."""
+        if current is not None:
+            failed = self._failed(current)
+        elif self.if_match is not None:
+            failed = "If-Match"
+        else:
+            since = self.if_none_match is None and self.if_modified_since is not None
+            failed = "If-Modified-Since" if since else None
+        if failed is not None:
+            raise PreconditionFailed(Condition=prefix + failed)
 
     def _failed(self, current: Current) -> str | None:
         modified = int(current.last_modified)
@@ -171,6 +194,8 @@ class WriteConditions:
         when = None
         if last_modified is not None:
             when = parse_http_date(last_modified)
+            if when is None and (milliseconds := parse_iso8601_ms(last_modified)) is not None:
+                when = milliseconds // 1000  # in XML, where other times look so
             if when is None:
                 raise _bad_argument("x-amz-if-match-last-modified-time", last_modified)
         size_bytes = None
@@ -189,18 +214,23 @@ class WriteConditions:
             or self.if_size is not None
         )
 
+    @property
+    def telling(self) -> bool:
+        """Whether the outcome tells more than whether there is an object."""
+        etag = self.if_match is not None and self.if_match.strip() != "*"
+        return etag or self.if_last_modified is not None or self.if_size is not None
+
     def check(self, current: Current | None) -> None:
         """Proceed, or raise PreconditionFailed (412); `current` is None for no object there.
 
-        A PUT with If-Match on a missing key is 404 NoSuchKey, as on S3; a DELETE is 412.
+        With If-Match a missing key is 404 NoSuchKey, as on S3; the size and the time of what a
+        DELETE does not find are no matter: it is gone.
         """
         if not self:
             return
         if current is None:
-            if self.if_absent:
+            if self.if_absent or (self.deleting and self.if_match is None):
                 return
-            if self.deleting:
-                raise PreconditionFailed(Condition="If-Match")
             raise NoSuchKey
         if self.if_absent:
             raise PreconditionFailed(Condition="If-None-Match")

@@ -1,4 +1,5 @@
-"""Records that answer retries of CompleteMultipartUpload go when their day is over."""
+"""Records that answer retries, of CompleteMultipartUpload and of RenameObject, go when their day is
+over."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
-from s3gw.metadata.records import CompletedRecord, decode
+from s3gw.metadata.records import CompletedRecord, RenamedRecord, decode
 from s3gw.metadata.store import Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
@@ -16,6 +17,10 @@ from s3gw.workers.contract import UNCLAIMED, Claim, commit
 PAGE_RECORDS = 1000
 RECORDS_PER_COMMIT = 100
 INTERVAL_SECONDS = 3600.0
+KINDS: tuple[tuple[bytes, type[CompletedRecord | RenamedRecord]], ...] = (
+    (keys.COMPLETED, CompletedRecord),
+    (keys.RENAMED, RenamedRecord),
+)
 
 
 @dataclass(slots=True)
@@ -42,7 +47,8 @@ class CompletedExpiry:
         self._storage = storage
         self._interval_seconds = interval_seconds
         self._sleep = sleep
-        self._position = keys.COMPLETED
+        self._kind = 0
+        self._position = KINDS[0][0]
 
     async def wait(self) -> None:
         await self._sleep(self._interval_seconds)
@@ -53,21 +59,24 @@ class CompletedExpiry:
     async def run_once(self, claim: Claim = UNCLAIMED) -> ExpiryReport:
         """Look at all records."""
         report = ExpiryReport()
-        self._position = keys.COMPLETED
+        self._kind, self._position = 0, KINDS[0][0]
         while await self._page(claim, report):
             pass
         return report
 
     async def _page(self, claim: Claim, report: ExpiryReport) -> bool:
+        prefix, kind = KINDS[self._kind]
         page = await self._storage.store.kv.scan(
-            self._position, keys.after_prefix(keys.COMPLETED), limit=PAGE_RECORDS
+            self._position, keys.after_prefix(prefix), limit=PAGE_RECORDS
         )
-        self._position = page.items[-1].key + b"\x00" if page.more else keys.COMPLETED
+        if page.more:
+            self._position = page.items[-1].key + b"\x00"
+        else:
+            self._kind = (self._kind + 1) % len(KINDS)
+            self._position = KINDS[self._kind][0]
         now_ms = self._storage.clock_ms()
         report.seen += len(page.items)
-        expired = [
-            item for item in page.items if decode(CompletedRecord, item.value).expires_ms <= now_ms
-        ]
+        expired = [item for item in page.items if decode(kind, item.value).expires_ms <= now_ms]
         for first in range(0, len(expired), RECORDS_PER_COMMIT):
             tx = Transaction()
             for item in expired[first : first + RECORDS_PER_COMMIT]:
@@ -78,4 +87,4 @@ class CompletedExpiry:
             except Conflict:
                 continue  # another run was faster; the next one looks again
             report.removed += len(tx.writes)
-        return page.more
+        return page.more or self._kind > 0

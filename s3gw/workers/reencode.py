@@ -14,7 +14,7 @@ of one bucket. Objects of other buckets that share the blob keep it.
 
 What holds a blob, and where that is written:
 
-    o…   an object version: its own record
+    o…   an object version: its own record, which may lie in the trash
     p…   a part: the part's record while the upload is open, a page of the manifest afterwards
     m…   a manifest: the record of every version that holds the manifest
     s…   a snapshot of the metadata: its record
@@ -49,10 +49,11 @@ from s3gw.metadata.records import (
     Reference,
     Repair,
     SnapshotRecord,
+    TrashRecord,
     UploadRecord,
     decode,
 )
-from s3gw.metadata.store import Transaction
+from s3gw.metadata.store import Transaction, Versioned
 from s3gw.objects import publish, references
 from s3gw.objects.multipart import OPEN
 from s3gw.objects.storage import Storage
@@ -278,25 +279,43 @@ class Swap:
             raise ContentChanged(f"blob {held.blob.hex()} is not what was stored")
         return True
 
-    async def _version_items(self, bucket: str, key: str, sequence: int) -> list[Item]:
-        """The records that may be this version: visible, or noncurrent."""
+    async def _version_items(
+        self, bucket: str, key: str, sequence: int
+    ) -> list[tuple[Item, ObjectRecord, TrashRecord | None]]:
+        """The records that may be this version, visible, noncurrent or in the trash: what is
+        stored, the version in it, and what it is in the trash."""
         reading = await self._storage.store.kv.get_many(
-            [keys.object_(bucket, key), keys.version(bucket, key, sequence)]
+            [
+                keys.object_(bucket, key),
+                keys.version(bucket, key, sequence),
+                keys.trashed(bucket, key, sequence),
+            ]
         )
-        return [item for item in reading.items if item is not None]
+        *plain, trashed = reading.items
+        found: list[tuple[Item, ObjectRecord, TrashRecord | None]] = [
+            (item, decode(ObjectRecord, item.value), None) for item in plain if item is not None
+        ]
+        if trashed is not None:
+            entry = decode(TrashRecord, trashed.value)
+            found.append((trashed, entry.record, entry))
+        return [one for one in found if one[1].sequence == sequence]
+
+    def _rewrite(
+        self, tx: Transaction, item: Item, record: ObjectRecord, entry: TrashRecord | None
+    ) -> None:
+        """Write a version's record where it lies."""
+        tx.expect(item.key, item.revision)
+        stored = record if entry is None else msgspec.structs.replace(entry, record=record)
+        self._storage.store.put_listed(tx, item.key, stored)
+        tx.witness = item.key
 
     async def _move_version(self, holder: bytes, reference: Reference) -> None:
         bucket, key, sequence = keys.split_object_holder(holder)
-        for item in await self._version_items(bucket, key, sequence):
-            record = decode(ObjectRecord, item.value)
-            if record.sequence != sequence or not isinstance(record.data, BlobRef):
-                continue
-            if self._replaces(record.data):
+        for item, record, entry in await self._version_items(bucket, key, sequence):
+            if isinstance(record.data, BlobRef) and self._replaces(record.data):
                 tx = self._transaction()
-                tx.expect(item.key, item.revision)
                 moved = msgspec.structs.replace(record, data=self._new)
-                self._storage.store.put_listed(tx, item.key, moved)
-                tx.witness = item.key
+                self._rewrite(tx, item, moved, entry)
                 self._pass_on(tx, holder, reference)
                 await commit(self._storage.store, self._claim, tx)
                 return
@@ -305,7 +324,11 @@ class Swap:
         upload_id, number = holder[1:17], int.from_bytes(holder[17:], "big")
         part = await self._storage.store.get(PartRecord, keys.part(upload_id, number))
         key = await self._upload_key(reference.bucket, upload_id)
-        upload = await self._storage.store.get(UploadRecord, key)
+        upload: Versioned[UploadRecord] = Versioned(None, 0)
+        if key:
+            upload = await self._storage.store.get(UploadRecord, key)
+        elif part.record is not None:
+            return  # a copy that shares the blob of another object: moved once it is a listed part
         if upload.record is None:
             await self._move_listed_part(upload_id, number, holder, reference)
             return
@@ -333,9 +356,11 @@ class Swap:
             await commit(self._storage.store, self._claim, tx)
 
     async def _upload_key(self, bucket: str, upload_id: bytes) -> bytes:
-        """The key of a part's upload; its object's key is in the footer of the part's shards."""
+        """The key of a part's upload; its object's key is in the footer of the part's shards,
+        unless these were written for something else: b""."""
         footer = msgspec.msgpack.decode(await self._storage.blobs.footer_map(self._new))
-        return keys.upload(bucket, str(footer["key"]), upload_id)
+        own = footer.get("upload") == upload_id
+        return keys.upload(bucket, str(footer["key"]), upload_id) if own else b""
 
     async def _move_listed_part(
         self, upload_id: bytes, number: int, holder: bytes, reference: Reference
@@ -398,17 +423,12 @@ class Swap:
 
     async def _move_manifest_of(self, version: bytes) -> None:
         bucket, key, sequence = keys.split_object_holder(version)
-        for item in await self._version_items(bucket, key, sequence):
-            record = decode(ObjectRecord, item.value)
+        for item, record, entry in await self._version_items(bucket, key, sequence):
             data = record.data
-            if record.sequence != sequence or not isinstance(data, ManifestRef):
-                continue
-            if self._replaces(data.blob):
+            if isinstance(data, ManifestRef) and self._replaces(data.blob):
                 tx = self._transaction()
-                tx.expect(item.key, item.revision)
                 moved = msgspec.structs.replace(
                     record, data=msgspec.structs.replace(data, blob=self._new)
                 )
-                self._storage.store.put_listed(tx, item.key, moved)
-                tx.witness = item.key
+                self._rewrite(tx, item, moved, entry)
                 await commit(self._storage.store, self._claim, tx)

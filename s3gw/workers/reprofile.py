@@ -48,6 +48,7 @@ from s3gw.metadata.records import (
     ProfileRecord,
     Repair,
     ReprofileJob,
+    TrashRecord,
     UploadRecord,
     decode,
     encode,
@@ -64,8 +65,8 @@ from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow, Swap
 log = logging.getLogger(__name__)
 
 WALKING, DONE, CANCELLED = "walking", "done", "cancelled"
-UPLOADS, OBJECTS, VERSIONS = "uploads", "objects", "versions"
-STAGES = (UPLOADS, OBJECTS, VERSIONS)
+UPLOADS, OBJECTS, VERSIONS, TRASH = "uploads", "objects", "versions", "trash"
+STAGES = (UPLOADS, OBJECTS, VERSIONS, TRASH)
 RECORDS_PER_UNIT = 50
 BLOBS_AT_ONCE = 4
 INTERVAL_SECONDS = 10.0
@@ -247,6 +248,7 @@ class Reprofiler:
             UPLOADS: keys.uploads(bucket),
             OBJECTS: keys.objects(bucket),
             VERSIONS: keys.versions(bucket),
+            TRASH: keys.trash(bucket),
         }[job.stage]
         start = job.cursor + b"\x00" if job.cursor else base
         page = await storage.store.scan_listed(
@@ -313,7 +315,10 @@ class Reprofiler:
         self, claim: Claim, bucket: str, job: ReprofileJob, items: Sequence[Item], tally: _Tally
     ) -> None:
         for item in items:
-            record = decode(ObjectRecord, item.value)
+            if job.stage == TRASH:
+                record = decode(TrashRecord, item.value).record
+            else:
+                record = decode(ObjectRecord, item.value)
             storage_class = record.description.storage_class
             if isinstance(record.data, BlobRef):
                 await self._move_all(claim, bucket, job, [record.data], storage_class, tally)

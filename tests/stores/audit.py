@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from nodes.check import check_bytes
 from nodes.protocol import ShardName
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BlobRef,
+    BucketRecord,
     Count,
     ManifestPage,
     ManifestRef,
     ObjectRecord,
     PartRecord,
     Reference,
+    TrashRecord,
     Usage,
     decode,
     encode,
@@ -49,17 +52,41 @@ class Audit:
             if isinstance(record.data, BlobRef):
                 note(record.data, keys.object_holder(bucket, name, record.sequence))
             elif isinstance(record.data, ManifestRef):
-                manifest = record.data.manifest
-                note(record.data.blob, keys.manifest_blob_holder(manifest))
-                for page in range(len(record.data.page_offsets)):
-                    stored = self.items[keys.manifest_page(manifest, page)].value
-                    for part in decode(ManifestPage, stored).parts:
-                        note(part.blob, keys.part_holder(manifest, part.number))
+                self._note_manifest(record.data, note)
+        for key, entry in self.trash():
+            bucket, name = keys.split_trashed(key)
+            record = entry.record
+            if isinstance(record.data, BlobRef):
+                note(record.data, keys.object_holder(bucket, name, record.sequence))
+            elif isinstance(record.data, ManifestRef):
+                self._note_manifest(record.data, note)
         for upload in self.uploads():
             for value in self.under(keys.parts(upload)).values():
                 part = decode(PartRecord, value)
                 note(part.blob, keys.part_holder(upload, part.number))
         return found
+
+    def _note_manifest(self, data: ManifestRef, note: Callable[[BlobRef, bytes], None]) -> None:
+        note(data.blob, keys.manifest_blob_holder(data.manifest))
+        for page in range(len(data.page_offsets)):
+            stored = self.items[keys.manifest_page(data.manifest, page)].value
+            for part in decode(ManifestPage, stored).parts:
+                note(part.blob, keys.part_holder(data.manifest, part.number))
+
+    def trash(self) -> list[tuple[bytes, TrashRecord]]:
+        """Key and record of all that is in the trash."""
+        return [(key, decode(TrashRecord, value)) for key, value in self.under(keys.TRASH).items()]
+
+    def check_trash(self) -> None:
+        """What is in the trash is due once, and nothing else is."""
+        due = {
+            keys.purge(
+                entry.purge_ms,
+                keys.object_holder(*keys.split_trashed(key), entry.record.sequence),
+            )
+            for key, entry in self.trash()
+        }
+        assert set(self.under(keys.PURGES)) == due
 
     def uploads(self) -> list[bytes]:
         return [key[-16:] for key in self.under(keys.UPLOADS)]
@@ -71,6 +98,10 @@ class Audit:
         for value in self.under(keys.VERSIONS).values():
             record = decode(ObjectRecord, value)
             usage += Usage(markers=1) if record.marker else Usage(versions=1, bytes=record.size)
+        for key, entry in self.trash():
+            bucket = self.items.get(keys.bucket(keys.split_trashed(key)[0]))
+            if bucket and decode(BucketRecord, bucket.value).bucket_id == entry.bucket_id:
+                usage += Usage(trash_objects=1, trash_bytes=entry.record.size)
         for upload in self.uploads():
             usage += Usage(uploads=1)
             for value in self.under(keys.parts(upload)).values():
@@ -139,7 +170,7 @@ class Audit:
             names = {key[len(prefix) : len(prefix) + length] for key in self.under(prefix)}
             manifests = {
                 record.data.manifest
-                for record in self.objects()
+                for record in (*self.objects(), *(entry.record for _, entry in self.trash()))
                 if isinstance(record.data, ManifestRef)
             }
             assert names <= (live if prefix == b"part/" else manifests), prefix
@@ -185,7 +216,7 @@ class Audit:
         secret = self.process.storage.store.identity.fence_secret
         listed = {
             key
-            for prefix in (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS)
+            for prefix in (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS, keys.TRASH)
             for key in self.under(prefix)
             if keys.carries_fence(key, secret)
         }

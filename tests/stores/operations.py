@@ -13,6 +13,7 @@ from s3gw.objects.delete import Deleted, delete_object
 from s3gw.objects.multipart import abort_upload, create_upload, find_upload, list_parts, upload_part
 from s3gw.objects.publish import no_check
 from s3gw.objects.read import read_data
+from s3gw.objects.rename import Renaming, rename_object
 from s3gw.objects.write import put_object
 from tests.stores.memory_store import BUCKET, Bytes, Process
 
@@ -109,6 +110,24 @@ async def remove(process: Process, key: str, sequence: int | None = None) -> Del
     """DeleteObject, of a version if one is named."""
     target = await publish.read_target(process.storage, BUCKET, key, sequence)
     return await delete_object(process.storage, target, no_check, owner="owner")
+
+
+async def rename(process: Process, source: str, key: str, token: bytes = b"") -> str:
+    """RenameObject, with a token if one is given."""
+    return await rename_object(
+        process.storage,
+        await publish.read_target(process.storage, BUCKET, source),
+        await publish.read_target(process.storage, BUCKET, key),
+        Renaming("owner", lambda found: None, no_check, token, source.encode() + key.encode()),
+    )
+
+
+async def set_trash(process: Process, seconds: float) -> None:
+    await change_bucket(
+        process.storage,
+        BUCKET,
+        lambda bucket: msgspec.structs.replace(bucket, trash_ms=int(seconds * 1000)),
+    )
 
 
 async def restore(process: Process, source: str, sequence: int | None, key: str) -> ObjectRecord:
