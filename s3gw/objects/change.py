@@ -13,6 +13,7 @@ from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord
 from s3gw.metadata.store import Transaction
+from s3gw.objects import lifecycle
 from s3gw.objects.publish import Target, read_target
 from s3gw.objects.storage import Storage
 
@@ -37,6 +38,9 @@ async def change_version(storage: Storage, target: Target, change: Change) -> Ob
         tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
         tx.expect(found.key, found.revision)
         storage.store.put_listed(tx, found.key, record)
+        if record.description.tags != found.record.description.tags:
+            lifecycle.unschedule(storage, tx, target.bucket, target.key, found.record)
+            lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, record)
         tx.witness = found.key  # whoever else wrote just this did the same
         try:
             await storage.store.apply(tx)

@@ -48,6 +48,7 @@ from s3gw.objects.multipart import (
     Upload,
     change_record,
     find_upload,
+    forget_upload,
     list_parts,
     owner_lives,
 )
@@ -350,6 +351,7 @@ async def _publish(
         data = msgspec.structs.replace(manifest, blob=ref)
         references.hold(storage, tx, now.bucket_name, data, holder)
         storage.store.delete_listed(tx, upload.record_key)
+        forget_upload(storage, tx, upload)
         tx.use(now.bucket_name, Usage(uploads=-1, pending_bytes=-parts.bytes))
         references.queue_manifest(
             storage, tx, now.bucket_name, upload.upload_id, b"parts", wait=False

@@ -25,7 +25,7 @@ from s3gw.metadata.records import (
     decode,
 )
 from s3gw.metadata.store import Transaction, Versioned, versioned
-from s3gw.objects import footer, profiles, publish, references
+from s3gw.objects import footer, lifecycle, profiles, publish, references
 from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.ingest import Ingested, Learned, Payload, ingest
 from s3gw.objects.storage import Storage
@@ -97,6 +97,7 @@ async def create_upload(
         tx.expect(keys.bucket(bucket_name), bucket.revision)
         tx.expect(record_key, 0)
         storage.store.put_listed(tx, record_key, record)
+        lifecycle.schedule_upload(storage, tx, bucket_name, bucket.record, key, upload_id, record)
         tx.witness = record_key
         tx.use(bucket_name, Usage(uploads=1))
         try:
@@ -254,9 +255,12 @@ async def list_parts(
     return Parts(records, page.revision), page.more or len(page.items) > most
 
 
-async def abort_upload(storage: Storage, upload: Upload) -> None:
-    """End an upload and give its parts to the collector. Raises S3Error, OutcomeUnknown."""
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+async def abort_upload(
+    storage: Storage, upload: Upload, *, attempts: int = limits.COMMIT_ATTEMPTS_MAX
+) -> None:
+    """End an upload and give its parts to the collector. With one attempt only as it was read, and
+    its bucket. Raises S3Error, OutcomeUnknown."""
+    for _ in range(attempts):
         if upload.record.state != OPEN and await owner_lives(storage, upload):
             raise errors.NoSuchUpload(
                 "The specified upload is being completed.", UploadId=upload.upload_id.hex()
@@ -270,6 +274,7 @@ async def abort_upload(storage: Storage, upload: Upload) -> None:
         references.queue_manifest(
             storage, tx, upload.bucket_name, upload.upload_id, b"abort", wait=False
         )
+        forget_upload(storage, tx, upload)
         try:
             await storage.store.apply(tx)
         except Conflict:
@@ -277,6 +282,13 @@ async def abort_upload(storage: Storage, upload: Upload) -> None:
         else:
             return
     raise errors.OperationAborted("The upload is written too often by others. Please try again.")
+
+
+def forget_upload(storage: Storage, tx: Transaction, upload: Upload) -> None:
+    """Forget that rules were to look at an upload that this commit ends."""
+    lifecycle.unschedule_upload(
+        storage, tx, upload.bucket, upload.key, upload.upload_id, upload.record
+    )
 
 
 async def owner_lives(storage: Storage, upload: Upload) -> bool:

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from s3gw.buckets.lifecycle import DAY_MS
 from s3gw.cluster.blobs import BlobStore
 from s3gw.metadata.store import Store
+from s3gw.objects.keyring.ring import Ring, Sources
 
 
 def wall_clock_ms() -> int:
@@ -25,8 +27,9 @@ async def no_refresh() -> None:
 class Storage:
     """The stores and settings of one process. `lease` is the process's own lease; `refresh_layout`
     reads the layout again (`layout_epoch` and the nodes' states) and may raise EngineError;
+    `lifecycle_day_ms` is how long a day of lifecycle rules lasts;
     `readings` counts its announced reads by their keys, `completing` has its attempts to complete
-    an upload that are under way."""
+    an upload that are under way. `sources` are where encryption keys come from, `ring` the keys."""
 
     store: Store
     blobs: BlobStore
@@ -37,5 +40,11 @@ class Storage:
     refresh_layout: Callable[[], Awaitable[None]] = no_refresh
     clock_ms: Callable[[], int] = wall_clock_ms
     monotonic: Callable[[], float] = time.monotonic
+    lifecycle_day_ms: int = DAY_MS
     readings: Counter[bytes] = field(default_factory=Counter)
     completing: set[bytes] = field(default_factory=set)
+    sources: Sources = field(default_factory=Sources)
+    ring: Ring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ring = Ring(self.store.kv, self.sources, lambda: self.clock_ms())

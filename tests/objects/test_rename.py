@@ -123,8 +123,9 @@ async def test_with_versioning_a_marker_stays_behind_and_a_version_comes(
     assert source.latest is not None
     assert source.latest.marker
     kept = await operations.version(memory_store, "old", first.sequence)
-    assert kept == first
-    assert await operations.version(memory_store, "new", replaced.sequence) == replaced
+    assert kept == operations.noncurrent(memory_store, first)
+    now_noncurrent = operations.noncurrent(memory_store, replaced)
+    assert await operations.version(memory_store, "new", replaced.sequence) == now_noncurrent
     after = await operations.record(memory_store, "new")
     assert after is not None
     bucket = (await publish.read_target(memory_store.storage, BUCKET, "new")).bucket
@@ -149,7 +150,8 @@ async def test_suspended_both_are_null_versions(memory_store: Process) -> None:
     source = await publish.read_target(memory_store.storage, BUCKET, "old")
     assert source.latest is not None
     assert (source.latest.marker, source.latest.null_version) == (True, True)
-    assert await operations.version(memory_store, "old", old.sequence) == old
+    now_noncurrent = operations.noncurrent(memory_store, old)
+    assert await operations.version(memory_store, "old", old.sequence) == now_noncurrent
     after = await operations.record(memory_store, "new")
     assert after is not None
     assert after.null_version

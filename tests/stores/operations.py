@@ -138,3 +138,8 @@ async def restore(process: Process, source: str, sequence: int | None, key: str)
         await publish.read_target(process.storage, BUCKET, key),
         Copying("owner", lambda found: found.description, "", no_check, lambda found: None),
     )
+
+
+def noncurrent(process: Process, record: ObjectRecord) -> ObjectRecord:
+    """A version as it is once a newer one has come, now."""
+    return msgspec.structs.replace(record, noncurrent_ms=process.storage.clock_ms())
