@@ -28,6 +28,7 @@ from s3gw.cluster.topology import Topology
 from s3gw.cluster.tunables import LiveTunables, Throttle
 from s3gw.config import Config
 from s3gw.identities.root import Root
+from s3gw.identities.view import Identities
 from s3gw.kv.interface import KV, EngineError
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
@@ -105,7 +106,8 @@ class Gateway:
         self.identity = identity
         self.metrics = Metrics()
         self.space = SpaceState()
-        self.root = Root(config.root_access_key, config.root_secret_key)
+        root = Root(config.root_access_key, config.root_secret_key)
+        self.identities = Identities(kv, root, identity)
         self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
         self.lease = ProcessLease(
             kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
@@ -131,6 +133,7 @@ class Gateway:
         await self.lease.take()
         await membership.load()
         await self.tunables.refresh()
+        await self.identities.load()
         storage = Storage(
             store=Store(self.kv, self.identity, Counters(self.kv, self.lease.block)),
             blobs=self.blobs,
@@ -196,7 +199,7 @@ class Gateway:
         return S3App(
             Edge(
                 storage=storage,
-                root=self.root,
+                identities=self.identities,
                 settings=Settings(
                     config.region, profile_name(config.profile), f"http://{config.s3}"
                 ),
@@ -246,7 +249,7 @@ class Gateway:
             tunables=self.tunables,
             ready=self.not_ready,
             metrics=shared,
-            root=self.root,
+            identities=self.identities,
             region=self.config.region,
             version=__version__,
             nodes_needed=needed,
@@ -275,6 +278,7 @@ class Gateway:
             asyncio.create_task(self.lease.keep()),
             asyncio.create_task(membership.follow()),
             asyncio.create_task(self.tunables.follow()),
+            asyncio.create_task(self.identities.follow()),
             asyncio.create_task(shared.keep_publishing()),
             *(asyncio.create_task(task) for task in tasks),
         ]

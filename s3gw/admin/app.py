@@ -2,13 +2,14 @@
 
 The routes are a table (s3gw.admin.routes). One path leads through all of them:
 
-    body read and bounded → signed by root → converted and checked → handler → JSON
+    body read and bounded → signed → allowed → converted and checked → handler → JSON
 
-Everything under /admin wants a Signature Version 4 of root over all of the request, its body
-included, for the service `s3gw`: one for S3 does nothing here, and one for here nothing there. What
+Everything under /admin wants a Signature Version 4 over all of the request, its body included, for
+the service `s3gw`: one for S3 does nothing here, and one for here nothing there. Root may do
+everything, a user what its policies allow: each row is an action (`s3gw:ListNodes`, …). What
 asks for a change is done once per signature, at whatever gateway (s3gw.admin.replays). Health and
 metrics are open, so that monitors need no key. Every error is JSON: `{"error": code, "message":
-line}`. Whatever root asks for beside reading is a line of the log `s3gw.audit`, whatever the log
+line}`. Whatever is asked for beside reading is a line of the log `s3gw.audit`, whatever the log
 level.
 """
 
@@ -18,6 +19,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -34,6 +36,8 @@ from s3gw.admin.replays import UsedSignatures
 from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS, Row, StructType
 from s3gw.auth import sigv4
 from s3gw.auth.canonical import Request as SignedParts
+from s3gw.auth.policy import RequestContext, principal_values
+from s3gw.auth.policy_evaluate import decide
 from s3gw.cluster.layouts import NoLayout
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.errors import AccessDenied, InvalidRequest, S3Error
@@ -47,6 +51,8 @@ audit = logging.getLogger(AUDIT)
 BODY_BYTES_MAX = 64 * 1024
 AUDITED_BYTES_MAX = 1000
 SERVICE = b"s3gw"
+# What admin actions are done to: policies name it, or "*".
+RESOURCE = "arn:aws:s3gw:::*"
 RETRY_SOON = {"Retry-After": "1"}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -136,7 +142,9 @@ async def _answered(
         body = await _body(request)
         signed = None
         if row is None or not row.open_to_all:
-            signed = require_root(port, request, body)
+            signed = require_signed(port, request, body)
+            if row is not None:
+                require_allowed(port, row, request, signed)
         if row is None:
             if allowed:
                 raise HTTPException(405, headers={"Allow": allowed})
@@ -190,8 +198,8 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def require_root(port: AdminPort, request: Request, body: bytes) -> sigv4.SignedRequest:
-    """What root has signed. Raises S3Error unless root has signed the request and its
+def require_signed(port: AdminPort, request: Request, body: bytes) -> sigv4.SignedRequest:
+    """What was signed. Raises S3Error unless somebody known has signed the request and its
     body."""
     scope = request.scope
     parts = SignedParts(
@@ -200,7 +208,8 @@ def require_root(port: AdminPort, request: Request, body: bytes) -> sigv4.Signed
     credentials = sigv4.parse_credentials(parts, (port.region,), service=SERVICE)
     if credentials is None or credentials.presigned:
         raise AccessDenied()
-    signed = sigv4.verify(parts, credentials, port.root.secret_of(credentials.access_key))
+    secret = port.identities.signing_secret(credentials.access_key, credentials.session_token)
+    signed = sigv4.verify(parts, credentials, secret)
     payload = signed.payload
     if payload.mode.chunked or (payload.mode is sigv4.PayloadMode.UNSIGNED and body):
         raise InvalidRequest("The admin API wants the SHA-256 of the body in x-amz-content-sha256.")
@@ -209,6 +218,26 @@ def require_root(port: AdminPort, request: Request, body: bytes) -> sigv4.Signed
         if not hmac.compare_digest(found, payload.sha256):
             raise AccessDenied("The body is not the one that was signed.")
     return signed
+
+
+def require_allowed(
+    port: AdminPort, row: Row, request: Request, signed: sigv4.SignedRequest
+) -> None:
+    """Raises AccessDenied unless the signer is root, or its policies allow the row's action."""
+    principal, permissions = port.identities.identify(signed.access_key, signed.session_token)
+    now = datetime.fromtimestamp(port.clock(), UTC)
+    values = {
+        "aws:currenttime": (now.strftime("%Y-%m-%dT%H:%M:%SZ"),),
+        "aws:epochtime": (str(int(port.clock())),),
+        "aws:securetransport": ("true" if request.url.scheme == "https" else "false",),
+        "aws:requestedregion": (port.region,),
+        **principal_values(principal),
+    }
+    if request.client is not None:
+        values["aws:sourceip"] = (request.client.host,)
+    context = RequestContext(principal, row.action, RESOURCE, values)
+    if not decide(context, permissions).allowed:
+        raise AccessDenied(f"{principal.arn} is not allowed to perform {row.action}")
 
 
 def _arguments(row: Row, request: Request, body: bytes) -> dict[str, Any]:

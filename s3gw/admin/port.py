@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from s3gw.admin import models
 from s3gw.admin.survey import Surveyor
 from s3gw.cluster.tunables import LiveTunables
-from s3gw.identities.root import Root
+from s3gw.identities.view import Identities
 from s3gw.metrics import SharedMetrics
 from s3gw.objects.storage import Storage
 
@@ -49,7 +49,7 @@ class AdminPort:
     surveyor: Surveyor
     tunables: LiveTunables
     metrics: SharedMetrics
-    root: Root
+    identities: Identities
     region: str
     version: str
     ready: Readiness

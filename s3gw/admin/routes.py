@@ -39,6 +39,11 @@ class Row:
     conflicts: bool = False
     repeatable: bool = False
 
+    @property
+    def action(self) -> str:
+        """What policies call it: `s3gw:ListNodes`."""
+        return f"s3gw:{self.operation[:1].upper()}{self.operation[1:]}"
+
 
 async def live(port: AdminPort) -> models.Live:
     """As long as the process serves."""

@@ -75,7 +75,7 @@ def acting(request: Request) -> Request:
 
 def authenticate(
     request: Request,
-    secret_of: Callable[[str], str],
+    secret_of: Callable[[str, str | None], str],
     *,
     regions: Collection[str],
     hosted_bucket: bytes | None,
@@ -83,24 +83,27 @@ def authenticate(
 ) -> Signer | None:
     """Who signed the request, as sent, proven; None when nobody did.
 
-    `secret_of` gives an access key's secret or raises InvalidAccessKeyId; `hosted_bucket` and
-    `subresources` are those of `sigv2.verify`. Raises the 400 and 403 errors of signatures.
+    `secret_of` gives the secret of an access key, used with a session token or None, or raises
+    InvalidAccessKeyId, InvalidToken or ExpiredToken; `hosted_bucket` and `subresources` are those
+    of `sigv2.verify`. Raises the 400 and 403 errors of signatures.
     """
     old = sigv2.parse_credentials(request) if request.raw_query else None
     if old is None:
         credentials = sigv4.parse_credentials(request, regions)
         if credentials is None:
             return None
-        signed = sigv4.verify(request, credentials, secret_of(credentials.access_key))
+        secret = secret_of(credentials.access_key, credentials.session_token)
+        signed = sigv4.verify(request, credentials, secret)
         return Signer(signed.access_key, signed.session_token, signed.payload, signed)
     moved = acting(request)
     if b"authorization" in moved.header_values or _is_version_4(request):
         raise InvalidArgument(sigv4.ONE_MECHANISM, ArgumentName="Authorization")
     payload = sigv4.anonymous_payload(moved)
-    secret = secret_of(old.access_key)
+    raw_token = moved.header_values.get(b"x-amz-security-token")
+    token = None if raw_token is None else raw_token.decode("latin-1")
+    secret = secret_of(old.access_key, token)
     sigv2.verify(moved, old, secret, hosted_bucket=hosted_bucket, subresources=subresources)
-    token = moved.header_values.get(b"x-amz-security-token")
-    return Signer(old.access_key, None if token is None else token.decode("latin-1"), payload)
+    return Signer(old.access_key, token, payload)
 
 
 def _is_version_4(request: Request) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from s3gw.auth.policy import Effect, Match, Policy, RequestContext, Statement
+from s3gw.auth.policy import Effect, Match, Policy, PrincipalType, RequestContext, Statement
 
 
 class Reason(Enum):
@@ -117,6 +117,10 @@ def decide(
     granting = found[Kind.RESOURCE]
     direct = next((each for each in granting if each.match is Match.DIRECT), None)
     if direct is not None:
+        # What names a user does not name its sessions and service accounts: their limit stays.
+        is_user = context.principal.type is PrincipalType.USER
+        if is_user and permissions.session is not None and not found[Kind.SESSION]:
+            return Decision(False, Reason.SESSION)
         return _decided(True, Reason.RESOURCE_ALLOW, Kind.RESOURCE, direct)
     reason, kind = Reason.RESOURCE_ALLOW, Kind.RESOURCE
     allowing = next((e for e in granting if e.match in (Match.EVERYONE, Match.ROLE)), None)

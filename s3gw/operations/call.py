@@ -14,6 +14,7 @@ from nodes.protocol import Buffer
 from s3gw.auth.policy import ANONYMOUS as ANONYMOUS
 from s3gw.auth.policy import Principal as Principal
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Permissions
+from s3gw.identities.root import account_owner
 from s3gw.metadata.records import BucketRecord, Checksums
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
@@ -80,7 +81,8 @@ class Origin:
 class Call:
     """One request. `headers` by lower-case name. `bucket` is the record of the bucket named;
     `target` also has the object's, when the operation is about the visible version of a key.
-    `access` answers what else the principal may do than what the row says."""
+    `access` answers what else the principal may do than what the row says. `fields` are those of a
+    form, by lower-case name."""
 
     operation: str
     bucket_name: str
@@ -98,6 +100,7 @@ class Call:
     permissions: Permissions = NO_PERMISSIONS
     bucket_record: BucketRecord | None = None
     object_target: Target | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bucket(self) -> BucketRecord:
@@ -106,9 +109,8 @@ class Call:
 
     @property
     def owner(self) -> Principal:
-        """Who owns the bucket and all that is in it, whoever writes it."""
-        owner = self.bucket.owner
-        return self.principal if self.principal.id == owner else Principal(owner, owner)
+        """Who owns the bucket and all that is in it, whoever writes it: an account."""
+        return account_owner(self.bucket.owner)
 
     @property
     def target(self) -> Target:

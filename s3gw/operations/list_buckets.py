@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from s3gw import errors, limits
+from s3gw.identities.root import account_owner
 from s3gw.objects import buckets
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.parameters import integer
@@ -31,7 +32,7 @@ async def list_buckets(call: Call) -> Reply:
     prefix = call.query.get("prefix", "")
     page = await buckets.list_buckets(call.storage, prefix=prefix, after=after, most=most)
     writer = Writer("ListAllMyBucketsResult")
-    write_owner(writer, "Owner", call.principal)
+    write_owner(writer, "Owner", account_owner(call.principal.id))
     writer.open("Buckets")
     region = call.query.get("bucket-region")
     for name, record in page.buckets:

@@ -20,6 +20,7 @@ from s3gw.auth.signer import sign
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.root import Root
+from s3gw.identities.view import Identities
 from s3gw.kv.interface import KV
 from s3gw.metrics import Metrics, SharedMetrics
 from s3gw.operator_jobs import OperatorJobs
@@ -92,6 +93,8 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
     process = await cluster.process(kv)
     storage = process.storage
     membership = Membership(process.kv, process.directory, process.topology, None)
+    identities = Identities(process.kv, ROOT, storage.store.identity)
+    await identities.load()
     admin: Admin
 
     async def ready() -> str:
@@ -105,7 +108,7 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
         surveyor=Surveyor(storage, 3, Signals(rebalance=rebalance)),
         tunables=LiveTunables(process.kv),
         metrics=SharedMetrics(Metrics()),
-        root=ROOT,
+        identities=identities,
         region=REGION,
         version="1.2.3",
         ready=ready,

@@ -60,7 +60,7 @@ def received(method: str, url: str, *headers: tuple[bytes, bytes], now: float = 
     return Request(method, parts.path.encode(), parts.query.encode(), sent, now)
 
 
-def secret_of(access_key: str) -> str:
+def secret_of(access_key: str, _token: str | None) -> str:
     if access_key != KEY:
         raise InvalidAccessKeyId
     return SECRET
@@ -125,7 +125,7 @@ def test_the_example_of_the_documentation() -> None:
     host = [(b"host", b"awsexamplebucket1.s3.test")]
     signer = authenticate(
         Request("GET", b"/photos/puppy.jpg", query.encode(), host, NOW),
-        lambda _: secret,
+        lambda _key, _token: secret,
         regions=(),
         hosted_bucket=b"awsexamplebucket1",
         subresources=(),

@@ -1,0 +1,157 @@
+"""Roles: permissions that whoever its trust policy names may assume for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from s3gw import limits
+from s3gw.identities import names
+from s3gw.identities.changes import Change, Changes, read_all
+from s3gw.identities.documents import check_trust
+from s3gw.identities.errors import (
+    DeleteConflict,
+    EntityAlreadyExists,
+    LimitExceeded,
+    NoSuchEntity,
+    ValidationError,
+)
+from s3gw.identities.managed import require_policy
+from s3gw.metadata import keys
+from s3gw.metadata.identity_records import RoleRecord
+
+
+def role_key(name: str) -> bytes:
+    """Raises ValidationError."""
+    return keys.identity_role(names.check_name(names.ROLE, name))
+
+
+async def role_of(change: Change, name: str) -> RoleRecord:
+    """Raises NoSuchEntity."""
+    return _found(await change.get(RoleRecord, role_key(name)), name)
+
+
+def _found(record: RoleRecord | None, name: str) -> RoleRecord:
+    if record is None or record.name != name:
+        raise NoSuchEntity.of("role", name)
+    return record
+
+
+def check_session_seconds(seconds: int) -> int:
+    """The longest session of a role. Raises ValidationError."""
+    least, most = limits.ROLE_SESSION_SECONDS_MIN, limits.ROLE_SESSION_SECONDS_MAX
+    if not least <= seconds <= most:
+        raise ValidationError(
+            "1 validation error detected: Value at 'maxSessionDuration' failed to satisfy "
+            f"constraint: Member must have value between {least} and {most}"
+        )
+    return seconds
+
+
+class Roles(Changes):
+    """Roles with their trust policies."""
+
+    async def create_role(
+        self,
+        name: str,
+        trust: str,
+        *,
+        path: str = "/",
+        description: str = "",
+        max_session_seconds: int = limits.ROLE_SESSION_SECONDS_MIN,
+        boundary: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> RoleRecord:
+        """Raises EntityAlreadyExists, LimitExceeded, MalformedPolicyDocument, ValidationError,
+        InvalidInput; NoSuchEntity for the boundary."""
+        key = role_key(name)
+        record = RoleRecord(
+            name,
+            names.new_id(names.ROLE_ID),
+            names.check_path(path),
+            self.clock_ms(),
+            check_trust(trust, name),
+            names.check_description(description),
+            check_session_seconds(max_session_seconds),
+            boundary=boundary,
+            tags=names.check_tags(tags or {}),
+        )
+
+        async def decide(change: Change) -> RoleRecord:
+            if await change.get(RoleRecord, key) is not None:
+                raise EntityAlreadyExists.of("Role", name)
+            if len(await change.all(RoleRecord, keys.IDENTITY_ROLES)) >= limits.IAM_ROLES_MAX:
+                raise LimitExceeded(
+                    f"Cannot exceed quota for RolesPerAccount: {limits.IAM_ROLES_MAX}"
+                )
+            if boundary:
+                await require_policy(change, boundary)
+            change.put(key, record)
+            return record
+
+        return await self.change(decide)
+
+    async def get_role(self, name: str) -> RoleRecord:
+        """Raises NoSuchEntity."""
+        return _found((await self.store.get(RoleRecord, role_key(name))).record, name)
+
+    async def list_roles(self) -> list[RoleRecord]:
+        """All, by name."""
+        return await read_all(self.store, RoleRecord, keys.IDENTITY_ROLES)
+
+    async def update_assume_role_policy(self, name: str, trust: str) -> RoleRecord:
+        """Replace the trust policy. Raises NoSuchEntity, MalformedPolicyDocument, LimitExceeded."""
+        check_trust(trust, name)
+
+        async def decide(change: Change) -> RoleRecord:
+            role = replace(await role_of(change, name), trust=trust)
+            change.put(role_key(name), role)
+            return role
+
+        return await self.change(decide)
+
+    async def update_role(
+        self, name: str, *, description: str | None = None, max_session_seconds: int | None = None
+    ) -> RoleRecord:
+        """Raises NoSuchEntity, ValidationError."""
+        if description is not None:
+            names.check_description(description)
+        if max_session_seconds is not None:
+            check_session_seconds(max_session_seconds)
+
+        async def decide(change: Change) -> RoleRecord:
+            role = await role_of(change, name)
+            if description is not None:
+                role = replace(role, description=description)
+            if max_session_seconds is not None:
+                role = replace(role, max_session_seconds=max_session_seconds)
+            change.put(role_key(name), role)
+            return role
+
+        return await self.change(decide)
+
+    async def set_role_tags(self, name: str, tags: Mapping[str, str]) -> RoleRecord:
+        """Replace all tags. Raises NoSuchEntity, InvalidInput, LimitExceeded."""
+        checked = names.check_tags(tags)
+
+        async def decide(change: Change) -> RoleRecord:
+            role = replace(await role_of(change, name), tags=checked)
+            change.put(role_key(name), role)
+            return role
+
+        return await self.change(decide)
+
+    async def delete_role(self, name: str, *, force: bool = False) -> None:
+        """Remove a role without policies; with `force` they go with it. Its sessions end. Raises
+        NoSuchEntity, DeleteConflict."""
+
+        async def decide(change: Change) -> None:
+            role = await role_of(change, name)
+            if role.policies and not force:
+                raise DeleteConflict("Cannot delete entity, must delete policies first.")
+            if role.attached and not force:
+                raise DeleteConflict("Cannot delete entity, must detach all policies first.")
+            change.delete(role_key(name))
+
+        await self.change(decide)
