@@ -47,6 +47,7 @@ from s3gw.cluster.membership import (
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
 from s3gw.gateway import Gateway, cancel, scheme_of, serve_beside
+from s3gw.key_sources import master_keys
 from s3gw.kv import sqlite_schema
 from s3gw.kv.etcd import EtcdKV
 from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
@@ -55,6 +56,8 @@ from s3gw.kv.sqlite import SqliteKV
 from s3gw.logs import configure
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
+from s3gw.objects.keyring.master import BadMasterKeys
+from s3gw.objects.keyring.ring import require_master_keys
 from s3gw.supervisor import WorkerContext
 from s3gw.transport import keep_certificates, open_credentials
 
@@ -226,6 +229,7 @@ async def _serve_cluster(context: WorkerContext, *, serves_s3: bool) -> None:
                 plain_allowed=task.config.insecure_listen,
             )
 
+        await refuse_without_master_keys(kv, task.config)
         gateway = Gateway(task.config, kv, identity)
         membership = Membership(kv, gateway.directory, gateway.topology, make_drive)
         if serves_s3:
@@ -234,6 +238,15 @@ async def _serve_cluster(context: WorkerContext, *, serves_s3: bool) -> None:
             await wait_for_layout(kv)
         watching = [keep_certificates(credentials, kv.reconnect)] if credentials else []
         await gateway.run(context, membership, watching, serves_s3=serves_s3)
+
+
+async def refuse_without_master_keys(kv: KV, config: Config) -> None:
+    """End a process that lacks a master key which something is encrypted under."""
+    try:
+        await require_master_keys(kv, master_keys(config))
+    except BadMasterKeys as error:
+        print(f"s3gw: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_REFUSED) from error
 
 
 async def wait_for_layout(kv: KV) -> None:

@@ -18,8 +18,8 @@ import msgspec
 
 ENVIRONMENT_PREFIX = "S3GW_"
 CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
-SECRET_KEYS = frozenset({"root_secret_key", "token"})
-URL_KEYS = frozenset({"etcd", "join"})
+SECRET_KEYS = frozenset({"root_secret_key", "master_key", "token"})
+URL_KEYS = frozenset({"etcd", "join", "vault_address"})
 LIST_KEYS = frozenset({"drive", "etcd", "domains"})
 
 
@@ -65,6 +65,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workers: bool = True
     worker_interval_seconds: float = 10.0
     snapshot_interval_seconds: float = 24 * 3600.0
+    # Keys of server-side encryption (s3gw.key_sources).
+    master_key: str = ""
+    master_key_file: str = ""
+    kms_default_key: str = "default"
+    vault_address: str = ""
+    vault_token_file: str = ""
+    vault_mount: str = "transit"
+    vault_master_key: str = ""
+    allow_ssec_over_http: bool = False
     # Certificates (nodes.tls); "": none, or of a node that joined those in its data directory.
     tls_dir: str = ""
     join: str = ""
@@ -100,6 +109,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("root_access_key and root_secret_key must be given together")
         if self.root_secret_key and len(self.root_secret_key) < 8:
             raise ValueError("root_secret_key must have at least 8 characters")
+        if self.master_key and self.master_key_file:
+            raise ValueError("master_key and master_key_file cannot be given together")
+        if bool(self.vault_address) != bool(self.vault_token_file):
+            raise ValueError("vault_address and vault_token_file must be given together")
+        if self.vault_master_key and not self.vault_address:
+            raise ValueError("vault_master_key needs vault_address")
         if bool(self.join) != bool(self.token):
             raise ValueError("join and token must be given together")
 

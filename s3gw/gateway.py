@@ -29,6 +29,7 @@ from s3gw.cluster.tunables import LiveTunables, Throttle
 from s3gw.config import Config
 from s3gw.identities.root import Root
 from s3gw.identities.view import Identities
+from s3gw.key_sources import sources_of
 from s3gw.kv.interface import KV, EngineError
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
@@ -108,6 +109,7 @@ class Gateway:
         self.space = SpaceState()
         root = Root(config.root_access_key, config.root_secret_key)
         self.identities = Identities(kv, root, identity)
+        self.sources = sources_of(config)
         self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
         self.lease = ProcessLease(
             kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
@@ -142,6 +144,7 @@ class Gateway:
             layout_epoch=membership.layout_epoch,
             refresh_layout=membership.refresh,
             lease=self.lease.current,
+            sources=self.sources,
         )
         self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)
         return storage
@@ -201,7 +204,10 @@ class Gateway:
                 storage=storage,
                 identities=self.identities,
                 settings=Settings(
-                    config.region, profile_name(config.profile), f"http://{config.s3}"
+                    config.region,
+                    profile_name(config.profile),
+                    f"http://{config.s3}",
+                    config.allow_ssec_over_http,
                 ),
                 domains=Domains(config.domains),
                 metrics=self.metrics,

@@ -37,10 +37,13 @@ from s3gw.drives import (
 from s3gw.files import sync_directory, write_new
 from s3gw.gateway import scheme_of
 from s3gw.join import JoinError, join
+from s3gw.key_sources import kept_path, master_keys, sources_of, with_kept_master_key
 from s3gw.kv.interface import KV, EngineError
 from s3gw.kv.journal import JournalError
 from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
+from s3gw.objects.keyring.master import BadMasterKeys, new_text
+from s3gw.objects.keyring.ring import require_master_keys
 from s3gw.rescue import commands
 from s3gw.supervisor import Supervisor
 from s3gw.transport import joined_directory, open_credentials, require_safe_listen
@@ -73,7 +76,9 @@ def up(config: Config) -> int:
                 "and no journal on the drives: run `s3gw rescue`, nothing was changed"
             )
         drives = _places(found)
+        config = with_kept_master_key(config)
         asyncio.run(_prepare_store(config, found, drives))
+        config = _with_master_key(config)
         for path in found.absent:
             _say(f"warning: drive {path} is absent")
         shows_secret = not config.root_secret_key or sys.stdout.isatty()
@@ -95,6 +100,7 @@ def up(config: Config) -> int:
 def gateway(config: Config) -> int:
     """`s3gw gateway`: a stateless gateway on etcd."""
     _require_etcd(config)
+    sources_of(config)
     if not config.root_access_key:
         raise ConfigError(
             "a gateway needs root credentials: set S3GW_ROOT_ACCESS_KEY and S3GW_ROOT_SECRET_KEY"
@@ -124,6 +130,7 @@ def worker(config: Config) -> int:
             "the admin port needs root credentials: set S3GW_ROOT_ACCESS_KEY and "
             'S3GW_ROOT_SECRET_KEY, or do without the port with --admin ""'
         )
+    sources_of(config)
     config = msgspec.structs.replace(config, workers=True)
     _require_credentials(config, open_credentials(config, GATEWAY))
     supervisor = Supervisor(
@@ -236,6 +243,10 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
                 f"the drives to store {found.store_id}"
             )
         _require_newest(found, record.incarnation, (await kv.get_many([])).revision)
+        try:
+            await require_master_keys(kv, master_keys(config))
+        except BadMasterKeys as error:
+            raise StartError(str(error)) from error
         _warn_of_drives(drives, await app.layout_nodes(kv))
     finally:
         await kv.close()
@@ -338,6 +349,13 @@ def _with_credentials(config: Config) -> Config:
     return msgspec.structs.replace(
         config, root_access_key=kept.access_key, root_secret_key=kept.secret_key
     )
+
+
+def _with_master_key(config: Config) -> Config:
+    """A master key, made when there is none: nothing is encrypted under another one then."""
+    if not (config.master_key or config.master_key_file or config.vault_master_key):
+        _keep(kept_path(config), new_text())
+    return with_kept_master_key(config)
 
 
 def _keep(path: Path, data: bytes) -> None:

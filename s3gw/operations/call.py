@@ -61,6 +61,7 @@ class Settings:
     region: str
     profile: str
     public_address: str
+    customer_keys_over_http: bool = False
 
 
 @dataclass(frozen=True, slots=True)
