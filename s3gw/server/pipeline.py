@@ -40,6 +40,7 @@ from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
+from s3gw.server.explain import add_explanation
 from s3gw.server.form import form_call
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
@@ -225,13 +226,18 @@ class S3App:
         if resolved.row.asks is Asks.NOBODY:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.UNSIGNED, None
         identities = self._edge.identities
-        signer = authenticate(
-            request,
-            identities.signing_secret,
-            regions=(self._edge.settings.region,),
-            hosted_bucket=self._edge.domains.bucket(request.header_values.get(b"host", b"")),
-            subresources=SUBRESOURCE_BYTES,
-        )
+        region = self._edge.settings.region
+        try:
+            signer = authenticate(
+                request,
+                identities.signing_secret,
+                regions=(region,),
+                hosted_bucket=self._edge.domains.bucket(request.header_values.get(b"host", b"")),
+                subresources=SUBRESOURCE_BYTES,
+            )
+        except errors.SignatureDoesNotMatch as error:
+            add_explanation(error, request, region, identities)
+            raise
         if signer is None:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.anonymous_payload(request), None
         principal, permissions = identities.identify(signer.access_key, signer.session_token)

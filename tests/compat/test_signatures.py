@@ -154,3 +154,35 @@ def test_anonymous_requests_are_denied_not_called_unsigned(http, key, method, pa
     reply = http.send(method, path.format(bucket=bucket), query, body=body)
     assert (reply.status, reply.code) == (403, "AccessDenied")
     assert http.request("GET", key).body == b"secret"
+
+
+DEBUG = {"x-s3gw-debug": "explain"}
+
+
+def explanation(reply):
+    assert (reply.status, reply.code) == (403, "SignatureDoesNotMatch")
+    return reply.body.partition(b"<Explanation>")[2].partition(b"</Explanation>")[0].decode()
+
+
+def test_root_is_told_which_part_was_changed_on_the_way(http, key):
+    signed, _ = http.signed_headers("GET", key, headers={**DEBUG, "host": "s3.example.com"})
+    came = {**signed, "host": http.netloc, "x-forwarded-host": "s3.example.com"}
+    text = explanation(http.send("GET", key, headers=came))
+    assert text.startswith("The signature is right for the header host: 's3.example.com'")
+    signed, _ = http.signed_headers("GET", key, headers=DEBUG)
+    text = explanation(http.send("PUT", key, headers=signed))
+    assert text.startswith("The signature is right for the method 'GET'")
+    text = explanation(http.send("GET", key, "prefix=a", headers=signed))
+    assert "The parameter prefix was added after signing" in text
+
+
+def test_nobody_is_told_who_did_not_sign_that_he_asks(http, key):
+    signed, _ = http.signed_headers("GET", key)
+    assert explanation(http.send("PUT", key, headers={**signed, **DEBUG})) == ""
+    assert explanation(http.send("PUT", key, headers=signed)) == ""
+
+
+def test_a_wrong_secret_is_not_told_from_a_right_one_but_by_a_fit(server, key):
+    reply = other(server, secret_key="wrong").request("GET", key, headers=DEBUG)
+    assert explanation(reply).startswith("None of the ")
+    assert server.secret_key.encode() not in reply.body
