@@ -7,10 +7,10 @@ from s3gw.objects.complete import Completion, PartChoice, complete_upload
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import write_check
 from s3gw.operations.parameters import upload_id
-from s3gw.operations.present import quoted
+from s3gw.operations.present import object_url, quoted
 from s3gw.wire import xml
 from s3gw.wire.checksums import ALGORITHMS
-from s3gw.wire.xml import Writer, url_encode
+from s3gw.wire.xml import Writer
 
 
 async def complete_multipart_upload(call: Call) -> Reply:
@@ -29,8 +29,7 @@ async def complete_multipart_upload(call: Call) -> Reply:
     )
     done = await complete_upload(call.storage, call.bucket_name, call.key, identity, completion)
     writer = Writer("CompleteMultipartUploadResult")
-    path = url_encode(f"{call.bucket_name}/{call.key}")
-    writer.element("Location", f"{call.settings.public_address}/{path}")
+    writer.element("Location", object_url(call))
     writer.element("Bucket", call.bucket_name)
     writer.element("Key", call.key)
     writer.element("ETag", quoted(done.etag))

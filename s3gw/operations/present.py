@@ -20,7 +20,7 @@ from s3gw.wire.conditions import Current
 from s3gw.wire.dates import http_date, iso8601_ms
 from s3gw.wire.headers import metadata_headers
 from s3gw.wire.version_ids import decode_version_id
-from s3gw.wire.xml import Writer
+from s3gw.wire.xml import Writer, url_encode
 
 HEADER_NAMES = {
     "content-type": "Content-Type",
@@ -72,6 +72,17 @@ def visible(call: Call) -> ObjectRecord:
 
 def _marker_headers(bucket: BucketRecord, marker: ObjectRecord) -> dict[str, str]:
     return {"x-amz-delete-marker": "true", "x-amz-version-id": version_id_of(bucket, marker)}
+
+
+def object_url(call: Call) -> str:
+    """Where the object can be read, by the address that the request was sent to."""
+    path = f"{call.bucket_name}/{call.key}"
+    host = call.headers.get("host")
+    if not host:
+        return f"{call.settings.public_address}/{url_encode(path)}"
+    if host.startswith(f"{call.bucket_name}."):
+        path = call.key
+    return f"{'https' if call.origin.secure else 'http'}://{host}/{url_encode(path)}"
 
 
 def version_headers(

@@ -18,6 +18,11 @@ async def put_object(call: Call) -> Reply:
         raise errors.EntityTooLarge(
             ProposedSize=str(size), MaxSizeAllowed=str(limits.SINGLE_PUT_BYTES_MAX)
         )
+    return await store_body(call)
+
+
+async def store_body(call: Call) -> Reply:
+    """Store the body, whose size may be unknown, as what the request's headers describe."""
     record = await store_object(
         call.storage,
         call.target,

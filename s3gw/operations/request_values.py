@@ -46,7 +46,7 @@ HEADER_KEYS = {
     },
 }
 # Only what makes an object gives it tags and a lock by headers; elsewhere the body does.
-WRITES = frozenset({"PutObject", "CopyObject", "CreateMultipartUpload"})
+WRITES = frozenset({"PutObject", "PostObject", "CopyObject", "CreateMultipartUpload"})
 LOCK_HEADERS = {
     "x-amz-object-lock-legal-hold": "s3:object-lock-legal-hold",
     "x-amz-object-lock-mode": "s3:object-lock-mode",
@@ -78,7 +78,8 @@ def request_values(call: Call, account: str) -> Found:
             values[key] = (call.headers[header],)
     if origin.signature:
         values["s3:signatureversion"] = (origin.signature,)
-        values["s3:authtype"] = ("REST-QUERY-STRING" if origin.presigned else "REST-HEADER",)
+        by_url = "REST-QUERY-STRING" if origin.presigned else "REST-HEADER"
+        values["s3:authtype"] = ("POST" if call.operation == "PostObject" else by_url,)
     signed_at = basic_time(origin.timestamp)
     if signed_at is not None:
         values["s3:signatureage"] = (str(max(0, int((origin.now - signed_at) * 1000))),)
