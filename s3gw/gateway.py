@@ -27,8 +27,11 @@ from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
 from s3gw.cluster.tunables import LiveTunables, Throttle
 from s3gw.config import Config
+from s3gw.iam.call import Services
 from s3gw.identities.root import Root
+from s3gw.identities.store import IdentityStore
 from s3gw.identities.view import Identities
+from s3gw.identities.web_identity import HttpFetch, WebIdentities
 from s3gw.key_sources import sources_of
 from s3gw.kv.interface import KV, EngineError
 from s3gw.metadata import keys
@@ -42,6 +45,7 @@ from s3gw.operator_jobs import OperatorJobs
 from s3gw.rescue.snapshot import SnapshotWorker
 from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
+from s3gw.server.query_api import QueryApi, QueryEdge
 from s3gw.server.resolve import Domains
 from s3gw.supervisor import WorkerContext
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
@@ -56,6 +60,8 @@ from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
 from s3gw.workers.runner import Runner
 from s3gw.workers.stale_uploads import StaleUploads
+from s3gw.workers.trash import TrashPurge
+from s3gw.workers.undo import Undoer
 from s3gw.workers.verify import ShardVerifier
 
 # Of who was told no zone.
@@ -109,6 +115,7 @@ class Gateway:
         self.space = SpaceState()
         root = Root(config.root_access_key, config.root_secret_key)
         self.identities = Identities(kv, root, identity)
+        self.provider_keys = HttpFetch()
         self.sources = sources_of(config)
         self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
         self.lease = ProcessLease(
@@ -180,6 +187,8 @@ class Gateway:
             ),
             self._departures,
             CompletedExpiry(storage),
+            TrashPurge(storage, interval_seconds=interval),
+            Undoer(storage, interval_seconds=interval),
             StaleUploads(storage, self.config.stale_upload_seconds),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
@@ -214,6 +223,19 @@ class Gateway:
                 growth_refused=self.space.growth_refused,
             )
         )
+
+    def query_api(self, storage: Storage) -> QueryApi:
+        """The S3 port: IAM and STS in front of S3."""
+        services = Services(
+            IdentityStore(storage.store, storage.clock_ms, self.identities.catch_up),
+            self.identities,
+            WebIdentities(self.provider_keys),
+            self.config.region,
+        )
+        edge = QueryEdge(
+            services, Domains(self.config.domains), self.metrics, self.space.growth_refused
+        )
+        return QueryApi(edge, self.s3_app(storage))
 
     def _figures(self) -> Samples:
         """Figures of this process that are kept where they arise."""
@@ -294,7 +316,7 @@ class Gateway:
         if serves_s3:
             s3_guard = replace(guard, refusal=refusal)
             servers.append(
-                serve(self.s3_app(storage), [sockets.pop(0)], s3_guard, context.shutdown)
+                serve(self.query_api(storage), [sockets.pop(0)], s3_guard, context.shutdown)
             )
         if sockets:
             admin_app = build_admin_app(self.admin_port(storage, shared))
@@ -305,6 +327,7 @@ class Gateway:
         finally:
             await runner.stop()
             await cancel(background)
+            await self.provider_keys.close()
             await storage.store.settle()
             await self.lease.release()
             self.executor.shutdown(wait=False)

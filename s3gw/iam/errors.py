@@ -5,15 +5,13 @@ Sources: IAM and STS API Reference, "Common Errors", and the errors of each acti
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class QueryError(Exception):
     """An answer to the client: HTTP `status`, error `code`, English `message`. A subclass's code is
     its own name unless it states another."""
 
-    code: ClassVar[str] = "InternalFailure"
-    status: ClassVar[int] = 500
+    code: str = "InternalFailure"
+    status: int = 500
     message: str = "The request processing has failed because of an unknown error."
 
     def __init_subclass__(cls) -> None:
@@ -24,6 +22,13 @@ class QueryError(Exception):
         if message is not None:
             self.message = message
         super().__init__(self.message)
+
+    @classmethod
+    def named(cls, code: str, status: int, message: str) -> QueryError:
+        """An error of IAM's that has no class here."""
+        error = QueryError(message)
+        error.code, error.status = code, status
+        return error
 
 
 class AccessDenied(QueryError):
@@ -84,7 +89,6 @@ class NotImplementedAction(QueryError):
 
 
 class PackedPolicyTooLarge(QueryError):
-    code = "PackedPolicyTooLarge"
     status, message = 400, "The session policies and tags are too large."
 
 

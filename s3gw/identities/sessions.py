@@ -7,7 +7,7 @@ at each request: a session ends at once when that identity is gone (its unique i
 so a new one of the same name is another), or when the access key that asked for it is gone or
 disabled.
 
-    token = base64url( format:1 | nonce:12 | AES-256-GCM(session) | tag:16 )
+    token = base64url( format:1 | sealed session (s3gw.identities.sealing) )
 
 The format byte is authenticated with it. Base64 is accepted in its one canonical form only: no two
 texts are the same token.
@@ -17,22 +17,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
-from collections.abc import Callable
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from s3gw.errors import ExpiredToken, InvalidToken
+from s3gw.identities.sealing import Seal, Unsealable
 
 FORMAT = b"\x01"
-NONCE_BYTES = 12
-TAG_BYTES = 16
-KEY_PURPOSE = b"s3gw session token"
+PURPOSE = b"session tokens"
 # A request carries its token in a header; all headers of a request share 32 KiB.
 TOKEN_CHARACTERS_MAX = 12 * 1024
 TEMPORARY_KEY_PREFIX = "ASIA"
@@ -77,20 +70,15 @@ class Session(msgspec.Struct, array_like=True, frozen=True):
 class Sealer:
     """Seals and opens the tokens of one store."""
 
-    def __init__(
-        self, store_secret: bytes, random_bytes: Callable[[int], bytes] = os.urandom
-    ) -> None:
-        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=KEY_PURPOSE)
-        self._cipher = AESGCM(derived.derive(store_secret))
-        self._random_bytes = random_bytes
+    def __init__(self, store_secret: bytes) -> None:
+        self._seal = Seal(store_secret, PURPOSE)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Session)
 
     def seal(self, session: Session) -> str:
         """The token of a session."""
-        nonce = self._random_bytes(NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, self._encoder.encode(session), FORMAT)
-        return base64.urlsafe_b64encode(FORMAT + nonce + sealed).decode()
+        sealed = self._seal.seal(self._encoder.encode(session), FORMAT)
+        return base64.urlsafe_b64encode(FORMAT + sealed).decode()
 
     def open(self, token: str, now_ms: int) -> Session:
         """The session of a token. Raises InvalidToken or ExpiredToken."""
@@ -106,11 +94,8 @@ class Sealer:
             raw = base64.b64decode(token, altchars=b"-_", validate=True)
             if base64.urlsafe_b64encode(raw).decode() != token or raw[:1] != FORMAT:
                 raise InvalidToken()
-            nonce, sealed = raw[1 : 1 + NONCE_BYTES], raw[1 + NONCE_BYTES :]
-            if len(sealed) < TAG_BYTES:
-                raise InvalidToken()
-            return self._decoder.decode(self._cipher.decrypt(nonce, sealed, FORMAT))
-        except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
+            return self._decoder.decode(self._seal.open(raw[1:], FORMAT))
+        except (ValueError, binascii.Error, Unsealable, msgspec.MsgspecError):
             raise InvalidToken() from None
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,15 +25,18 @@ from typing import Any
 import msgspec
 
 from s3gw import limits
-from s3gw.auth.policy import Policy, Principal, PrincipalType
+from s3gw.auth.policy import Policy, Principal
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Permissions
-from s3gw.errors import InvalidAccessKeyId, InvalidToken
+from s3gw.errors import ExpiredToken, InvalidAccessKeyId, InvalidToken
 from s3gw.identities import names
 from s3gw.identities.changes import ACCESS_KEY_SECRETS
 from s3gw.identities.documents import BUILT_IN, BUILT_IN_ARNS, compiled, denying
 from s3gw.identities.managed import arn_of
-from s3gw.identities.root import ACCOUNT_ID, CANONICAL_ID, Root
+from s3gw.identities.principals import user_principal
+from s3gw.identities.root import Root
 from s3gw.identities.sealing import Seal, Unsealable
+from s3gw.identities.session_access import standing
+from s3gw.identities.sessions import Sealer
 from s3gw.kv.interface import KV, EngineError, Item
 from s3gw.metadata import keys
 from s3gw.metadata.identity_records import (
@@ -51,7 +54,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 WATCH_AGAIN_SECONDS = 1.0
-PRINCIPAL_TAG = "aws:principaltag/"
+SESSIONS_KEPT_MAX = 4096
 
 KINDS: tuple[tuple[bytes, type[msgspec.Struct]], ...] = (
     (keys.IDENTITY_USERS, UserRecord),
@@ -117,12 +120,14 @@ class Identities:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.root = root
+        self.sealer = Sealer(identity.token_secret)
         self._kv = kv
         self._seal = Seal(identity.cluster_secret, ACCESS_KEY_SECRETS)
         self._clock_ms = clock_ms
         self._poll_seconds = poll_seconds
         self._root = Credential(root.secret_key, root.principal, NO_PERMISSIONS)
         self._credentials: dict[str, Credential] = {}
+        self._sessions: dict[str, tuple[str, Credential]] = {}
         self._loading = asyncio.Lock()
         self.known = Snapshot()
 
@@ -141,7 +146,7 @@ class Identities:
 
     def _credential(self, access_key: str, session_token: str | None) -> Credential:
         if session_token is not None:
-            raise InvalidToken()  # nobody has made sessions
+            return self._session_credential(access_key, session_token)
         if access_key == self.root.access_key:
             return self._root
         found = self._credentials.get(access_key)
@@ -164,7 +169,33 @@ class Identities:
             permissions = Permissions(permissions.identity, permissions.boundary, (own,))
         return Credential(secret, user_principal(user), permissions, record.expires_ms)
 
+    def _session_credential(self, access_key: str, token: str) -> Credential:
+        """What a session token stands for, together with the access key that it was made with."""
+        found = self._sessions.get(token)
+        if found is None:
+            session = self.sealer.open(token, self._clock_ms())
+            now = standing(self, session)
+            made = Credential(session.secret_key, now.principal, now.permissions, now.expires_ms)
+            if len(self._sessions) >= SESSIONS_KEPT_MAX:
+                self._sessions.clear()
+            found = self._sessions[token] = (session.access_key, made)
+        if found[0] != access_key:
+            raise InvalidToken()
+        if self._clock_ms() >= found[1].expires_ms:
+            raise ExpiredToken()
+        return found[1]
+
     # What sessions are made from and checked against.
+
+    @property
+    def roles(self) -> Mapping[str, RoleRecord]:
+        """Roles by name."""
+        return self.known.roles
+
+    @property
+    def providers(self) -> Mapping[str, OidcProviderRecord]:
+        """OpenID Connect providers by ARN."""
+        return self.known.providers
 
     def working_key(self, access_key: str) -> tuple[AccessKeyRecord, UserRecord]:
         """A key that is active, and its user, who is too. Raises InvalidAccessKeyId."""
@@ -191,6 +222,10 @@ class Identities:
         """The policies of a role, and its boundary."""
         policies = tuple(self._own_policies(role, f"role {role.name}"))
         return Permissions(policies, self._boundary(role.boundary))
+
+    def group_permissions(self, group: GroupRecord) -> Permissions:
+        """The policies of a group."""
+        return Permissions(tuple(self._own_policies(group, f"group {group.name}")))
 
     def managed_policy(self, policy_arn: str) -> Policy:
         """A managed policy, compiled; one that does not exist denies everything."""
@@ -232,6 +267,7 @@ class Identities:
                     after.add(record)
             self.known = after
             self._credentials = {}
+            self._sessions = {}
 
     async def _items(self) -> AsyncIterator[Item]:
         """All items of `identity/` at one revision."""
@@ -290,24 +326,6 @@ class Identities:
             except EngineError as error:
                 log.info("identities are not watched: %s", error)
             await asyncio.sleep(WATCH_AGAIN_SECONDS)
-
-
-def user_principal(user: UserRecord) -> Principal:
-    """A user as policies see it: of the account, which owns what it makes."""
-    return Principal(
-        CANONICAL_ID,
-        user.name,
-        PrincipalType.USER,
-        account=ACCOUNT_ID,
-        arn=names.arn(names.USER, user.path, user.name),
-        user_id=user.user_id,
-        claims=principal_tags(user.tags),
-    )
-
-
-def principal_tags(tags: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """The condition keys of an identity's tags."""
-    return {PRINCIPAL_TAG + name.lower(): (value,) for name, value in tags.items()}
 
 
 def _decoded(item: Item) -> msgspec.Struct | None:

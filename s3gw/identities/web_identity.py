@@ -48,7 +48,6 @@ KEEP_SECONDS = 3600.0
 KEEP_UNREACHABLE_SECONDS = 24 * 3600.0
 COOL_DOWN_SECONDS = 30.0
 DISCOVERY = "/.well-known/openid-configuration"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Claims about the token itself, which are no conditions on who has it.
 OF_THE_TOKEN = frozenset({"exp", "iat", "nbf", "jti", "nonce", "at_hash", "c_hash", "iss"})
 AWS_TAGS = "https://aws.amazon.com/tags"
@@ -136,16 +135,13 @@ class WebIdentities:
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
         now = self._clock()
-        expires = claims.get("exp")
-        if not _is_number(expires):
+        times = {name: _seconds(claims, name) for name in ("exp", "nbf", "iat") if name in claims}
+        if "exp" not in times:
             raise InvalidIdentityToken("The token must have an expiration time (exp)")
-        if now >= expires:
+        if now >= times.pop("exp"):
             raise ExpiredIdentityToken("The web identity token has expired")
-        for name in ("nbf", "iat"):
-            if name in claims and not _is_number(claims[name]):
-                raise InvalidIdentityToken(f"The claim {name} of the token must be a number")
-            if claims.get(name, 0) > now + CLOCK_SKEW_SECONDS:
-                raise InvalidIdentityToken("The token is not valid yet")
+        if any(time > now + CLOCK_SKEW_SECONDS for time in times.values()):
+            raise InvalidIdentityToken("The token is not valid yet")
 
     async def _key(self, issuer: str, header: Mapping[str, Any]) -> jwt.PyJWK:
         """The key that the header names, from the cache or fetched."""
@@ -178,13 +174,11 @@ class WebIdentities:
         known.fetched = self._monotonic()
 
     async def _keys_of(self, issuer: str) -> list[jwt.PyJWK]:
-        if not is_acceptable_url(issuer):
-            raise ProviderUnreachable("The address of the identity provider is not https")
         configuration = _json_object(await self._fetch(issuer.rstrip("/") + DISCOVERY))
         address = configuration.get("jwks_uri")
         if configuration.get("issuer") != issuer or not isinstance(address, str):
             raise ProviderUnreachable("The discovery document of the identity provider is not its")
-        if not is_acceptable_url(address) or (_is_https(issuer) and not _is_https(address)):
+        if not is_https(address):
             raise ProviderUnreachable("The jwks_uri of the identity provider is not https")
         found = _json_object(await self._fetch(address)).get("keys")
         if not isinstance(found, list) or len(found) > KEYS_MAX:
@@ -224,10 +218,10 @@ class HttpFetch:
             await self._client.aclose()
 
 
-def is_acceptable_url(url: str) -> bool:
-    """Whether a provider may have this address: https, or http to this very machine.
+def is_https(url: str) -> bool:
+    """Whether this is the address of something behind TLS: a provider's keys must come from it.
 
-    >>> is_acceptable_url("https://accounts.example.com"), is_acceptable_url("http://example.com")
+    >>> is_https("https://accounts.example.com/keys"), is_https("http://accounts.example.com/keys")
     (True, False)
     """
     try:
@@ -235,12 +229,7 @@ def is_acceptable_url(url: str) -> bool:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    return (
-        bool(host)
-        and plain
-        and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK))
-    )
+    return parts.scheme == "https" and bool(host) and "@" not in parts.netloc
 
 
 def without_scheme(issuer: str) -> str:
@@ -299,8 +288,9 @@ def _identity(issuer: str, claims: Mapping[str, Any], clients: Collection[str]) 
     subject, audience, party = claims.get("sub"), claims.get("aud"), claims.get("azp")
     if not isinstance(subject, str) or not 1 <= len(subject) <= 255:
         raise InvalidIdentityToken("The token must have a subject (sub)")
-    audiences = audience if isinstance(audience, list) else [audience]
-    if not audiences or not all(isinstance(each, str) for each in audiences):
+    found = audience if isinstance(audience, list) else [audience]
+    audiences = [each for each in found if isinstance(each, str)]
+    if not audiences or len(audiences) != len(found):
         raise InvalidIdentityToken("The token must have an audience (aud)")
     if party is not None and not isinstance(party, str):
         raise InvalidIdentityToken("The claim azp of the token must be a text")
@@ -315,6 +305,8 @@ def _identity(issuer: str, claims: Mapping[str, Any], clients: Collection[str]) 
         for name, value in claims.items()
         if name not in OF_THE_TOKEN and name != AWS_TAGS and (values := _values(value))
     }
+    # Last, so that no claim of another spelling takes their place.
+    conditions[f"{prefix}:sub"] = (subject,)
     conditions[f"{prefix}:oaud"] = tuple(audiences)
     conditions[f"{prefix}:aud"] = (client,)
     tags, transitive = _tags(claims.get(AWS_TAGS))
@@ -362,9 +354,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _is_https(url: str) -> bool:
-    return url.startswith("https://")
+def _seconds(claims: Mapping[str, Any], name: str) -> float:
+    value = claims[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e15:
+        raise InvalidIdentityToken(f"The claim {name} of the token must be a time in seconds")
+    return float(value)

@@ -33,7 +33,6 @@ HOMES = {
         "s3gw.objects.content.sealing",
         "s3gw.pki",
         "s3gw.identities.sealing",
-        "s3gw.identities.sessions",
         "s3gw.identities.web_identity",
     ),
     "jwt": ("s3gw.identities.web_identity",),

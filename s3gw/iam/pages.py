@@ -1,0 +1,39 @@
+"""Pages of lists: `MaxItems` of them behind `Marker`, and where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from s3gw.errors import InvalidArgument
+from s3gw.iam.call import QueryCall
+from s3gw.iam.documents import Result
+from s3gw.iam.errors import ValidationError
+from s3gw.wire.tokens import Position, decode_token, encode_token
+
+T = TypeVar("T")
+
+ITEMS_DEFAULT = 100
+
+
+def page(
+    call: QueryCall, items: Sequence[T], name_of: Callable[[T], str]
+) -> tuple[list[T], Result]:
+    """The items of the page that the call asks for, in the order of their names, and the elements
+    that say whether more follow. Raises ValidationError for a marker that is none of this list."""
+    secret = call.store.store.identity.token_secret
+    context = f"iam {call.action.name}".encode()
+    ordered = sorted(items, key=name_of)
+    marker = call.parameters.optional("Marker")
+    if marker is not None:
+        try:
+            after = decode_token(secret, context, marker, "Marker").key.decode()
+        except InvalidArgument:
+            raise ValidationError("Invalid Marker.") from None
+        ordered = [item for item in ordered if name_of(item) > after]
+    most = call.parameters.integer("MaxItems") or ITEMS_DEFAULT
+    found = ordered[:most]
+    if len(ordered) <= most:
+        return found, {"IsTruncated": False}
+    token = encode_token(secret, context, Position(name_of(found[-1]).encode()))
+    return found, {"IsTruncated": True, "Marker": token}

@@ -1,0 +1,86 @@
+"""Roles: `CreateRole`, `UpdateAssumeRolePolicy`, …"""
+
+from __future__ import annotations
+
+from s3gw.iam import shapes
+from s3gw.iam.call import QueryCall
+from s3gw.iam.documents import Result
+from s3gw.iam.pages import page
+from s3gw.iam.users import with_tags, without_tags
+from s3gw.identities import names
+
+
+async def create_role(call: QueryCall) -> Result:
+    parameters = call.parameters
+    record = await call.store.create_role(
+        parameters.text("RoleName"),
+        parameters.text("AssumeRolePolicyDocument"),
+        path=parameters.optional("Path") or "/",
+        description=parameters.optional("Description") or "",
+        max_session_seconds=parameters.integer("MaxSessionDuration") or 3600,
+        boundary=parameters.optional("PermissionsBoundary") or "",
+        tags=parameters.tags(),
+    )
+    return {"Role": shapes.role(record)}
+
+
+async def get_role(call: QueryCall) -> Result:
+    return {"Role": shapes.role(await call.store.get_role(call.parameters.text("RoleName")))}
+
+
+async def update_role(call: QueryCall) -> Result:
+    await call.store.update_role(
+        call.parameters.text("RoleName"),
+        description=call.parameters.optional("Description"),
+        max_session_seconds=call.parameters.integer("MaxSessionDuration"),
+    )
+    return {}
+
+
+async def delete_role(call: QueryCall) -> None:
+    await call.store.delete_role(call.parameters.text("RoleName"))
+
+
+async def list_roles(call: QueryCall) -> Result:
+    prefix = call.parameters.optional("PathPrefix") or "/"
+    matching = [role for role in await call.store.list_roles() if role.path.startswith(prefix)]
+    found, more = page(call, matching, lambda role: role.name)
+    return {"Roles": [{**shapes.role(role), "Tags": None} for role in found], **more}
+
+
+async def update_assume_role_policy(call: QueryCall) -> None:
+    name, document = call.parameters.text("RoleName"), call.parameters.text("PolicyDocument")
+    await call.store.update_assume_role_policy(name, document)
+
+
+async def put_role_permissions_boundary(call: QueryCall) -> None:
+    name, arn = call.parameters.text("RoleName"), call.parameters.text("PermissionsBoundary")
+    await call.store.put_boundary(names.ROLE, name, arn)
+
+
+async def delete_role_permissions_boundary(call: QueryCall) -> None:
+    await call.store.delete_boundary(names.ROLE, call.parameters.text("RoleName"))
+
+
+async def tag_role(call: QueryCall) -> None:
+    name = call.parameters.text("RoleName")
+    before = (await call.store.get_role(name)).tags
+    await call.store.set_role_tags(name, with_tags(before, call.parameters.tags()))
+
+
+async def untag_role(call: QueryCall) -> None:
+    name = call.parameters.text("RoleName")
+    before = (await call.store.get_role(name)).tags
+    await call.store.set_role_tags(name, without_tags(before, call.parameters.texts("TagKeys")))
+
+
+async def list_role_tags(call: QueryCall) -> Result:
+    role = await call.store.get_role(call.parameters.text("RoleName"))
+    found, more = page(call, list(role.tags), str)
+    return {"Tags": [{"Key": key, "Value": role.tags[key]} for key in found], **more}
+
+
+async def list_instance_profiles_for_role(call: QueryCall) -> Result:
+    """There are none; what removes roles asks before it does."""
+    await call.store.get_role(call.parameters.text("RoleName"))
+    return {"InstanceProfiles": [], "IsTruncated": False}
