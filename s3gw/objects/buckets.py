@@ -185,6 +185,7 @@ async def delete_bucket(storage: Storage, name: str) -> None:
             tx.guards.append(At(item.key, item.revision))
             tx.writes[item.key] = Delete(item.key)
         tx.delete(keys.grant(name))
+        tx.delete(keys.undo(name))
         tx.delete(keys.lifecycle(name))
         for kind in KINDS:
             tx.delete(keys.configurations(name, kind.name))

@@ -178,8 +178,9 @@ class WriteConditions:
     @classmethod
     def of_delete(cls, headers: Mapping[str, str]) -> WriteConditions:
         """From the headers of DeleteObject. Raises NotImplementedS3, InvalidArgument."""
-        if "if-none-match" in headers:
-            raise _not_offered("If-None-Match")
+        for name in ("if-none-match", "if-modified-since", "if-unmodified-since"):
+            if name in headers:
+                raise _not_offered(name.title())
         return cls.of_delete_entry(
             headers.get("if-match"),
             headers.get("x-amz-if-match-last-modified-time"),

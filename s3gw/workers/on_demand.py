@@ -3,6 +3,7 @@ is guarded by what it was decided on, so that a run beside the background worker
 
 from __future__ import annotations
 
+from s3gw.objects.restore import Emptied
 from s3gw.objects.storage import Storage
 from s3gw.workers.completed import CompletedExpiry, ExpiryReport
 from s3gw.workers.garbage import GarbageCollector, GarbageReport
@@ -14,6 +15,8 @@ from s3gw.workers.merge import (
 )
 from s3gw.workers.repair import RepairReport, RepairWorker
 from s3gw.workers.stale_uploads import StaleReport, StaleUploads
+from s3gw.workers.trash import TrashPurge
+from s3gw.workers.undo import Undoer
 from s3gw.workers.verify import ShardVerifier, VerifyReport
 
 
@@ -55,3 +58,15 @@ async def expire_completed(storage: Storage) -> ExpiryReport:
 async def end_stale_uploads(storage: Storage, after_seconds: float) -> StaleReport:
     """Abort uploads older than this (0: none), and give back those whose owner is gone."""
     return await StaleUploads(storage, after_seconds).run_once()
+
+
+async def purge_trash(storage: Storage) -> Emptied:
+    """Let what has been in the trash for long enough leave it."""
+    return await TrashPurge(storage).run_once()
+
+
+async def finish_undos(storage: Storage) -> None:
+    """Do all undos that are under way to their end."""
+    undoer = Undoer(storage)
+    while await undoer.work():
+        pass

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import zlib
+from datetime import timedelta
 from xml.sax.saxutils import escape
 
 import pytest
@@ -140,3 +141,60 @@ def test_a_condition_of_one_key_fails_alone(s3, bucket):
 def test_a_missing_bucket_is_refused(s3, missing_bucket, refused):
     with refused("NoSuchBucket", 404):
         s3.delete_objects(Bucket=missing_bucket, Delete={"Objects": [{"Key": "k"}]})
+
+
+def test_each_key_has_conditions_of_its_own(s3, bucket):
+    etags = {key: s3.put_object(Bucket=bucket, Key=key, Body=b"four")["ETag"] for key in "abcdefgh"}
+    modified = s3.head_object(Bucket=bucket, Key="a")["LastModified"]
+    holding = [
+        {"Key": "a", "ETag": etags["a"], "Size": 4},
+        {"Key": "b", "ETag": "*"},
+        {"Key": "c", "Size": 4},
+        {"Key": "never", "Size": 4},
+    ]
+    failing = [
+        {"Key": "d", "ETag": '"0"'},
+        {"Key": "e", "Size": 5},
+        {"Key": "f", "LastModifiedTime": modified - timedelta(hours=1)},
+        {"Key": "g", "ETag": etags["g"], "Size": 3},
+    ]
+    missing = [{"Key": "nothing", "ETag": "*"}]
+    reply = s3.delete_objects(
+        Bucket=bucket, Delete={"Objects": [*holding, *failing, *missing], "Quiet": False}
+    )
+    assert sorted(row["Key"] for row in reply["Deleted"]) == ["a", "b", "c", "never"]
+    codes = {row["Key"]: row["Code"] for row in reply["Errors"]}
+    assert codes.pop("nothing") == "NoSuchKey"
+    assert codes == dict.fromkeys("defg", "PreconditionFailed")
+    assert listed(s3, bucket) == ["d", "e", "f", "g", "h"]
+
+
+def test_times_are_given_as_http_or_as_xml_writes_them(s3, http, bucket):
+    for key, form in (("a", "%a, %d %b %Y %H:%M:%S GMT"), ("b", "%Y-%m-%dT%H:%M:%S.000Z")):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+        modified = s3.head_object(Bucket=bucket, Key=key)["LastModified"].strftime(form)
+        body = (
+            f"<Delete><Object><Key>{key}</Key><LastModifiedTime>{modified}</LastModifiedTime>"
+            "</Object></Delete>"
+        ).encode()
+        reply = http.request("POST", f"/{bucket}", "delete", headers=md5(body), body=body)
+        assert (reply.status, b"<Error>" in reply.body) == (200, False)
+    assert listed(s3, bucket) == []
+
+
+@pytest.mark.parametrize("element", ["<Size>four</Size>", "<LastModifiedTime>x</LastModifiedTime>"])
+def test_a_condition_that_makes_no_sense_deletes_nothing(s3, http, bucket, element):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"four")
+    body = f"<Delete><Object><Key>k</Key>{element}</Object></Delete>".encode()
+    reply = http.request("POST", f"/{bucket}", "delete", headers=md5(body), body=body)
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+    assert listed(s3, bucket) == ["k"]
+
+
+def test_a_condition_needs_the_right_to_read(s3, http, bucket, put_policy):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"four")["ETag"].strip('"')
+    put_policy(bucket, {"Action": "s3:DeleteObject"})
+    body = f"<Delete><Object><Key>k</Key><ETag>{etag}</ETag></Object></Delete>".encode()
+    reply = http.send("POST", f"/{bucket}", "delete", headers=md5(body), body=body)
+    assert (reply.status, b"<Code>AccessDenied</Code>" in reply.body) == (200, True)
+    assert listed(s3, bucket) == ["k"]

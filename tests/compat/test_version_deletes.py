@@ -133,3 +133,30 @@ def test_a_bucket_with_a_noncurrent_version_or_a_marker_is_not_empty(s3, version
     s3.delete_object(Bucket=versioned, Key="k", VersionId=marker)
     s3.delete_bucket(Bucket=versioned)
     s3.create_bucket(Bucket=versioned)  # for the fixture to remove
+
+
+def test_a_condition_on_a_hidden_key_fails_and_leaves_it(s3, versioned, refused, history):
+    etag = s3.put_object(Bucket=versioned, Key="k", Body=b"x")["ETag"]
+    s3.delete_object(Bucket=versioned, Key="k")
+    before = history(versioned)
+    for wanted in ("*", etag):
+        with refused("PreconditionFailed", 412):
+            s3.delete_object(Bucket=versioned, Key="k", IfMatch=wanted)
+    assert history(versioned) == before
+    with refused("NoSuchKey", 404):
+        s3.delete_object(Bucket=versioned, Key="never", IfMatch="*")
+
+
+def test_conditions_hold_for_a_marker_and_for_a_version(s3, versioned, refused, history):
+    old = s3.put_object(Bucket=versioned, Key="k", Body=b"old")
+    new = s3.put_object(Bucket=versioned, Key="k", Body=b"newer")
+    for condition in ({"IfMatch": old["ETag"]}, {"IfMatchSize": 3}):
+        with refused("PreconditionFailed", 412):
+            s3.delete_object(Bucket=versioned, Key="k", **condition)
+    named = {"Bucket": versioned, "Key": "k", "VersionId": old["VersionId"]}
+    with refused("PreconditionFailed", 412):
+        s3.delete_object(**named, IfMatchSize=5)
+    s3.delete_object(**named, IfMatchSize=3, IfMatch="*")
+    marker = s3.delete_object(Bucket=versioned, Key="k", IfMatch=new["ETag"], IfMatchSize=5)
+    assert marker["DeleteMarker"] is True
+    assert len(history(versioned)) == 2

@@ -1,0 +1,166 @@
+"""Undoing what happened to keys of a bucket with versioning, back to a moment.
+
+For each key the version that was visible then is made visible again, by a copy that shares its
+data; a key that showed nothing then gets a delete marker. Nothing is removed: what is visible now
+becomes a noncurrent version, and so an undo can be undone. A bucket's default retention counts for
+the copies as for every new version.
+
+What was visible at a moment is told by the versions that are there: it is the newest that was last
+modified at or before it. A version that was removed for good is not there, and what was behind it
+then takes its place. Who writes a key after the undo has begun wins: a key whose newest version has
+a higher sequence than the undo is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+from s3gw import errors, limits
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import ObjectRecord, decode
+from s3gw.metadata.store import Transaction
+from s3gw.objects import profiles, publish, references
+from s3gw.objects.delete import hide, tell_reprofile
+from s3gw.objects.publish import ENABLED, Found, Target
+from s3gw.objects.storage import Storage
+from s3gw.objects.version_listing import list_versions
+
+VERSIONS_PER_READ = 100
+
+
+class NotVersioned(Exception):
+    """The bucket keeps no versions now, so that something would be lost."""
+
+
+class Verdict(Enum):
+    """What an undo does to a key."""
+
+    UNCHANGED = "shows what it showed then"
+    RESTORE = "gets a copy of an older version"
+    HIDE = "gets a delete marker"
+    LEAVE = "was written since the undo began"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The moment to go back to, in Unix milliseconds, and the sequence of the undo."""
+
+    at_ms: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Keys whose newest version is younger than the moment, in order; `seen` counts all keys of the
+    page, and `last` is the last of them, "" behind which there are no more."""
+
+    changed: list[str]
+    seen: int
+    last: str
+
+
+async def keys_changed(
+    storage: Storage, bucket: str, prefix: str, at_ms: int, *, after: str, most: int
+) -> Page:
+    """The next keys under a prefix, by a page of at most `most` versions."""
+    listing = await list_versions(
+        storage, bucket, prefix=prefix, delimiter="", most=most, after_key=after
+    )
+    newest = [entry for entry in listing.entries if entry.latest]
+    changed = [entry.key for entry in newest if entry.record.modified_ms > at_ms]
+    return Page(changed, len(newest), listing.last_key if listing.truncated else "")
+
+
+async def judge(storage: Storage, target: Target, moment: Moment) -> tuple[Verdict, Found | None]:
+    """What is to be done with a key as read, and with which version. Raises NotVersioned."""
+    if target.bucket.versioning != ENABLED:
+        raise NotVersioned
+    latest, visible = target.latest, target.visible
+    if latest is None or latest.modified_ms <= moment.at_ms:
+        return Verdict.UNCHANGED, None
+    found = await _visible_at(storage, target, moment.at_ms)
+    if found is None or found.record.marker:
+        verdict = Verdict.UNCHANGED if visible is None else Verdict.HIDE
+    else:
+        same = visible is not None and _is_copy(visible, found.record)
+        verdict = Verdict.UNCHANGED if same else Verdict.RESTORE
+    if verdict is not Verdict.UNCHANGED and latest.sequence > moment.sequence:
+        return Verdict.LEAVE, None
+    return verdict, found
+
+
+async def undo_key(storage: Storage, bucket: str, key: str, moment: Moment) -> Verdict:
+    """Let a key show what it showed at a moment, in one commit. Raises NotVersioned, S3Error,
+    OutcomeUnknown."""
+    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        target = await publish.read_target(storage, bucket, key)
+        verdict, found = await judge(storage, target, moment)
+        if verdict in (Verdict.UNCHANGED, Verdict.LEAVE):
+            return verdict
+        tx = publish.guarded(target)
+        if verdict is Verdict.HIDE:
+            hide(storage, tx, target, target.bucket.owner)
+        else:
+            assert found is not None
+            await _show(storage, tx, target, found)
+        try:
+            await storage.store.apply(tx)
+        except Conflict:
+            continue
+        return verdict
+    raise errors.OperationAborted("The key is written too often by others. Please try again.")
+
+
+async def _visible_at(storage: Storage, target: Target, at_ms: int) -> Found | None:
+    """The newest noncurrent version that is not younger than the moment, maybe a marker."""
+    position = keys.versions_of(target.bucket_name, target.key)
+    end = keys.after_prefix(position)
+    while position < end:
+        page = await storage.store.scan_listed(
+            position, end, limit=VERSIONS_PER_READ, revision=target.revision
+        )
+        for item in page.items:
+            record = decode(ObjectRecord, item.value)
+            if record.modified_ms <= at_ms:
+                return Found(item.key, record, item.revision)
+        if not page.more:
+            return None
+        position = page.items[-1].key + b"\x00"
+    return None
+
+
+def _is_copy(visible: ObjectRecord, old: ObjectRecord) -> bool:
+    """Whether what is visible is what an undo makes of the old version."""
+    return (visible.data, visible.etag, _description(visible)) == (
+        old.data,
+        old.etag,
+        _description(old),
+    )
+
+
+def _description(record: ObjectRecord) -> msgspec.Struct:
+    """All but the lock, which every version has for itself."""
+    return msgspec.structs.replace(record.description, lock=None)
+
+
+async def _show(storage: Storage, tx: Transaction, target: Target, found: Found) -> None:
+    """Copy a noncurrent version to the front, sharing its data."""
+    old = found.record
+    await profiles.know(storage, *profiles.named_by(old.data))
+    tx.expect(found.key, found.revision)
+    sequence = publish.sequence_of(storage, target)
+    assert old.data is not None
+    holder = keys.object_holder(target.bucket_name, target.key, sequence)
+    references.hold(storage, tx, target.bucket_name, old.data, holder)
+    copy = msgspec.structs.replace(
+        old,
+        sequence=sequence,
+        modified_ms=storage.clock_ms(),
+        description=msgspec.structs.replace(old.description, lock=None),
+    )
+    publish.replace(storage, tx, target, copy)
+    await tell_reprofile(storage, tx, target.bucket_name)
