@@ -30,6 +30,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--etcd": ("etcd", "URL[,URL…] of etcd"),
     "--region": ("region", "region that the store answers for (us-east-1)"),
     "--domains": ("domains", "domains for virtual-host-style addressing, comma separated"),
+    "--website-domains": ("website_domains", "domains for websites, comma separated"),
     "--processes": ("processes", "worker processes (one per core)"),
     "--tls-dir": ("tls_dir", "directory with ca.pem, cert.pem and key.pem: mutual TLS"),
     "--join": ("join", "https://HOST:PORT of `s3gw ca serve`, to get a certificate with --token"),
@@ -49,6 +50,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--admin",
             "--region",
             "--domains",
+            "--website-domains",
             "--processes",
             "--log-level",
         ),
@@ -62,6 +64,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--profile",
             "--region",
             "--domains",
+            "--website-domains",
             "--zone",
             "--processes",
             "--tls-dir",
@@ -101,7 +104,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "config": ("print the effective configuration", tuple(FLAGS)),
 }
-LISTS = frozenset({"--drive", "--etcd", "--domains"})
+LISTS = frozenset({"--drive", "--etcd", "--domains", "--website-domains"})
 SWITCHES = frozenset({"--insecure-listen"})
 
 

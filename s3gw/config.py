@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "S3GW_"
 CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
 SECRET_KEYS = frozenset({"root_secret_key", "master_key", "token"})
 URL_KEYS = frozenset({"etcd", "join", "vault_address"})
-LIST_KEYS = frozenset({"drive", "etcd", "domains"})
+LIST_KEYS = frozenset({"drive", "etcd", "domains", "website_domains"})
 
 
 class ConfigError(Exception):
@@ -43,6 +43,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     processes: int = 0
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
+    website_domains: tuple[str, ...] = ()
     profile: str = "4+2"
     journal_drives: int = 0
     pg_count: int = 256
@@ -115,6 +116,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("vault_address and vault_token_file must be given together")
         if self.vault_master_key and not self.vault_address:
             raise ValueError("vault_master_key needs vault_address")
+        for domain in set(self.domains) & set(self.website_domains):
+            raise ValueError(f"{domain} cannot be in domains and in website_domains")
         if bool(self.join) != bool(self.token):
             raise ValueError("join and token must be given together")
 

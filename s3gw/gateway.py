@@ -47,6 +47,7 @@ from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.query_api import QueryApi, QueryEdge
 from s3gw.server.resolve import Domains
+from s3gw.server.website import App, WebsiteApp
 from s3gw.supervisor import WorkerContext
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
 from s3gw.workers.completed import CompletedExpiry
@@ -224,8 +225,16 @@ class Gateway:
             )
         )
 
-    def query_api(self, storage: Storage) -> QueryApi:
-        """The S3 port: IAM and STS in front of S3."""
+    def s3_port(self, storage: Storage) -> App:
+        """The S3 port: websites, if there are any, in front of all else."""
+        s3 = self.s3_app(storage)
+        port = self.query_api(storage, s3)
+        if not self.config.website_domains:
+            return port
+        return WebsiteApp(s3.edge, Domains(self.config.website_domains), port)
+
+    def query_api(self, storage: Storage, s3: S3App) -> QueryApi:
+        """IAM and STS in front of S3."""
         services = Services(
             IdentityStore(storage.store, storage.clock_ms, self.identities.catch_up),
             self.identities,
@@ -235,7 +244,7 @@ class Gateway:
         edge = QueryEdge(
             services, Domains(self.config.domains), self.metrics, self.space.growth_refused
         )
-        return QueryApi(edge, self.s3_app(storage))
+        return QueryApi(edge, s3)
 
     def _figures(self) -> Samples:
         """Figures of this process that are kept where they arise."""
@@ -316,7 +325,7 @@ class Gateway:
         if serves_s3:
             s3_guard = replace(guard, refusal=refusal)
             servers.append(
-                serve(self.query_api(storage), [sockets.pop(0)], s3_guard, context.shutdown)
+                serve(self.s3_port(storage), [sockets.pop(0)], s3_guard, context.shutdown)
             )
         if sockets:
             admin_app = build_admin_app(self.admin_port(storage, shared))

@@ -1,15 +1,25 @@
 """Website configurations: index and error documents, redirects.
 
-Source: Amazon S3 API Reference, PutBucketWebsite; User Guide, "Website configuration reference".
+Which rule applies: before the object is looked for, the first that fits the key among those without
+an error code; after an error, the first among those with its code.
+
+Source: Amazon S3 API Reference, PutBucketWebsite; User Guide, "Website configuration reference",
+"Configure redirection rules to use advanced conditional redirects".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
 from s3gw import limits
 from s3gw.buckets.document import Document, Structure, Text, Value, optional, required, several
 from s3gw.errors import InvalidArgument, InvalidRequest
+from s3gw.wire.xml import url_encode
 
 PROTOCOLS = ("http", "https")
+URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
 _CONDITION = Structure(
     (
@@ -113,3 +123,87 @@ def _check_protocol(redirect: Value) -> None:
 
 
 WEBSITE = Document("website", "WebsiteConfiguration", _SHAPE, _check)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where a request is sent; "" means: as it was asked. Of `key` and `prefix`, the first takes
+    the place of the whole key, the second that of the prefix that its rule is about."""
+
+    host: str = ""
+    protocol: str = ""
+    status: int = 301
+    key: str | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """One rule. With a `status` it is for answers that are this error, else for all requests."""
+
+    prefix: str
+    status: int | None
+    redirect: Redirect
+
+    def path(self, key: str) -> str:
+        """The path that a request for `key` is sent to, percent-encoded where it is the client's;
+        what the rule says may be more than a path (`#!/`, `index.html?a=b`)."""
+        redirect = self.redirect
+        if redirect.key is not None:
+            return _visible(redirect.key)
+        if redirect.prefix is not None:
+            return _visible(redirect.prefix) + url_encode(key.removeprefix(self.prefix))
+        return url_encode(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Website:
+    """A configuration as it is served. `everything` redirects all requests."""
+
+    everything: Redirect | None
+    index: str
+    error_key: str
+    rules: tuple[RoutingRule, ...]
+
+    def rule(self, key: str, status: int | None = None) -> RoutingRule | None:
+        """The first rule for requests of `key`, or with `status` for such an error of it."""
+        fitting = (r for r in self.rules if r.status == status and key.startswith(r.prefix))
+        return next(fitting, None)
+
+
+@lru_cache(maxsize=64)
+def website_of(stored: bytes) -> Website:
+    """The website of a stored configuration."""
+    value = WEBSITE.read_stored(stored)
+    everything = value.get("RedirectAllRequestsTo")
+    return Website(
+        _redirect(everything) if everything is not None else None,
+        value.get("IndexDocument", {}).get("Suffix", ""),
+        value.get("ErrorDocument", {}).get("Key", ""),
+        tuple(map(_rule, value.get("RoutingRules", {}).get("RoutingRule", ()))),
+    )
+
+
+def _rule(value: Value) -> RoutingRule:
+    condition = value.get("Condition", {})
+    status = condition.get("HttpErrorCodeReturnedEquals")
+    return RoutingRule(
+        condition.get("KeyPrefixEquals", ""),
+        int(status) if status is not None else None,
+        _redirect(value["Redirect"]),
+    )
+
+
+def _redirect(value: Value) -> Redirect:
+    return Redirect(
+        value.get("HostName", ""),
+        value.get("Protocol", ""),
+        int(value.get("HttpRedirectCode", 301)),
+        value.get("ReplaceKeyWith"),
+        value.get("ReplaceKeyPrefixWith"),
+    )
+
+
+def _visible(text: str) -> str:
+    """Text of a configuration in a URL: as it is, but for what no header could carry."""
+    return quote(text, safe=URL_CHARACTERS)

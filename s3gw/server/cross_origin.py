@@ -43,10 +43,15 @@ async def cors_headers(
         if origin is None:
             return []
         bucket = await _bucket(storage, resolved.bucket)
+    return headers_of_bucket(bucket, origin, resolved.row.method)
+
+
+def headers_of_bucket(bucket: BucketRecord | None, origin: str | None, method: str) -> Headers:
+    """The headers that an answer about the bucket carries."""
     stored = bucket.documents.get(CORS.name) if bucket is not None else None
     if stored is None:
         return []
-    allowed = answer_headers(stored, origin, resolved.row.method) if origin else []
+    allowed = answer_headers(stored, origin, method) if origin else []
     return [*allowed, VARY]
 
 

@@ -79,6 +79,7 @@ GROWING_OPERATIONS = frozenset(
         "PutBucketAcl",
         "PutBucketAnalyticsConfiguration",
         "PutBucketCors",
+        "PutBucketEncryption",
         "PutBucketIntelligentTieringConfiguration",
         "PutBucketInventoryConfiguration",
         "PutBucketLogging",
@@ -109,7 +110,7 @@ class S3App:
     """The S3 port as an ASGI application."""
 
     def __init__(self, edge: Edge) -> None:
-        self._edge = edge
+        self.edge = edge
         self._handlers: dict[str, Handler | None] = {row.name: load_handler(row) for row in ROWS}
         self._access = Access(ACCOUNT_ID)
 
@@ -147,14 +148,13 @@ class S3App:
             reply = self._error_reply(error, scope, resolved, request_id)
         operation = resolved.row.name if resolved else UNRESOLVED
         if resolved is not None:
-            reply.headers += await cors_headers(self._edge.storage, resolved, named, seen)
+            reply.headers += await cors_headers(self.edge.storage, resolved, named, seen)
         try:
             await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
         finally:
             seconds = time.perf_counter() - started
-            self._edge.metrics.request(operation, reply.status, seconds)
-            if access_log.isEnabledFor(logging.INFO):
-                self._log_access(scope, operation, reply.status, seconds, request_id)
+            self.edge.metrics.request(operation, reply.status, seconds)
+            log_access(scope, operation, reply.status, seconds, request_id)
 
     async def _or_error(
         self, answer: Awaitable[Reply], scope: AsgiScope, resolved: Resolved, request_id: str
@@ -173,7 +173,7 @@ class S3App:
             request.raw_query,
             host=names.get(b"host", b""),
             headers=names,
-            domains=self._edge.domains,
+            domains=self.edge.domains,
         )
 
     async def _answer(
@@ -196,8 +196,8 @@ class S3App:
             headers=headers,
             principal=principal,
             signed=principal is not ANONYMOUS,
-            storage=self._edge.storage,
-            settings=self._edge.settings,
+            storage=self.edge.storage,
+            settings=self.edge.settings,
             request_id=request_id,
             body=RequestBody(
                 receive,
@@ -207,11 +207,11 @@ class S3App:
                 sums_of_object=resolved.row.name in SUMS_OF_OBJECT,
             ),
             access=self._access,
-            origin=_origin(scope, request.now, signer),
+            origin=origin_of(scope, request.now, signer),
             permissions=permissions,
         )
         if resolved.row.body is FORM:
-            call = await form_call(call, self._edge.identities)
+            call = await form_call(call, self.edge.identities)
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
@@ -225,14 +225,14 @@ class S3App:
         403 errors of signatures."""
         if resolved.row.asks is Asks.NOBODY:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.UNSIGNED, None
-        identities = self._edge.identities
-        region = self._edge.settings.region
+        identities = self.edge.identities
+        region = self.edge.settings.region
         try:
             signer = authenticate(
                 request,
                 identities.signing_secret,
                 regions=(region,),
-                hosted_bucket=self._edge.domains.bucket(request.header_values.get(b"host", b"")),
+                hosted_bucket=self.edge.domains.bucket(request.header_values.get(b"host", b"")),
                 subresources=SUBRESOURCE_BYTES,
             )
         except errors.SignatureDoesNotMatch as error:
@@ -276,7 +276,7 @@ class S3App:
 
     async def _operate(self, call: Call, resolved: Resolved) -> Reply:
         handler = self._handlers[call.operation]
-        if call.operation in GROWING_OPERATIONS and self._edge.growth_refused():
+        if call.operation in GROWING_OPERATIONS and self.edge.growth_refused():
             raise errors.InsufficientStorage("The metadata engine is nearly full.")
         if handler is not None:
             return await handler(call)
@@ -306,24 +306,29 @@ class S3App:
             headers.append(("Content-Type", CONTENT_TYPE))
         return Reply(error.status, headers, body)
 
-    def _log_access(
-        self, scope: AsgiScope, operation: str, status: int, seconds: float, request_id: str
-    ) -> None:
-        access_log.info(
-            "%s",
-            operation,
-            extra={
-                "request_id": request_id,
-                "method": scope["method"],
-                "path": scope["raw_path"].decode("latin-1"),
-                "status": status,
-                "ms": round(seconds * 1000, 2),
-                "client": (scope.get("client") or ("",))[0],
-            },
-        )
+
+def log_access(
+    scope: AsgiScope, operation: str, status: int, seconds: float, request_id: str
+) -> None:
+    """The line of a request in the access log."""
+    if not access_log.isEnabledFor(logging.INFO):
+        return
+    access_log.info(
+        "%s",
+        operation,
+        extra={
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["raw_path"].decode("latin-1"),
+            "status": status,
+            "ms": round(seconds * 1000, 2),
+            "client": (scope.get("client") or ("",))[0],
+        },
+    )
 
 
-def _origin(scope: AsgiScope, now: float, signer: Signer | None) -> Origin:
+def origin_of(scope: AsgiScope, now: float, signer: Signer | None = None) -> Origin:
+    """Where a request came from, and how it was signed."""
     address = (scope.get("client") or ("",))[0]
     secure = scope.get("scheme") == "https"
     if signer is None:

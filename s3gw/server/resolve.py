@@ -199,7 +199,7 @@ def resolve(
     bucket = name.decode("ascii")
     if not raw_key:
         return Resolved(_row(method, BUCKET, query, headers), bucket, "", query)
-    key = _key(raw_key)
+    key = decode_key(raw_key)
     return Resolved(_row(method, OBJECT, query, headers), bucket, key, query)
 
 
@@ -226,7 +226,8 @@ def parse_query(raw_query: bytes) -> dict[str, str]:
     return query
 
 
-def _key(raw: bytes) -> str:
+def decode_key(raw: bytes) -> str:
+    """The key that a path names behind its slash. Raises InvalidURI, KeyTooLongError."""
     encoded = percent_decode(raw) if b"%" in raw else raw
     if len(encoded) > limits.KEY_BYTES_MAX:
         raise KeyTooLongError(Size=str(len(encoded)), MaxSizeAllowed=str(limits.KEY_BYTES_MAX))
