@@ -86,6 +86,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bucket.add_argument("--watch", action="store_true", help="follow it to its end")
     snapshots = action("snapshots", _snapshots, "snapshots of the metadata that the nodes keep")
     snapshots.add_argument("take", nargs="?", choices=["take"], help="take one now")
+    _add_policy(action)
     worker = action("run", _run_worker, "run a background worker to its end now")
     worker.add_argument("worker", help="garbage, repair, verify or merge")
 
@@ -145,6 +146,22 @@ def _add_layout(action: Callable[..., argparse.ArgumentParser]) -> None:
         change.add_argument(name, type=kind)
     for step in (*steps.choices.values(), *changes.choices.values()):
         step.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+
+
+def _add_policy(action: Callable[..., argparse.ArgumentParser]) -> None:
+    policy = action("policy", _simulate, "ask the policies (exit code 1: something is denied)")
+    steps = policy.add_subparsers(dest="step", required=True, metavar="STEP")
+    simulate = steps.add_parser("simulate", help="what would be decided, and by which statement")
+    simulate.add_argument("--principal", default="", help="anonymous, or the ARN of who asks")
+    simulate.add_argument(
+        "--policy", action="append", default=[], metavar="FILE", help="a policy that it has"
+    )
+    simulate.add_argument("--action", action="append", required=True, dest="actions")
+    simulate.add_argument("--resource", action="append", required=True, dest="resources")
+    simulate.add_argument(
+        "--context", action="append", default=[], metavar="KEY=VALUE", help="a condition key"
+    )
+    simulate.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
 def _count(text: str) -> int:
@@ -422,6 +439,33 @@ def _snapshots(client: AdminClient, arguments: Arguments) -> int:
     return _show(
         arguments, "snapshot", client.call("POST", "/admin/snapshots", seconds=RUN_SECONDS)
     )
+
+
+def _simulate(client: AdminClient, arguments: Arguments) -> int:
+    context: dict[str, list[str]] = {}
+    for pair in arguments.context:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Usage(f"{pair!r} is not KEY=VALUE")
+        context.setdefault(name, []).append(value)
+    body = {
+        "principal": arguments.principal,
+        "policies": [_document(Path(name)) for name in arguments.policy],
+        "actions": arguments.actions,
+        "resources": arguments.resources,
+        "context": context,
+    }
+    answer = client.call("POST", "/admin/policy/simulate", body)
+    _show(arguments, "simulate", answer)
+    allowed = all(verdict["decision"] == "allowed" for verdict in answer["verdicts"])
+    return DONE if allowed else FAILED
+
+
+def _document(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Usage(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _run_worker(client: AdminClient, arguments: Arguments) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from s3gw.admin import layout, models, nodes, queues, settings, summary
+from s3gw.admin import layout, models, nodes, queues, settings, simulation, summary
 from s3gw.admin.port import AdminPort
 
 Handler = Callable[..., Awaitable[msgspec.Struct]]
@@ -324,6 +324,16 @@ ROWS: tuple[Row, ...] = (
         queues.run,
         models.RunReport,
         path_type=models.WorkerPath,
+        repeatable=True,
+    ),
+    Row(
+        "POST",
+        "/admin/policy/simulate",
+        "simulatePolicy",
+        "What would be decided about a request, and which statement decides it",
+        simulation.simulate,
+        simulation.Simulated,
+        body_type=simulation.SimulateRequest,
         repeatable=True,
     ),
 )

@@ -377,6 +377,20 @@ def _snapshots(answer: Answer) -> str:
     return table(["incarnation", "revision", "taken", "keys", "bytes"], rows)
 
 
+def _simulate(answer: Answer) -> str:
+    lines = []
+    for verdict in answer["verdicts"]:
+        lines.append(f"{verdict['decision']}: {verdict['message']}")
+        lines += [
+            f"  applies: {found['effect']} by {found['statement']} of {found['policy']} "
+            f"({found['kind']})"
+            for found in verdict["matched"]
+        ]
+        if verdict["missing"]:
+            lines.append(f"  not known: {', '.join(verdict['missing'])} (--context)")
+    return "\n".join(map(plain, lines))
+
+
 def _run(answer: Answer) -> str:
     lines = [("worker", answer["worker"]), ("took", f"{answer['seconds']:.1f} s")]
     return facts([*lines, *answer["report"].items()])
@@ -404,6 +418,7 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "tunables": lambda answer: facts(answer.items()),
     "scrub": _scrub,
     "run": _run,
+    "simulate": _simulate,
     "bucket-profile": _profile_job,
     "snapshots": _snapshots,
     "snapshot": lambda answer: _snapshots({"snapshots": [answer]}),

@@ -102,14 +102,9 @@ def decide(
     resource_policies: Iterable[Policy] = (),
 ) -> Decision:
     """Whether the request is allowed. Explicit denials are looked for in every policy first."""
-    found = {
-        Kind.RESOURCE: findings(context, resource_policies),
-        Kind.IDENTITY: findings(context, permissions.identity),
-        Kind.BOUNDARY: findings(context, permissions.boundary or ()),
-        Kind.SESSION: findings(context, permissions.session or ()),
-    }
-    for kind, applying in found.items():
-        for each in applying:
+    found = applying(context, permissions, resource_policies)
+    for kind, those in found.items():
+        for each in those:
             if each.statement.effect is Effect.DENY:
                 return _decided(False, Reason.EXPLICIT_DENY, kind, each)
     if context.principal.is_root:
@@ -133,6 +128,18 @@ def decide(
     if permissions.session is not None and not found[Kind.SESSION]:
         return Decision(False, Reason.SESSION)
     return _decided(True, reason, kind, allowing)
+
+
+def applying(
+    context: RequestContext, permissions: Permissions, resource_policies: Iterable[Policy]
+) -> dict[Kind, list[Finding]]:
+    """The statements of each kind of policy that apply to the request."""
+    return {
+        Kind.RESOURCE: findings(context, resource_policies),
+        Kind.IDENTITY: findings(context, permissions.identity),
+        Kind.BOUNDARY: findings(context, permissions.boundary or ()),
+        Kind.SESSION: findings(context, permissions.session or ()),
+    }
 
 
 def findings(context: RequestContext, policies: Iterable[Policy]) -> list[Finding]:

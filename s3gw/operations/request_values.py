@@ -101,7 +101,7 @@ def object_values(
     if version_id is not None:
         values["s3:versionid"] = (version_id,)
     if record is not None:
-        _add_tags(values, "s3:existingobjecttag/", record.description.tags)
+        values |= existing_tag_values(record.description.tags)
     if own and call.operation in WRITES:
         values |= _written_values(call)
     return values
@@ -124,6 +124,13 @@ def tag_values(tags: dict[str, str]) -> Found:
     _add_tags(values, "s3:requestobjecttag/", tags)
     if tags:
         values["s3:requestobjecttagkeys"] = tuple(tags)
+    return values
+
+
+def existing_tag_values(tags: dict[str, str]) -> Found:
+    """The keys of the tags that an object has."""
+    values: Found = {}
+    _add_tags(values, "s3:existingobjecttag/", tags)
     return values
 
 

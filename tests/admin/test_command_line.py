@@ -358,3 +358,28 @@ def test_counters_are_those_of_all_processes_and_survive_a_killed_one(store: Up)
         what="another worker",
     )
     assert [requests_counted(store) for _ in range(8)] == [before + 30] * 8
+
+
+def test_policies_are_asked(store: Up, tmp_path: Path) -> None:
+    resource = "arn:aws:s3:::things/0"
+    question = ["policy", "simulate", "--action", "s3:GetObject", "--resource", resource]
+    denied = admin(store, *question, "--principal", "anonymous")
+    assert (denied.returncode, denied.stderr) == (1, "")
+    assert denied.stdout.startswith("implicitDeny: User: anonymous is not authorized")
+    statement = {
+        "Effect": "Allow",
+        "Action": "s3:*",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"aws:UserAgent": "me"}},
+    }
+    document = tmp_path / "policy.json"
+    document.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    asked = admin(store, *question, "--policy", str(document))
+    assert asked.returncode == 1
+    assert "not known: aws:useragent (--context)" in asked.stdout
+    allowed = shown(store, *question, "--policy", str(document), "--context", "aws:UserAgent=me")
+    assert "applies: Allow by statement 1 of policy 1 of the question" in allowed
+    verdicts = json.loads(shown(store, *question, "--principal", "root", "--json"))["verdicts"]
+    assert [verdict["decision"] for verdict in verdicts] == ["allowed"]
+    for wrong in (["--context", "nothing"], ["--policy", str(tmp_path / "missing")]):
+        assert admin(store, *question, *wrong).returncode == 2

@@ -24,6 +24,11 @@ BODIES: dict[str, Any] = {
     "changeBucketProfile": {"profile": "copies"},
     "createProfile": {"name": "copies", "scheme": "1+1"},
     "changeTunables": {"rebuild_groups_at_once": 2},
+    "simulatePolicy": {
+        "principal": "anonymous",
+        "actions": ["s3:GetObject"],
+        "resources": ["arn:aws:s3:::bucket/key"],
+    },
 }
 # What must be so before the operation can be done, as calls.
 BEFORE: dict[str, list[tuple[str, str, Any]]] = {
