@@ -26,7 +26,6 @@ STORED = {
     "PutBucketMetricsConfiguration": "stored and returned; no request metrics are kept",
     "PutBucketNotificationConfiguration": "the empty configuration; there are no destinations yet",
     "PutBucketRequestPayment": "stored and returned; nobody is charged",
-    "PutBucketWebsite": "stored and returned; no website is served yet",
 }
 _METADATA_TABLES = "S3 Metadata, which lives in S3 Tables"
 

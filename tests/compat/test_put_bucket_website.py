@@ -1,4 +1,4 @@
-"""PutBucketWebsite: stored and validated; nothing is served yet."""
+"""PutBucketWebsite: what is stored, and what is refused. How it is served: tests/server."""
 
 WEBSITE = {
     "IndexDocument": {"Suffix": "index.html"},
