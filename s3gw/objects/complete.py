@@ -29,6 +29,7 @@ from s3gw.metadata.records import (
     BlobRef,
     Checksums,
     CompletedRecord,
+    Encryption,
     ManifestPage,
     ManifestRef,
     ObjectRecord,
@@ -91,12 +92,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The answer; `size` is -1 in the answer to a retry. `version_id` as clients see it."""
+    """The answer; `size` is -1, and neither `encryption` nor `record` are told, in the answer to a
+    retry. `version_id` as clients see it."""
 
     etag: str
     checksums: Checksums
     size: int = -1
     version_id: str = ""
+    encryption: Encryption | None = None
+    record: ObjectRecord | None = None
 
 
 async def complete_upload(
@@ -219,7 +223,8 @@ async def _complete_taken(
     sequence = publish.sequence_of(storage, target)
     manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums, sequence)
     manifest = await _write_pages(storage, upload, chosen, manifest_blob)
-    done = Completed(etag, checksums, size)
+    encryption = upload.record.description.encryption
+    done = Completed(etag, checksums, size, encryption=encryption)
     return await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
 
 
@@ -385,5 +390,7 @@ async def _publish(
                 "The upload was taken over by another request.", headers={"Retry-After": "1"}
             )
 
-    await publish.publish(storage, target, completion.check, build, placed=placed, lost=lost)
-    return replace(done, version_id=published[-1].version_id)
+    record = await publish.publish(
+        storage, target, completion.check, build, placed=placed, lost=lost
+    )
+    return replace(done, version_id=published[-1].version_id, record=record)

@@ -1,13 +1,17 @@
 """CopyObject in terms of storage.
 
 A copy within one profile shares the blob: a new reference, guarded by the source's record, and no
-byte moves. Into another profile the bytes are read and written again.
+byte moves. Into another profile the content is read and written again, and so it is where it is to
+be encrypted otherwise, or with another key. Compressed or not, bytes are shared as they lie.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from nodes.protocol import Buffer
 from s3gw import errors, limits
@@ -23,6 +27,9 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
+from s3gw.objects.content.framing import PLAIN, Framing
+from s3gw.objects.encrypted import frame, framing_of_version, same_keys
+from s3gw.objects.keyring.ring import Wanted
 from s3gw.objects.profiles import known_profile
 from s3gw.objects.publish import Check, Found, Target
 from s3gw.objects.read import read_data
@@ -36,22 +43,34 @@ SourceCheck = Callable[[ObjectRecord], None]
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """What a copy makes: the new owner, the description, by the source as it is copied, and the
-    checksum to compute anew ("" to keep the source's)."""
+    """What a copy makes: the new owner, the description, by the source as it is copied, the
+    checksum to compute anew ("" to keep the source's), and the encryption that is `wanted`;
+    `source_key` is the customer's key that opens the source."""
 
     owner: str
     describe: Callable[[ObjectRecord], Description]
     checksum_algorithm: str
     check: Check
     check_source: SourceCheck
+    wanted: Wanted | None = None
+    source_key: bytes = b""
 
 
 class StoredPayload:
     """Bytes of a stored version, as the body of a new one."""
 
     def __init__(
-        self, storage: Storage, data: Data | None, first: int, stop: int, algorithm: str = ""
+        self,
+        storage: Storage,
+        data: Data | None,
+        first: int,
+        stop: int,
+        algorithm: str = "",
+        framing: Framing = PLAIN,
+        size: int = 0,
     ) -> None:
+        self._framing = framing
+        self._size = size
         self._storage = storage
         self._data = data
         self._first = first
@@ -60,7 +79,10 @@ class StoredPayload:
         self.algorithms: Collection[str] = [algorithm] if algorithm else []
 
     async def __aiter__(self) -> AsyncIterator[Buffer]:
-        async for buffers in read_data(self._storage, self._data, self._first, self._stop):
+        pieces = read_data(
+            self._storage, self._data, self._first, self._stop, self._framing, self._size
+        )
+        async for buffers in pieces:
             for buffer in buffers:
                 yield buffer
 
@@ -124,6 +146,8 @@ async def copy_object(
                 "The specified copy source is larger than the maximum allowable size for a copy "
                 f"source: {limits.COPY_SOURCE_BYTES_MAX}"
             )
+        if copying.source_key:
+            await framing_of_version(storage, record, copying.source_key)  # or AccessDenied
         if not _shares(storage, record, target, copying, description):
             return await _rewrite(storage, record, target, copying, description)
         refuse_if_old(storage, started)
@@ -155,6 +179,9 @@ def _shares(
     algorithm = copying.checksum_algorithm
     if algorithm and algorithm not in record.checksums.values:
         return False
+    held = record.description.encryption
+    if not same_keys(storage, held, copying.wanted, copying.source_key):
+        return False
     profile = known_profile(storage, target.bucket, description.storage_class)
     data = record.data
     home = data.blob.profile if isinstance(data, ManifestRef) else ""
@@ -175,6 +202,10 @@ def _shared_copy(
     holder = keys.object_holder(target.bucket_name, target.key, sequence)
     assert record.data is not None
     references.hold(storage, tx, target.bucket_name, record.data, holder)
+    held = record.description
+    description = msgspec.structs.replace(
+        description, encryption=held.encryption, compression=held.compression
+    )
     return ObjectRecord(
         sequence=sequence,
         modified_ms=storage.clock_ms(),
@@ -195,15 +226,25 @@ async def _rewrite(
     copying: Copying,
     description: Description,
 ) -> ObjectRecord:
-    """Write the bytes anew: another profile, or a checksum that is not known yet."""
+    """Write the content anew: another profile, other keys, or a checksum that is not known yet.
+    It is the source's content for readers that go on only if its bytes are stored alike."""
     algorithm = copying.checksum_algorithm or next(iter(record.checksums.values), "")
+    source = await framing_of_version(storage, record, copying.source_key)
+    description, framing = await frame(storage, target.bucket, description, copying.wanted)
+    alike = source is PLAIN and framing is PLAIN and not _is_compressed(record)
     return await store_version(
         storage,
         target,
         copying.owner,
         description,
-        StoredPayload(storage, record.data, 0, record.size, algorithm),
+        StoredPayload(storage, record.data, 0, record.size, algorithm, source, record.size),
         copying.check,
-        content_id=record.content_id,
+        content_id=record.content_id if alike else framing.content_id or os.urandom(16),
         most=record.size,
+        framing=framing,
     )
+
+
+def _is_compressed(record: ObjectRecord) -> bool:
+    """Whether stored bytes of a version are, or may be, compressed."""
+    return bool(record.description.compression)

@@ -79,7 +79,7 @@ POLICIES_COMPILED_MAX = 1024
 class Resource:
     """What an action is done to: a bucket, or one of its keys. `bucket` is None where there is
     none (yet). `found` says that the key was looked up: the version named, or else the visible one,
-    is then `record`."""
+    is then `record`. `named` is the ARN of what is neither: an encryption key."""
 
     bucket_name: str = ""
     bucket: BucketRecord | None = None
@@ -87,6 +87,7 @@ class Resource:
     found: bool = False
     record: ObjectRecord | None = None
     version_id: str | None = None
+    named: str = ""
 
     @classmethod
     def of_target(cls, target: Target, version_id: str | None) -> Resource:
@@ -97,6 +98,8 @@ class Resource:
 
     @property
     def arn(self) -> str:
+        if self.named:
+            return self.named
         if not self.bucket_name:
             return "arn:aws:s3:::*"
         path = f"{self.bucket_name}/{self.key}" if self.key else self.bucket_name

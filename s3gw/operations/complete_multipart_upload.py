@@ -6,6 +6,8 @@ from s3gw import errors, limits
 from s3gw.objects.complete import Completion, PartChoice, complete_upload
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import write_check
+from s3gw.operations.encryption import encryption_headers
+from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.parameters import upload_id
 from s3gw.operations.present import object_url, quoted
 from s3gw.wire import xml
@@ -38,6 +40,9 @@ async def complete_multipart_upload(call: Call) -> Reply:
     if done.checksums.values:
         writer.element("ChecksumType", done.checksums.kind)
     reply = xml_reply(writer.finish())
+    reply.headers += encryption_headers(call, done.encryption)
+    if done.record is not None:
+        reply.headers += expiration_headers(call, done.record)
     if done.version_id:
         reply.headers.append(("x-amz-version-id", done.version_id))
     return reply

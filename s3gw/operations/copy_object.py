@@ -11,6 +11,13 @@ from s3gw.objects.copy import copy_object as copy_stored
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source, source_headers
 from s3gw.operations.describe import description_of, redirect_of, storage_class_of, write_check
+from s3gw.operations.encryption import (
+    SOURCE,
+    customer_key,
+    encryption_headers,
+    wanted_encryption,
+)
+from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.present import checksums_of, quoted, version_headers
 from s3gw.wire.checksums import algorithm_named
 from s3gw.wire.dates import iso8601_ms
@@ -22,6 +29,7 @@ CHANGING_HEADERS = (
     "x-amz-storage-class",
     "x-amz-website-redirect-location",
     "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-checksum-algorithm",
 )
 
@@ -45,10 +53,15 @@ async def copy_object(call: Call) -> Reply:
         checksum_algorithm=algorithm_named(algorithm).name if algorithm else "",
         check=write_check(call),
         check_source=lambda record: check_source(call, record),
+        wanted=wanted_encryption(call),
+        source_key=customer_key(call, SOURCE),
     )
     record = await copy_stored(call.storage, source, call.target, copying)
     reply = xml_reply(_result(record))
     reply.headers += version_headers(call.bucket, record) + source_headers(source)
+    reply.headers += expiration_headers(call, record)
+    encryption = record.description.encryption
+    reply.headers += encryption_headers(call, encryption, with_context=True)
     return reply
 
 
@@ -72,6 +85,8 @@ def _description(call: Call, source: ObjectRecord) -> Description:
     if directive(call, "x-amz-metadata-directive") == "COPY":
         description = msgspec.structs.replace(
             source.description,
+            encryption=None,
+            compression="",
             lock=asked.lock,
             storage_class=storage_class_of(call),
             redirect=redirect_of(call),

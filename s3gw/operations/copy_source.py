@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.copy import source_version
+from s3gw.objects.keyring.ring import SSE_KMS
 from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource
 from s3gw.operations.call import Call
+from s3gw.operations.encryption import OPEN_KEY, SOURCE, opening_key, require_key
 from s3gw.operations.present import current_of, version_headers
 from s3gw.wire.conditions import COPY_SOURCE_PREFIX, ReadConditions
 from s3gw.wire.copy_source import parse_copy_source
 from s3gw.wire.version_ids import decode_version_id
 
-COPY_SOURCE_KEY = "x-amz-copy-source-server-side-encryption-customer-algorithm"
-
 
 async def load_source(call: Call) -> Target:
     """The source's bucket and key, and the version named, as read now. Raises NoSuchBucket,
-    NoSuchKey, NoSuchVersion, InvalidArgument, InvalidRequest for a delete marker that is named or
-    a key to decrypt it with, AccessDenied if the caller may not read it or its bucket is not the
+    NoSuchKey, NoSuchVersion, InvalidArgument, InvalidRequest for a delete marker that is named,
+    AccessDenied if the caller may not read it or its bucket is not the
     expected owner's."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
     asked = None
     if named.version_id is not None:
         asked = decode_version_id(named.version_id, "x-amz-copy-source")
-    if COPY_SOURCE_KEY in call.headers:
-        raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
     source = await publish.read_target(call.storage, named.bucket, named.key, asked)
     resource = Resource.of_target(source, named.version_id)
     named_version = named.version_id is not None
@@ -44,7 +41,12 @@ async def load_source(call: Call) -> Target:
 
 
 def check_source(call: Call, record: ObjectRecord) -> None:
-    """The `x-amz-copy-source-if-*` conditions. Raises PreconditionFailed."""
+    """The `x-amz-copy-source-if-*` conditions, and the key that opens the source. Raises
+    PreconditionFailed, InvalidRequest without it, AccessDenied."""
+    encryption = record.description.encryption
+    opening_key(call, encryption, SOURCE)
+    if encryption is not None and encryption.kind == SSE_KMS:
+        require_key(call, OPEN_KEY, encryption.key_name)
     current = current_of(record)
     assert current is not None
     ReadConditions.of(call.headers, COPY_SOURCE_PREFIX).check_copy_source(current)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from s3gw import errors
-from s3gw.objects.multipart import create_upload
+from s3gw.objects.encrypted import frame
+from s3gw.objects.multipart import create_upload, initiated_ms, new_upload_id
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import description_of
+from s3gw.operations.encryption import encryption_headers, wanted_encryption
+from s3gw.operations.lifecycle_headers import abort_headers
 from s3gw.wire.checksums import algorithm_named, multipart_type
 from s3gw.wire.xml import Writer
 
@@ -23,20 +26,28 @@ async def create_multipart_upload(call: Call) -> Reply:
             "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm "
             "header."
         )
-    upload_id = await create_upload(
+    upload_id = new_upload_id(call.storage.clock_ms())
+    wanted = wanted_encryption(call)
+    description, _ = await frame(
+        call.storage, call.bucket, description_of(call), wanted, content_id=upload_id
+    )
+    await create_upload(
         call.storage,
         call.bucket_name,
         call.key,
         call.owner.id,
-        description_of(call),
+        description,
         checksum_algorithm=algorithm,
         checksum_type=kind,
+        upload_id=upload_id,
     )
     writer = Writer("InitiateMultipartUploadResult")
     writer.element("Bucket", call.bucket_name)
     writer.element("Key", call.key)
     writer.element("UploadId", upload_id.hex())
     reply = xml_reply(writer.finish())
+    reply.headers += encryption_headers(call, description.encryption, with_context=True)
+    reply.headers += abort_headers(call, initiated_ms(upload_id))
     if algorithm:
         reply.headers += [
             ("x-amz-checksum-algorithm", algorithm),

@@ -28,36 +28,21 @@ STORAGE_CLASSES = frozenset(
         "GLACIER_IR",
     }
 )
-ENCRYPTION = (
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-aws-kms-key-id",
-    "x-amz-server-side-encryption-bucket-key-enabled",
-    "x-amz-server-side-encryption-context",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-server-side-encryption-customer-key",
-    "x-amz-server-side-encryption-customer-key-md5",
-)
-# Asking for these and not getting them would be a broken promise, so they are refused.
-NOT_OFFERED = {
-    **dict.fromkeys(ENCRYPTION, "Server-side encryption"),
-}
 OBJECT_LOCK = (
     "x-amz-object-lock-mode",
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
 )
-NOT_ASKED = ("", "OFF", "false")
 
 
 def description_of(call: Call) -> Description:
-    """The description in a request's headers. Raises S3Error."""
+    """The description in a request's headers, but for the encryption. Raises S3Error."""
     if "versionId" in call.query:
         raise errors.InvalidArgument(
             "This operation does not accept a version-id.",
             ArgumentName="versionId",
             ArgumentValue=call.query["versionId"],
         )
-    refuse_not_offered(call)
     headers = content_headers(call.headers)
     headers.setdefault("content-type", DEFAULT_CONTENT_TYPE)
     return Description(
@@ -69,20 +54,6 @@ def description_of(call: Call) -> Description:
         redirect=redirect_of(call),
         acl=new_object_acl(call),
     )
-
-
-def refuse_not_offered(call: Call) -> None:
-    """Refuse what changes how an object is kept and is not built. Raises NotImplementedS3."""
-    for header, feature in NOT_OFFERED.items():
-        if header in call.headers and call.headers[header] not in NOT_ASKED:
-            raise errors.NotImplementedS3(f"{feature} is not implemented.", Header=header)
-
-
-def refuse_encryption(call: Call) -> None:
-    """Refuse a read, or the write of a part, that names a key: nothing stored is encrypted.
-    Raises InvalidRequest."""
-    if any(name in call.headers for name in ENCRYPTION):
-        raise errors.InvalidRequest("The encryption parameters are not applicable to this object.")
 
 
 def tags_of(call: Call) -> dict[str, str]:

@@ -9,7 +9,8 @@ from s3gw.metadata.records import ManifestRef, ObjectRecord
 from s3gw.objects.read import part_at
 from s3gw.objects.reading import read_version
 from s3gw.operations.call import Call, Reply
-from s3gw.operations.describe import refuse_encryption
+from s3gw.operations.encryption import encryption_headers, opened
+from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.parameters import part_number
 from s3gw.operations.present import (
     cache_headers,
@@ -36,14 +37,17 @@ class Selection:
 async def get_object(call: Call) -> Reply:
     """A version, or a range or part of it."""
     record, selection, reply = await select(call)
-    reply.stream = read_version(call.storage, call.target, record, selection.first, selection.stop)
+    framing = await opened(call, record)
+    reply.stream = read_version(
+        call.storage, call.target, record, selection.first, selection.stop, framing
+    )
     return reply
 
 
 async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
     """The version, the bytes asked for, and the answer's head. Raises S3Error."""
-    refuse_encryption(call)
     record = visible(call)
+    await opened(call, record, for_content=False)
     current = current_of(record)
     assert current is not None
     try:
@@ -57,6 +61,8 @@ async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
         206 if selection.partial else 200,
         object_headers(record, overrides, with_checksums=with_checksums and not selection.partial)
         + version_headers(call.bucket, record)
+        + (expiration_headers(call, record) if record is call.target.visible else [])
+        + encryption_headers(call, record.description.encryption)
         + headers,
         length=selection.stop - selection.first,
     )

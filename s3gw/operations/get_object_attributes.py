@@ -6,7 +6,7 @@ from s3gw import errors, limits
 from s3gw.metadata.records import ManifestRef, ObjectRecord, PartRecord
 from s3gw.objects.read import manifest_page
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.describe import refuse_encryption
+from s3gw.operations.encryption import opened
 from s3gw.operations.present import checksums_of, version_headers, visible
 from s3gw.wire.dates import http_date
 from s3gw.wire.xml import Writer
@@ -16,9 +16,9 @@ ATTRIBUTES = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "Obje
 
 async def get_object_attributes(call: Call) -> Reply:
     """The attributes of a version that the request names."""
-    refuse_encryption(call)
     wanted = _wanted(call)
     record = visible(call)
+    await opened(call, record, for_content=False)
     writer = Writer("GetObjectAttributesResponse")
     if "ETag" in wanted:
         writer.element("ETag", record.etag)

@@ -6,6 +6,8 @@ from s3gw import errors, limits
 from s3gw.objects.write import put_object as store_object
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.describe import description_of, write_check
+from s3gw.operations.encryption import encryption_headers, framed
+from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.present import checksum_headers, checksums_of, quoted, version_headers
 
 
@@ -23,18 +25,22 @@ async def put_object(call: Call) -> Reply:
 
 async def store_body(call: Call) -> Reply:
     """Store the body, whose size may be unknown, as what the request's headers describe."""
+    description, framing = await framed(call, description_of(call))
     record = await store_object(
         call.storage,
         call.target,
         call.owner.id,
-        description_of(call),
+        description,
         call.body,
         write_check(call),
+        framing,
     )
     return Reply(
         headers=[
             ("ETag", quoted(record.etag)),
             *checksum_headers(checksums_of(record)),
             *version_headers(call.bucket, record),
+            *encryption_headers(call, record.description.encryption, with_context=True),
+            *expiration_headers(call, record),
         ]
     )

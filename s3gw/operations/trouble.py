@@ -12,6 +12,7 @@ from s3gw.cluster.topology import UnknownProfile
 from s3gw.cluster.writer import NotWritten
 from s3gw.kv.interface import CommitTooLarge, EngineError, NoSpace
 from s3gw.metadata.store import OutcomeUnknown
+from s3gw.objects.content.framing import ContentDamaged
 
 TROUBLE = (
     errors.S3Error,
@@ -21,6 +22,7 @@ TROUBLE = (
     NotWritten,
     TooFewNodes,
     UnknownProfile,
+    ContentDamaged,
 )
 
 
@@ -33,6 +35,8 @@ def translate(error: BaseException) -> errors.S3Error:
             return errors.InsufficientStorage("The metadata engine is full.")
         case CommitTooLarge():
             return errors.InternalError()
+        case ContentDamaged():
+            return errors.ServiceUnavailable("What is stored of the object is damaged.")
         case OutcomeUnknown():
             return errors.ServiceUnavailable("The outcome of the request is not known.")
         case UnknownProfile():

@@ -7,7 +7,7 @@ from s3gw.metadata.records import Checksums
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.objects.multipart import upload_part as store_part
 from s3gw.operations.call import Call, Reply
-from s3gw.operations.describe import refuse_encryption
+from s3gw.operations.encryption import encryption_headers, opened_upload
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
 from s3gw.wire.checksums import ALGORITHMS
@@ -23,11 +23,17 @@ async def upload_part(call: Call) -> Reply:
         raise errors.EntityTooLarge(
             ProposedSize=str(size), MaxSizeAllowed=str(limits.PART_BYTES_MAX)
         )
-    refuse_encryption(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     _require_checksum(call, upload)
-    part = await store_part(call.storage, upload, number, call.body)
-    return Reply(headers=[("ETag", quoted(part.etag)), *part_checksum_headers(part.checksums)])
+    framing = await opened_upload(call, upload)
+    part = await store_part(call.storage, upload, number, call.body, framing)
+    return Reply(
+        headers=[
+            ("ETag", quoted(part.etag)),
+            *part_checksum_headers(part.checksums),
+            *encryption_headers(call, upload.record.description.encryption),
+        ]
+    )
 
 
 def part_checksum_headers(checksums: Checksums) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from s3gw.objects.copy import StoredPayload, source_version
 from s3gw.objects.multipart import find_upload, upload_part
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source, source_headers
-from s3gw.operations.describe import refuse_encryption
+from s3gw.operations.encryption import SOURCE, encryption_headers, opened, opened_upload
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
 from s3gw.wire.dates import iso8601_ms
@@ -18,7 +18,6 @@ from s3gw.wire.xml import Writer
 async def upload_part_copy(call: Call) -> Reply:
     """Store a stored object, or a range of it, as a part of an upload."""
     number = part_number(call)
-    refuse_encryption(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     source = await load_source(call)
     record = source_version(source).record
@@ -34,9 +33,16 @@ async def upload_part_copy(call: Call) -> Reply:
             f"source: {limits.PART_BYTES_MAX}"
         )
     payload = StoredPayload(
-        call.storage, record.data, first, stop, upload.record.checksum_algorithm
+        call.storage,
+        record.data,
+        first,
+        stop,
+        upload.record.checksum_algorithm,
+        await opened(call, record, SOURCE),
+        record.size,
     )
-    part = await upload_part(call.storage, upload, number, payload)
+    framing = await opened_upload(call, upload)
+    part = await upload_part(call.storage, upload, number, payload, framing)
     writer = Writer("CopyPartResult")
     writer.element("LastModified", iso8601_ms(part.modified_ms))
     writer.element("ETag", quoted(part.etag))
@@ -44,4 +50,5 @@ async def upload_part_copy(call: Call) -> Reply:
         writer.element(f"Checksum{name}", value)
     reply = xml_reply(writer.finish())
     reply.headers += source_headers(source)
+    reply.headers += encryption_headers(call, upload.record.description.encryption)
     return reply

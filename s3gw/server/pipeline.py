@@ -82,6 +82,7 @@ GROWING_OPERATIONS = frozenset(
         "PutBucketEncryption",
         "PutBucketIntelligentTieringConfiguration",
         "PutBucketInventoryConfiguration",
+        "PutBucketLifecycleConfiguration",
         "PutBucketLogging",
         "PutBucketMetricsConfiguration",
         "PutBucketNotificationConfiguration",

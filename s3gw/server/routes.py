@@ -48,6 +48,7 @@ class Body(NamedTuple):
 
 NONE = Body("none", 0)
 XML = Body("xml", limits.XML_SMALL_BYTES_MAX)
+XML_LIFECYCLE = Body("xml", limits.LIFECYCLE_BYTES_MAX)
 XML_LARGE = Body("xml", limits.XML_LARGE_BYTES_MAX)
 JSON = Body("json", limits.XML_SMALL_BYTES_MAX)
 FORM = Body("form", 0)
@@ -151,9 +152,9 @@ ROWS: tuple[Row, ...] = (
     Row("GetBucketCors", GET, BUCKET, "cors", "s3:GetBucketCORS", handler="bucket_cors:get_bucket_cors"),
     Row("PutBucketCors", PUT, BUCKET, "cors", "s3:PutBucketCORS", body=XML, handler="bucket_cors:put_bucket_cors"),
     Row("DeleteBucketCors", DELETE, BUCKET, "cors", "s3:PutBucketCORS", handler="bucket_cors:delete_bucket_cors"),
-    Row("GetBucketEncryption", GET, BUCKET, "encryption", "s3:GetEncryptionConfiguration"),
-    Row("PutBucketEncryption", PUT, BUCKET, "encryption", "s3:PutEncryptionConfiguration", body=XML),
-    Row("DeleteBucketEncryption", DELETE, BUCKET, "encryption", "s3:PutEncryptionConfiguration"),
+    Row("GetBucketEncryption", GET, BUCKET, "encryption", "s3:GetEncryptionConfiguration", handler="bucket_encryption:get_bucket_encryption"),
+    Row("PutBucketEncryption", PUT, BUCKET, "encryption", "s3:PutEncryptionConfiguration", body=XML, handler="bucket_encryption:put_bucket_encryption"),
+    Row("DeleteBucketEncryption", DELETE, BUCKET, "encryption", "s3:PutEncryptionConfiguration", handler="bucket_encryption:delete_bucket_encryption"),
     Row("ListBucketIntelligentTieringConfigurations", GET, BUCKET, "intelligent-tiering", "s3:GetIntelligentTieringConfiguration", handler="bucket_intelligent_tiering:list_bucket_intelligent_tiering_configurations"),
     Row("GetBucketIntelligentTieringConfiguration", GET, BUCKET, "intelligent-tiering&id", "s3:GetIntelligentTieringConfiguration", handler="bucket_intelligent_tiering:get_bucket_intelligent_tiering_configuration"),
     Row("PutBucketIntelligentTieringConfiguration", PUT, BUCKET, "intelligent-tiering&id", "s3:PutIntelligentTieringConfiguration", body=XML, handler="bucket_intelligent_tiering:put_bucket_intelligent_tiering_configuration"),
@@ -162,9 +163,9 @@ ROWS: tuple[Row, ...] = (
     Row("GetBucketInventoryConfiguration", GET, BUCKET, "inventory&id", "s3:GetInventoryConfiguration", handler="bucket_inventory:get_bucket_inventory_configuration"),
     Row("PutBucketInventoryConfiguration", PUT, BUCKET, "inventory&id", "s3:PutInventoryConfiguration", body=XML, handler="bucket_inventory:put_bucket_inventory_configuration"),
     Row("DeleteBucketInventoryConfiguration", DELETE, BUCKET, "inventory&id", "s3:PutInventoryConfiguration", handler="bucket_inventory:delete_bucket_inventory_configuration"),
-    Row("GetBucketLifecycleConfiguration", GET, BUCKET, "lifecycle", "s3:GetLifecycleConfiguration", aliases=("GetBucketLifecycle",)),
-    Row("PutBucketLifecycleConfiguration", PUT, BUCKET, "lifecycle", "s3:PutLifecycleConfiguration", body=XML, aliases=("PutBucketLifecycle",)),
-    Row("DeleteBucketLifecycle", DELETE, BUCKET, "lifecycle", "s3:PutLifecycleConfiguration"),
+    Row("GetBucketLifecycleConfiguration", GET, BUCKET, "lifecycle", "s3:GetLifecycleConfiguration", handler="bucket_lifecycle:get_bucket_lifecycle", aliases=("GetBucketLifecycle",)),
+    Row("PutBucketLifecycleConfiguration", PUT, BUCKET, "lifecycle", "s3:PutLifecycleConfiguration", body=XML_LIFECYCLE, handler="bucket_lifecycle:put_bucket_lifecycle", aliases=("PutBucketLifecycle",)),
+    Row("DeleteBucketLifecycle", DELETE, BUCKET, "lifecycle", "s3:PutLifecycleConfiguration", handler="bucket_lifecycle:delete_bucket_lifecycle"),
     Row("GetBucketLogging", GET, BUCKET, "logging", "s3:GetBucketLogging", handler="bucket_logging:get_bucket_logging"),
     Row("PutBucketLogging", PUT, BUCKET, "logging", "s3:PutBucketLogging", body=XML, handler="bucket_logging:put_bucket_logging"),
     Row("CreateBucketMetadataConfiguration", POST, BUCKET, "metadataConfiguration", "s3:CreateBucketMetadataTableConfiguration", body=XML),

@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 import urllib.parse
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -30,6 +31,11 @@ BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
 REGION = "us-east-1"
 DOMAIN = os.environ.get("S3_DOMAIN", "s3.test")
 """The name below which buckets are host names (virtual-host-style addressing)."""
+ENVIRONMENT = {
+    "S3GW_DOMAINS": DOMAIN,
+    "S3GW_ALLOW_SSEC_OVER_HTTP": "true",
+    "S3GW_MASTER_KEY": b64encode(os.urandom(32)).decode(),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def _serve(backend: str, directory: Path) -> Iterator[Server]:
         )
         return
     credentials = Credentials.generate()
-    common: Any = {"credentials": credentials, "environment": {"S3GW_DOMAINS": DOMAIN}}
+    common: Any = {"credentials": credentials, "environment": ENVIRONMENT}
     store: Up | Cluster
     if backend == "sqlite":
         store = Up(directory / "store", **common)
