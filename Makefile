@@ -8,7 +8,7 @@ DATA ?= ./data
 ARGS ?=
 # Two stores run beside the tests, so more workers than cores only make them wait.
 TEST_WORKERS ?= 2
-PARALLEL := -n $(TEST_WORKERS) --dist loadscope -p tests.scheduling
+PARALLEL := -n $(TEST_WORKERS) --dist loadscope -p tests.scheduling --durations 40
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
