@@ -58,6 +58,12 @@ FAMILIES: dict[str, Family] = {
     "s3gw_node_suspect": Family(
         GAUGE, ("node",), "processes of this gateway that avoid the node (breaker open)"
     ),
+    "s3gw_lifecycle_actions_total": Family(
+        COUNTER,
+        ("action",),
+        "versions removed, hidden behind markers and moved to another class, markers removed, "
+        "uploads aborted, by lifecycle rules",
+    ),
     "s3gw_merge_alarms": Family(
         GAUGE, (), "groups where nothing is removed because too many blobs have no reference"
     ),

@@ -16,18 +16,16 @@ class Due(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LifecycleJob(msgspec.Struct, array_like=True, frozen=True):
-    """The walk over a bucket whose rules were changed, which queues what is there. `state`: walking
-    or done. `stage` and `cursor` say where it is: of objects, versions or uploads, behind this
-    key. `seen` counts records, `queued` the entries made for them."""
+    """The walk over a bucket whose rules were changed, which queues what is there; it goes when
+    that is done. `stage` and `cursor` say where it is: of objects, versions or uploads, behind
+    this key. `seen` counts records, `queued` the entries made for them."""
 
     bucket_id: bytes
     started_ms: int
-    state: str = "walking"
     stage: str = ""
     cursor: bytes = b""
     seen: int = 0
     queued: int = 0
-    ended_ms: int = 0
 
 
 class LifecycleRun(msgspec.Struct, array_like=True, frozen=True):

@@ -8,12 +8,13 @@ by what the newest version is and, where it is looked at, by the next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from s3gw import errors, limits
-from s3gw.kv.interface import Conflict, Empty
+from s3gw.kv.interface import Conflict, Empty, Guard
 from s3gw.metadata import keys
 from s3gw.metadata.records import Description, ObjectRecord, ReprofileJob, Usage, decode
 from s3gw.metadata.store import Transaction
@@ -33,13 +34,20 @@ class Deleted:
 
 
 async def delete_object(
-    storage: Storage, target: Target, check: Check, *, owner: str = "", bypass: bool = False
+    storage: Storage,
+    target: Target,
+    check: Check,
+    *,
+    owner: str = "",
+    bypass: bool = False,
+    guards: Sequence[Guard] = (),
 ) -> Deleted:
     """Remove the version that the target asks for, or hide the key; what is absent is no error.
     `owner` is that of a marker; with `bypass`, object lock in mode GOVERNANCE does not keep a
-    version. Raises S3Error, OutcomeUnknown."""
+    version; `guards` are what else the decision rests on. Raises S3Error, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         tx = publish.guarded(target)
+        tx.guards += guards
         if target.asked is not None:
             deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
         else:

@@ -68,7 +68,12 @@ def entry_at(storage: Storage, bucket: BucketRecord, due_ms: int, subject: bytes
 
 
 def entry_of(
-    storage: Storage, bucket: BucketRecord, key: str, record: ObjectRecord
+    storage: Storage,
+    bucket: BucketRecord,
+    key: str,
+    record: ObjectRecord,
+    *,
+    not_before_ms: int = 0,
 ) -> bytes | None:
     """The key of a version's entry; None when no rule is about it."""
     configuration = configuration_of(bucket)
@@ -78,7 +83,8 @@ def entry_of(
     look_ms = first_look(configuration, seen, storage.lifecycle_day_ms)
     if look_ms is None:
         return None
-    return entry_at(storage, bucket, look_ms, keys.due_version(key, record.sequence))
+    subject = keys.due_version(key, record.sequence)
+    return entry_at(storage, bucket, max(look_ms, not_before_ms), subject)
 
 
 def schedule(
@@ -88,11 +94,14 @@ def schedule(
     bucket: BucketRecord,
     key: str,
     record: ObjectRecord,
-) -> None:
-    """Queue a version that this commit writes, if rules want anything of it."""
-    entry = entry_of(storage, bucket, key, record)
-    if entry is not None:
-        tx.put(entry, Due(bucket_name))
+) -> int:
+    """Queue a version that is there from this commit on, if rules want anything of it. Returns the
+    number of entries. None lies in the past: what is behind the present was missed."""
+    entry = entry_of(storage, bucket, key, record, not_before_ms=storage.clock_ms())
+    if entry is None:
+        return 0
+    tx.put(entry, Due(bucket_name))
+    return 1
 
 
 def unschedule(
@@ -130,7 +139,13 @@ def _look_at_key(
 
 
 def _upload_entry(
-    storage: Storage, bucket: BucketRecord, key: str, upload_id: bytes, record: UploadRecord
+    storage: Storage,
+    bucket: BucketRecord,
+    key: str,
+    upload_id: bytes,
+    record: UploadRecord,
+    *,
+    not_before_ms: int = 0,
 ) -> bytes | None:
     configuration = configuration_of(bucket)
     if configuration is None:
@@ -138,7 +153,8 @@ def _upload_entry(
     action = abort(configuration, key, record.initiated_ms, storage.lifecycle_day_ms)
     if action is None:
         return None
-    return entry_at(storage, bucket, action.due_ms, keys.due_upload(key, upload_id))
+    due_ms = max(action.due_ms, not_before_ms)
+    return entry_at(storage, bucket, due_ms, keys.due_upload(key, upload_id))
 
 
 def schedule_upload(
@@ -151,7 +167,8 @@ def schedule_upload(
     record: UploadRecord,
 ) -> int:
     """Queue an upload, if a rule is to abort it. Returns the number of entries."""
-    entry = _upload_entry(storage, bucket, key, upload_id, record)
+    now_ms = storage.clock_ms()
+    entry = _upload_entry(storage, bucket, key, upload_id, record, not_before_ms=now_ms)
     if entry is None:
         return 0
     tx.put(entry, Due(bucket_name))

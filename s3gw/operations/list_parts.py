@@ -6,6 +6,7 @@ from s3gw import limits
 from s3gw.objects.multipart import find_upload
 from s3gw.objects.multipart import list_parts as parts_after
 from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.lifecycle_headers import abort_headers
 from s3gw.operations.parameters import integer, upload_id
 from s3gw.operations.present import quoted, write_owner
 from s3gw.wire.dates import iso8601_ms
@@ -45,4 +46,6 @@ async def list_parts(call: Call) -> Reply:
     if upload.record.checksum_algorithm:
         writer.element("ChecksumAlgorithm", upload.record.checksum_algorithm)
         writer.element("ChecksumType", upload.record.checksum_type)
-    return xml_reply(writer.finish())
+    reply = xml_reply(writer.finish())
+    reply.headers += abort_headers(call, upload.record.initiated_ms)
+    return reply

@@ -160,6 +160,13 @@ async def _stripes(
         yield bytes(held)
 
 
+async def write_anew(storage: Storage, old: BlobRef, profile: Profile, placement: str) -> Written:
+    """A blob's bytes as another one, not published yet, in `profile` or, if it is small, in its
+    companion. Raises NotPossibleNow, BlobUnreadable."""
+    goal = destination(storage.blobs.topology, old.profile, profile.name)
+    return await _write(storage, goal, old, placement)
+
+
 async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: str) -> Written:
     def not_whole(group: Group) -> bool:
         return not all(storage.blobs.directory.usable(node) for node in group.nodes)

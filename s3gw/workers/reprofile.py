@@ -46,7 +46,6 @@ from s3gw.metadata.records import (
     ObjectRecord,
     PartRecord,
     ProfileRecord,
-    Repair,
     ReprofileJob,
     TrashRecord,
     UploadRecord,
@@ -55,12 +54,10 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.multipart import OPEN
-from s3gw.objects.references import URGENCY_MISPLACED
 from s3gw.objects.storage import Storage, wall_clock_ms
-from s3gw.workers import reencode
+from s3gw.workers.blob_move import move_blob
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
-from s3gw.workers.damage import URGENCIES
-from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow, Swap
+from s3gw.workers.reencode import ContentChanged, NotPossibleNow
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +68,6 @@ RECORDS_PER_UNIT = 50
 BLOBS_AT_ONCE = 4
 INTERVAL_SECONDS = 10.0
 COMMIT_ATTEMPTS_MAX = 8
-# The repair worker leaves a move to this worker for so long.
-HEAD_START_MS = 60_000
 
 
 class ReprofileRefused(ValueError):
@@ -399,11 +394,15 @@ class Reprofiler:
     async def _move(self, claim: Claim, bucket: str, found: _Found, tally: _Tally) -> None:
         ref = found.ref
         try:
-            entry = await self._entry(bucket, found)
-            if entry.record.copy is None:
-                await self._throttle.take(2 * ref.size)
-                entry = await reencode.write_copy(self._storage, claim, entry, ref)
-            moved = await Swap(self._storage, claim, entry, ref).run()
+            moved = await move_blob(
+                self._storage,
+                claim,
+                bucket,
+                ref,
+                found.target,
+                reason="its bucket was given another profile",
+                throttle=self._throttle,
+            )
         except (Conflict, OutcomeUnknown):
             tally.left += 1  # somebody else has changed the blob or its entry: next round
         except (NotPossibleNow, BlobUnreadable, ContentChanged, UnknownProfile) as reason:
@@ -414,28 +413,3 @@ class Reprofiler:
             tally.blobs += moved
             tally.bytes += ref.size if moved else 0
             tally.left += not moved
-
-    async def _entry(self, bucket: str, found: _Found) -> Entry:
-        """The blob's entry in the repair queue, if it has one, else one that is not written yet."""
-        ref = found.ref
-        number = self._storage.blobs.topology.group_of(ref.profile, ref.blob).number
-        wanted = [keys.repair(urgency, ref.profile, number, ref.blob) for urgency in URGENCIES]
-        for item in (await self._storage.store.kv.get_many(wanted)).items:
-            if item is not None:
-                record = decode(Repair, item.value)
-                if record.copy is None:
-                    record = msgspec.structs.replace(record, target=found.target, bucket=bucket)
-                return Entry(item.key, item.revision, record)
-        key = keys.repair(URGENCY_MISPLACED, ref.profile, number, ref.blob)
-        now_ms = self._storage.clock_ms()
-        record = Repair(
-            ref.profile,
-            number,
-            ref.blob,
-            "its bucket was given another profile",
-            now_ms,
-            now_ms + HEAD_START_MS,
-            target=found.target,
-            bucket=bucket,
-        )
-        return Entry(key, 0, record)

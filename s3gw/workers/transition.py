@@ -1,0 +1,176 @@
+"""A version goes to another storage class, and its bytes to the profile that has the class.
+
+Version, ETag and date stay what they are. One commit names the new blob and the class, guarded by
+the bucket (its rules) and by the version's record; the old blob goes to the collector, unless other
+versions hold it as well.
+
+What was uploaded in parts goes part by part, in the way in which a bucket changes its profile
+(`s3gw.workers.blob_move`), and then gets its class. Copies that share the parts have them in the
+new profile from then on and keep their class until rules move them as well. Whatever is cut short
+goes on at the next try: what has moved is where it should be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from s3gw import errors
+from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.topology import Profile, UnknownProfile
+from s3gw.cluster.tunables import Throttle
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
+from s3gw.metadata.records import BlobRef, ManifestPage, ManifestRef, ObjectRecord, decode
+from s3gw.metadata.store import Transaction
+from s3gw.objects import profiles, publish, references
+from s3gw.objects.publish import Found, Target
+from s3gw.objects.storage import Storage
+from s3gw.objects.write import refuse_if_old
+from s3gw.workers.blob_move import move_blob
+from s3gw.workers.contract import Claim, commit
+from s3gw.workers.reencode import ContentChanged, NotPossibleNow, write_anew
+
+log = logging.getLogger(__name__)
+
+
+class Changed(Exception):
+    """The version or its bucket is not what was decided on any more: look again."""
+
+
+async def change_class(
+    storage: Storage,
+    claim: Claim,
+    target: Target,
+    found: Found,
+    storage_class: str,
+    throttle: Throttle,
+) -> bool:
+    """Move a version; False when that is not possible now. Raises Changed, OutcomeUnknown,
+    EngineError."""
+    try:
+        profile = await profiles.profile_of(storage, target.bucket, storage_class)
+        data = found.record.data
+        if isinstance(data, ManifestRef):
+            found = await _move_parts(storage, claim, target, found, profile, throttle)
+            await _commit_class(storage, claim, target, found, storage_class, Transaction())
+        elif isinstance(data, BlobRef) and not _at_home(data, profile):
+            await throttle.take(2 * data.size)
+            await _move_blob(storage, claim, target, found, data, storage_class, profile)
+        else:
+            await _commit_class(storage, claim, target, found, storage_class, Transaction())
+    except Conflict as conflict:
+        raise Changed from conflict
+    except (
+        NotPossibleNow,
+        BlobUnreadable,
+        ContentChanged,
+        UnknownProfile,
+        errors.S3Error,
+    ) as reason:
+        log.info("%s/%s stays in its class: %s", target.bucket_name, target.key, reason)
+        return False
+    return True
+
+
+def _at_home(ref: BlobRef, profile: Profile) -> bool:
+    return ref.profile in (profile.name, profile.companion)
+
+
+async def _commit_class(
+    storage: Storage,
+    claim: Claim,
+    target: Target,
+    found: Found,
+    storage_class: str,
+    tx: Transaction,
+    data: BlobRef | None = None,
+) -> None:
+    """Write the class, and with it `data`, if that is another. Raises Conflict, OutcomeUnknown."""
+    tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
+    tx.expect(found.key, found.revision)
+    description = msgspec.structs.replace(found.record.description, storage_class=storage_class)
+    record = msgspec.structs.replace(
+        found.record, description=description, data=data or found.record.data
+    )
+    storage.store.put_listed(tx, found.key, record)
+    tx.witness = found.key  # whoever else wrote just this did the same
+    await commit(storage.store, claim, tx)
+
+
+async def _move_blob(
+    storage: Storage,
+    claim: Claim,
+    target: Target,
+    found: Found,
+    old: BlobRef,
+    storage_class: str,
+    profile: Profile,
+) -> None:
+    started = storage.monotonic()
+    placed = publish.Placed(await write_anew(storage, old, profile, target.bucket.placement))
+    refuse_if_old(storage, started)
+    await placed.settle(storage)
+    tx = Transaction()
+    holder = keys.object_holder(target.bucket_name, target.key, found.record.sequence)
+    ref = publish.add_new_blob(storage, tx, target.bucket_name, placed, holder, profile=profile)
+    references.drop(storage, tx, target.bucket_name, old, holder)
+    await _commit_class(storage, claim, target, found, storage_class, tx, ref)
+
+
+async def _move_parts(
+    storage: Storage,
+    claim: Claim,
+    target: Target,
+    found: Found,
+    profile: Profile,
+    throttle: Throttle,
+) -> Found:
+    """Move all parts, and the manifest's own blob; the version as it is then. Raises Changed when
+    it is another by more than that."""
+    record = found.record
+    assert isinstance(record.data, ManifestRef)
+    async for ref in _blobs_of(storage, record.data):
+        await profiles.know(storage, ref.profile)
+        if not _at_home(ref, profile):
+            moved = await move_blob(
+                storage,
+                claim,
+                target.bucket_name,
+                ref,
+                profile.name,
+                reason="its object goes to another storage class",
+                throttle=throttle,
+            )
+            if not moved:
+                raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
+    now = await publish.read_target(storage, target.bucket_name, target.key, record.sequence)
+    if now.bucket_revision != target.bucket_revision or now.found is None:
+        raise Changed
+    if _without_blob(now.found.record) != _without_blob(record):
+        raise Changed
+    return now.found
+
+
+def _without_blob(record: ObjectRecord) -> ObjectRecord:
+    """A version whatever place its manifest's blob has."""
+    assert isinstance(record.data, ManifestRef)
+    data = msgspec.structs.replace(record.data, blob=BlobRef("", b"", 0, 0))
+    return msgspec.structs.replace(record, data=data)
+
+
+async def _blobs_of(storage: Storage, manifest: ManifestRef) -> AsyncIterator[BlobRef]:
+    """The blobs of a completed upload's parts, and of its manifest."""
+    prefix = keys.manifest(manifest.manifest)
+    position = prefix
+    while True:
+        page = await storage.store.kv.scan(position, keys.after_prefix(prefix), limit=1)
+        for item in page.items:
+            for part in decode(ManifestPage, item.value).parts:
+                yield part.blob
+            position = item.key + b"\x00"
+        if not page.more:
+            break
+    yield manifest.blob
