@@ -55,6 +55,9 @@ from s3gw.workers.contract import Worker
 from s3gw.workers.damage import DamageQueue
 from s3gw.workers.departures import Departures, drives_live, leases_live
 from s3gw.workers.garbage import GarbageCollector
+from s3gw.workers.lifecycle import ACTIONS as LIFECYCLE_ACTIONS
+from s3gw.workers.lifecycle import Lifecycle
+from s3gw.workers.lifecycle_walk import LifecycleWalk
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.rebalance import Rebalancer
 from s3gw.workers.repair import RepairWorker
@@ -130,6 +133,7 @@ class Gateway:
         self._damage: DamageQueue | None = None
         self._merge: MergeAndRepair | None = None
         self._departures: Departures | None = None
+        self._lifecycle: Lifecycle | None = None
         self.metrics.collect(self._figures)
 
     def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
@@ -152,6 +156,7 @@ class Gateway:
             layout_epoch=membership.layout_epoch,
             refresh_layout=membership.refresh,
             lease=self.lease.current,
+            lifecycle_day_ms=self.config.lifecycle_day_seconds * 1000,
             sources=self.sources,
         )
         self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)
@@ -174,6 +179,11 @@ class Gateway:
             leases_live(self.kv) if membership.leases_tell else drives_live(self.directory),
             lease_seconds=self.config.lease_seconds,
         )
+        self._lifecycle = Lifecycle(
+            storage,
+            throttle=rebuild,
+            interval_seconds=self.config.lifecycle_interval_seconds,
+        )
         workers: list[Worker] = [
             *own,
             GarbageCollector(storage, interval_seconds=interval),
@@ -191,6 +201,8 @@ class Gateway:
             TrashPurge(storage, interval_seconds=interval),
             Undoer(storage, interval_seconds=interval),
             StaleUploads(storage, self.config.stale_upload_seconds),
+            self._lifecycle,
+            LifecycleWalk(storage, interval_seconds=interval),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
         if self.kv.range_costs_its_size:  # etcd: it does not compact itself
@@ -256,6 +268,9 @@ class Gateway:
                 self._departures is not None and time.monotonic() < self._departures.hold_down_until
             ),
         }
+        done = self._lifecycle.actions if self._lifecycle is not None else {}
+        for action in LIFECYCLE_ACTIONS:
+            figures["s3gw_lifecycle_actions_total", (action,)] = done.get(action, 0)
         for node in self.directory.all():
             figures["s3gw_node_failures_total", (node.id,)] = node.failures_total
             figures["s3gw_node_suspect", (node.id,)] = int(node.suspect(now))
@@ -287,6 +302,7 @@ class Gateway:
             ready=self.not_ready,
             metrics=shared,
             identities=self.identities,
+            identity_store=IdentityStore(storage.store, storage.clock_ms, self.identities.catch_up),
             region=self.config.region,
             version=__version__,
             nodes_needed=needed,

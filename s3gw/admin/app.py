@@ -33,7 +33,8 @@ from starlette.routing import Route
 from s3gw.admin.openapi import document
 from s3gw.admin.port import AdminPort, Refusal, bad_request
 from s3gw.admin.replays import UsedSignatures
-from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS, Row, StructType
+from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS
+from s3gw.admin.row import Row, StructType
 from s3gw.auth import sigv4
 from s3gw.auth.canonical import Request as SignedParts
 from s3gw.auth.policy import RequestContext, principal_values

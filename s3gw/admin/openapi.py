@@ -11,14 +11,16 @@ from typing import Any
 import msgspec
 
 from s3gw.admin import models
-from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS, Row, StructType
+from s3gw.admin.routes import DOCUMENT, METRICS, READY, ROWS
+from s3gw.admin.row import Row, StructType
 
 SCHEMAS = "#/components/schemas/{name}"
-SECURITY = "rootSignature"
+SECURITY = "signature"
 JSON = "application/json"
-INTRODUCTION = """Operating an s3gw store. Requests under /admin are signed with root's keys by \
+INTRODUCTION = """Operating an s3gw store. Requests under /admin are signed by \
 AWS Signature Version 4 (service s3gw, the store's region), with the SHA-256 of the body in \
-x-amz-content-sha256. A signature of a request that changes something is good \
+x-amz-content-sha256: by root, or by a user whose policies allow the operation's action on * \
+(listNodes is s3gw:ListNodes, and so on). A signature of a request that changes something is good \
 for one. Sizes are bytes, times Unix milliseconds, durations seconds."""
 
 
@@ -47,7 +49,7 @@ def document(version: str) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "header",
                     "name": "Authorization",
-                    "description": "AWS Signature Version 4 of root",
+                    "description": "AWS Signature Version 4 of root or a user",
                 }
             },
         },
@@ -80,9 +82,11 @@ def _refusals(row: Row) -> dict[str, str]:
     """Statuses other than 200 that a row answers, and what they mean."""
     found = {"400": "the request is malformed"}
     if not row.open_to_all:
-        found["403"] = "not signed by root, or done already with this signature"
+        found["403"] = "not signed by whom it is allowed to, or done already with this signature"
     if row.path_type is not None:
         found["404"] = "there is none of this name"
+    elif row.operation in ("createKey", "createUser"):
+        found["404"] = "there is no user, or no policy, of the name in the body"
     elif row.operation in ("getDraft", "planLayout", "applyLayout"):
         found["404"] = "nothing is staged"
     if row.conflicts:

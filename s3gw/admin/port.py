@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from s3gw.admin import models
+from s3gw.admin import models, undo_models
 from s3gw.admin.survey import Surveyor
 from s3gw.cluster.tunables import LiveTunables
+from s3gw.identities.store import IdentityStore
 from s3gw.identities.view import Identities
 from s3gw.metrics import SharedMetrics
 from s3gw.objects.storage import Storage
@@ -40,6 +41,16 @@ class Jobs(Protocol):
 
     async def cancel_profile_job(self, bucket: str) -> models.ProfileJob: ...
 
+    async def plan_undo(
+        self, bucket: str, prefix: str, at_ms: int, *, after: str, most: int
+    ) -> undo_models.UndoPlan: ...
+
+    async def start_undo(self, bucket: str, prefix: str, at_ms: int) -> undo_models.UndoView: ...
+
+    async def undo(self, bucket: str) -> undo_models.UndoView | None: ...
+
+    async def cancel_undo(self, bucket: str) -> undo_models.UndoView: ...
+
 
 @dataclass(frozen=True, slots=True)
 class AdminPort:
@@ -50,6 +61,7 @@ class AdminPort:
     tunables: LiveTunables
     metrics: SharedMetrics
     identities: Identities
+    identity_store: IdentityStore
     region: str
     version: str
     ready: Readiness

@@ -7,42 +7,21 @@ has them, converted and checked. It answers a Struct, or raises Refusal.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from s3gw.admin import layout, models, nodes, queues, settings, simulation, summary
+from s3gw.admin import (
+    layout,
+    models,
+    nodes,
+    queues,
+    settings,
+    simulation,
+    summary,
+)
+from s3gw.admin.identity_routes import EXAMPLES, IDENTITY_ROWS
 from s3gw.admin.port import AdminPort
-
-Handler = Callable[..., Awaitable[msgspec.Struct]]
-StructType = type[msgspec.Struct]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One operation. `open_to_all`: it wants no signature. `conflicts`: it answers 409 when the
-    store is not in the state that it needs. `repeatable`: doing it again does no harm, so that its
-    signature is not remembered, and it goes even when the metadata engine is full."""
-
-    method: str
-    path: str
-    operation: str
-    summary: str
-    handler: Handler
-    answer: StructType
-    path_type: StructType | None = None
-    query_type: StructType | None = None
-    body_type: StructType | None = None
-    open_to_all: bool = False
-    conflicts: bool = False
-    repeatable: bool = False
-
-    @property
-    def action(self) -> str:
-        """What policies call it: `s3gw:ListNodes`."""
-        return f"s3gw:{self.operation[:1].upper()}{self.operation[1:]}"
+from s3gw.admin.row import Handler, Row
+from s3gw.admin.undo_routes import UNDO_ROWS
 
 
 async def live(port: AdminPort) -> models.Live:
@@ -257,6 +236,7 @@ ROWS: tuple[Row, ...] = (
         path_type=models.BucketPath,
         conflicts=True,
     ),
+    *UNDO_ROWS,
     Row(
         "GET",
         "/admin/profiles",
@@ -336,6 +316,7 @@ ROWS: tuple[Row, ...] = (
         body_type=simulation.SimulateRequest,
         repeatable=True,
     ),
+    *IDENTITY_ROWS,
 )
 
 # Not in the table, because their answers are not one Struct with status 200.
@@ -346,4 +327,4 @@ DOCUMENT = "/openapi.json"
 
 def examples() -> dict[str, Any]:
     """A valid value for every path parameter that a row names."""
-    return {"node": "d0", "bucket": "bucket", "worker": "garbage"}
+    return {"node": "d0", "bucket": "bucket", "worker": "garbage", **EXAMPLES}

@@ -20,6 +20,7 @@ from s3gw.auth.signer import sign
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.root import Root
+from s3gw.identities.store import IdentityStore
 from s3gw.identities.view import Identities
 from s3gw.kv.interface import KV
 from s3gw.metrics import Metrics, SharedMetrics
@@ -109,6 +110,7 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
         tunables=LiveTunables(process.kv),
         metrics=SharedMetrics(Metrics()),
         identities=identities,
+        identity_store=IdentityStore(storage.store, storage.clock_ms, identities.catch_up),
         region=REGION,
         version="1.2.3",
         ready=ready,

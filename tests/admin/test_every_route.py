@@ -14,8 +14,10 @@ import pytest
 from compose.s3_http import Signer
 from s3gw.admin.app import BODY_BYTES_MAX
 from s3gw.admin.models import Problem
-from s3gw.admin.routes import ROWS, Row, examples
+from s3gw.admin.routes import ROWS, examples
+from s3gw.admin.row import Row
 from tests.admin.conftest import HOST, REGION, ROOT, Admin
+from tests.admin.identity_calls import IDENTITY_BEFORE, IDENTITY_BODIES
 
 BODIES: dict[str, Any] = {
     "failNode": {"seconds": 5, "force": True},
@@ -23,12 +25,18 @@ BODIES: dict[str, Any] = {
     "applyLayout": {"reason": "because"},
     "changeBucketProfile": {"profile": "copies"},
     "createProfile": {"name": "copies", "scheme": "1+1"},
+    "setTrash": {"keep_seconds": 86_400},
+    "restoreTrash": {"prefix": ""},
+    "emptyTrash": {"prefix": ""},
+    "planUndo": {"at_ms": 1, "prefix": "dir/"},
+    "startUndo": {"at_ms": 1, "prefix": "dir/"},
     "changeTunables": {"rebuild_groups_at_once": 2},
     "simulatePolicy": {
         "principal": "anonymous",
         "actions": ["s3:GetObject"],
         "resources": ["arn:aws:s3:::bucket/key"],
     },
+    **IDENTITY_BODIES,
 }
 # What must be so before the operation can be done, as calls.
 BEFORE: dict[str, list[tuple[str, str, Any]]] = {
@@ -46,6 +54,26 @@ BEFORE: dict[str, list[tuple[str, str, Any]]] = {
         operation: [("POST", "/admin/layout/draft", BODIES["stageChanges"])]
         for operation in ("getDraft", "planLayout", "applyLayout")
     },
+    **IDENTITY_BEFORE,
+}
+# Rows whose pages go by name.
+BY_NAME = {
+    "listBuckets",
+    "listUsers",
+    "listGroups",
+    "listKeys",
+    "listPolicies",
+    "listRoles",
+}
+NOBODY = {
+    "node": "nobody",
+    "bucket": "nothing-here",
+    "worker": "nobody",
+    "user": "nobody",
+    "group": "nobody",
+    "role": "nobody",
+    "policy": "nothing",
+    "key": "AKIANOBODYNOBODY0000",
 }
 SIGNED = [row for row in ROWS if not row.open_to_all]
 
@@ -58,6 +86,13 @@ def target_of(row: Row) -> str:
     return row.path.format(**examples())
 
 
+async def target_of_existing(admin: Admin, row: Row) -> str:
+    """The target, with the id of a key that is there: the store draws them."""
+    found = await admin.port.identity_store.list_all_access_keys()
+    known = {"key": found[0].access_key} if found else {}
+    return row.path.format(**{**examples(), **known})
+
+
 def body_of(row: Row) -> bytes:
     return msgspec.json.encode(BODIES[row.operation]) if row.body_type is not None else b""
 
@@ -66,7 +101,7 @@ def body_of(row: Row) -> bytes:
 async def test_it_answers_what_the_table_says(admin: Admin, row: Row) -> None:
     for method, target, body in BEFORE.get(row.operation, []):
         await admin.call(method, target, body)
-    reply = await admin.send(row.method, target_of(row), body_of(row))
+    reply = await admin.send(row.method, await target_of_existing(admin, row), body_of(row))
     assert reply.status_code == 200, reply.text
     answer = msgspec.json.decode(reply.content, type=row.answer)
     assert msgspec.to_builtins(answer).keys() == reply.json().keys()
@@ -149,8 +184,8 @@ def bad_inputs() -> list[Any]:
 
 
 def plain_name(row: Row, field: Any, value: str) -> bool:
-    """Whether the value is a fine bucket name to go on after."""
-    return row.operation == "listBuckets" and field.name == "after" and len(value) < 64
+    """Whether the value is a fine name to go on after."""
+    return row.operation in BY_NAME and field.name == "after" and len(value) < 64
 
 
 @pytest.mark.parametrize(("row", "target", "body"), bad_inputs())
@@ -175,7 +210,7 @@ async def test_a_body_that_is_too_large_is_refused(admin: Admin, row: Row) -> No
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.path_type], ids=name_of)
 async def test_what_is_not_there_is_404(admin: Admin, row: Row) -> None:
-    target = row.path.format(node="nobody", bucket="nothing-here", worker="nobody")
+    target = row.path.format(**NOBODY)
     reply = await admin.send(row.method, target, body_of(row))
     assert reply.status_code == 404, reply.text
     assert msgspec.json.decode(reply.content, type=Problem).message
