@@ -65,6 +65,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Whether a gateway does background work; without it `s3gw worker` does.
     workers: bool = True
     worker_interval_seconds: float = 10.0
+    # A day of lifecycle rules; with another length than that of a day nothing waits for midnight.
+    lifecycle_day_seconds: int = 86_400
+    lifecycle_interval_seconds: float = 60.0
     snapshot_interval_seconds: float = 24 * 3600.0
     # Keys of server-side encryption (s3gw.key_sources).
     master_key: str = ""
@@ -101,6 +104,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("reserve_percent", self.reserve_percent, 0, 50),
             ("settle_seconds", self.settle_seconds, 0, 3600),
             ("worker_interval_seconds", self.worker_interval_seconds, 0.1, 3600),
+            ("lifecycle_day_seconds", self.lifecycle_day_seconds, 1, 86_400),
+            ("lifecycle_interval_seconds", self.lifecycle_interval_seconds, 0.1, 24 * 3600),
             ("etcd_quota_bytes", self.etcd_quota_bytes, 1024 * 1024, 2**50),
         ]
         for name, value, least, most in bounds:

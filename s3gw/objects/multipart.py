@@ -70,6 +70,11 @@ def new_upload_id(now_ms: int) -> bytes:
     return now_ms.to_bytes(6, "big") + os.urandom(10)
 
 
+def initiated_ms(upload_id: bytes) -> int:
+    """When an id of `new_upload_id` was drawn."""
+    return int.from_bytes(upload_id[:6], "big")
+
+
 async def create_upload(
     storage: Storage,
     bucket_name: str,

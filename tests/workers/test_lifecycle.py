@@ -1,0 +1,640 @@
+"""Lifecycle rules over a store: what is due goes, by the same commits as a client's requests; what
+is not, or not any more, stays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+import pytest
+
+from s3gw import limits
+from s3gw.buckets.lifecycle import DAY_MS
+from s3gw.kv.interface import Put
+from s3gw.metadata import keys
+from s3gw.metadata.lifecycle_records import LifecycleRun
+from s3gw.metadata.records import BucketRecord, Lock, ObjectRecord, decode, encode
+from s3gw.objects import publish
+from s3gw.objects.buckets import change_bucket, create_bucket, delete_bucket
+from s3gw.objects.change import change_version
+from s3gw.workers import on_demand
+from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.due import SteadyClock
+from s3gw.workers.lifecycle import Lifecycle
+from s3gw.workers.lifecycle_walk import LifecycleWalk
+from tests.stores.audit import Audit
+from tests.stores.memory_store import BUCKET, MemoryCluster, Process
+from tests.stores.operations import (
+    complete,
+    delete,
+    get,
+    part,
+    put,
+    record,
+    remove,
+    set_versioning,
+    start,
+)
+from tests.workers.lifecycle_rules import (
+    DAY,
+    MARKERS,
+    ROUNDED,
+    aborts,
+    carry_out,
+    drop_rules,
+    expires,
+    put_tagged,
+    queue,
+    removes,
+    retag,
+    rule,
+    set_rules,
+    stored,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PART_BYTES_MIN", 1)
+
+
+def check(process: Process) -> None:
+    audit = Audit(process.cluster, process)
+    audit.check_held()
+    audit.check_usage()
+    audit.check_counts()
+
+
+async def at_rest(process: Process) -> None:
+    process.cluster.clock.advance(3601)
+    await on_demand.collect_garbage(process.storage)
+    Audit(process.cluster, process).check_at_rest()
+
+
+# Visible versions.
+
+
+async def test_objects_expire_when_their_days_are_over_and_not_before(
+    memory_store: Process,
+) -> None:
+    clock = memory_store.cluster.clock
+    await put(memory_store, "old", b"before the rules")
+    await set_rules(memory_store, rule(expires(3), chosen="<Prefix/>"))
+    clock.advance(DAY)
+    await put(memory_store, "young", b"after the rules")
+    clock.advance(2 * DAY - 1)
+    assert (await carry_out(memory_store)).removed == 0
+    assert stored(memory_store) == {"old": [False], "young": [False]}
+    clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).removed == 1
+    assert stored(memory_store) == {"young": [False]}
+    clock.advance(DAY)
+    assert (await carry_out(memory_store)).removed == 1
+    assert stored(memory_store) == {}
+    assert queue(memory_store) == []
+    await at_rest(memory_store)
+
+
+async def test_no_time_in_the_queue_is_before_the_midnight_after(memory_store: Process) -> None:
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    ((due_ms, _, _),) = queue(memory_store)
+    now_ms = memory_store.storage.clock_ms()
+    midnight = -(-(now_ms + DAY_MS) // DAY_MS) * DAY_MS
+    assert midnight <= due_ms < midnight + DAY_MS // 24
+
+
+async def test_a_shorter_day_is_not_rounded(memory_store: Process) -> None:
+    memory_store.storage.lifecycle_day_ms = 1000
+    await set_rules(memory_store, rule(expires(2)))
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(1.9)
+    assert (await carry_out(memory_store)).looked == 0
+    memory_store.cluster.clock.advance(0.2)
+    assert (await carry_out(memory_store)).removed == 1
+
+
+async def test_with_versioning_a_marker_hides_the_object(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(expires(1)))
+    first = await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(memory_store)
+    assert (report.hidden, report.removed) == (1, 0)
+    assert stored(memory_store) == {"k": [True, False]}
+    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    assert target.latest is not None
+    assert (target.latest.owner, target.latest.marker) == ("owner", True)
+    kept = (await publish.read_target(memory_store.storage, BUCKET, "k", first.sequence)).found
+    assert kept is not None
+    check(memory_store)
+
+
+async def test_a_suspended_bucket_loses_its_null_version_to_a_marker(
+    memory_store: Process,
+) -> None:
+    await set_versioning(memory_store, "Suspended")
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).hidden == 1
+    assert stored(memory_store) == {"k": [True]}
+    check(memory_store)
+
+
+async def test_only_what_the_filter_picks(memory_store: Process) -> None:
+    chosen = (
+        "<Filter><And><Prefix>logs/</Prefix><Tag><Key>keep</Key><Value>no</Value></Tag>"
+        "<ObjectSizeGreaterThan>3</ObjectSizeGreaterThan></And></Filter>"
+    )
+    await set_rules(memory_store, rule(expires(1), chosen=chosen))
+    await put_tagged(memory_store, "logs/a", b"data", {"keep": "no"})
+    await put_tagged(memory_store, "logs/b", b"data", {"keep": "yes"})
+    await put_tagged(memory_store, "logs/c", b"123", {"keep": "no"})
+    await put_tagged(memory_store, "other", b"data", {"keep": "no"})
+    assert [key for _, key, _ in queue(memory_store)] == ["logs/a"]
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).removed == 1
+    assert sorted(stored(memory_store)) == ["logs/b", "logs/c", "other"]
+
+
+async def test_other_tags_change_what_is_due(memory_store: Process) -> None:
+    chosen = "<Filter><Tag><Key>keep</Key><Value>no</Value></Tag></Filter>"
+    await set_rules(memory_store, rule(expires(1), chosen=chosen))
+    await put_tagged(memory_store, "spared", b"data", {"keep": "no"})
+    await put_tagged(memory_store, "condemned", b"data")
+    memory_store.cluster.clock.advance(10 * DAY)
+    await retag(memory_store, "spared", {})
+    await retag(memory_store, "condemned", {"keep": "no"})
+    memory_store.cluster.clock.advance(3600)
+    assert (await carry_out(memory_store)).removed == 1
+    assert stored(memory_store) == {"spared": [False]}
+
+
+async def test_what_is_replaced_or_deleted_leaves_nothing_in_the_queue(
+    memory_store: Process,
+) -> None:
+    await set_rules(memory_store, rule(expires(1)))
+    for _ in range(5):
+        await put(memory_store, "k", b"data")
+    assert len(queue(memory_store)) == 1
+    await delete(memory_store, "k")
+    assert queue(memory_store) == []
+
+
+async def test_an_overwrite_begins_the_days_anew(memory_store: Process) -> None:
+    await set_rules(memory_store, rule(expires(2)))
+    await put(memory_store, "k", b"one")
+    memory_store.cluster.clock.advance(DAY)
+    await put(memory_store, "k", b"two")
+    memory_store.cluster.clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).removed == 0
+    memory_store.cluster.clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).removed == 1
+
+
+async def test_a_date_that_has_passed_goes_on_to_apply(memory_store: Process) -> None:
+    clock = memory_store.cluster.clock
+    day = "2023-11-16T00:00:00.000Z"  # the second midnight after the clock of the tests begins
+    await set_rules(memory_store, rule(f"<Expiration><Date>{day}</Date></Expiration>"))
+    await put(memory_store, "k", b"data")
+    clock.advance(DAY)
+    assert (await carry_out(memory_store)).removed == 0
+    clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).removed == 1
+    await put(memory_store, "late", b"data")
+    clock.advance(3600)
+    assert (await carry_out(memory_store)).removed == 1
+
+
+# Rules that change.
+
+
+@pytest.mark.parametrize("how", ["removed", "disabled", "narrowed"])
+async def test_nothing_goes_by_rules_that_are_not_there_any_more(
+    memory_store: Process, how: str
+) -> None:
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    if how == "removed":
+        await drop_rules(memory_store)
+    elif how == "disabled":
+        await set_rules(memory_store, rule(expires(1), enabled=False))
+    else:
+        await set_rules(memory_store, rule(expires(1), chosen="<Prefix>other/</Prefix>"))
+    report = await carry_out(memory_store)
+    assert (report.looked, report.removed) == (1, 0)
+    assert await get(memory_store, "k") == b"data"
+    assert queue(memory_store) == []
+
+
+async def test_rules_that_go_while_one_is_carried_out_win(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules are removed after the decision, and before its commit."""
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    from s3gw.workers import lifecycle as module
+
+    plain = module.delete_object
+
+    async def raced(*arguments, **more):  # type: ignore[no-untyped-def]
+        await drop_rules(memory_store)
+        return await plain(*arguments, **more)
+
+    monkeypatch.setattr(module, "delete_object", raced)
+    report = await carry_out(memory_store)
+    assert (report.removed, report.lost) == (0, 1)
+    monkeypatch.undo()
+    assert (await carry_out(memory_store)).removed == 0
+    assert await get(memory_store, "k") == b"data"
+
+
+async def test_later_rules_apply_to_what_is_there(memory_store: Process) -> None:
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(30 * DAY)
+    await set_rules(memory_store, rule(expires(40)))
+    await carry_out(memory_store)
+    assert [key for _, key, _ in queue(memory_store)] == ["k"]
+    await set_rules(memory_store, rule(expires(20)))
+    await LifecycleWalk(memory_store.storage).run_once()
+    memory_store.cluster.clock.advance(3600)
+    assert (await carry_out(memory_store)).removed == 1
+
+
+async def test_a_bucket_made_anew_is_not_touched_by_what_was_queued_for_the_old_one(
+    memory_store: Process,
+) -> None:
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    stale = dict(memory_store.cluster.engine.items.items())
+    await delete(memory_store, "k")
+    await delete_bucket(memory_store.storage, BUCKET)
+    await create_bucket(
+        memory_store.storage,
+        BUCKET,
+        owner="owner",
+        region="us-east-1",
+        profile="4+2",
+        object_lock=False,
+        tags={},
+    )
+    entry = next(key for key in stale if key.startswith(keys.DUE))
+    await memory_store.kv.commit([], [Put(entry, stale[entry].value)])
+    await put(memory_store, "k", b"of the new bucket")
+    await set_rules(memory_store, rule(expires(100)))
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(memory_store)
+    assert (report.looked, report.removed) == (1, 0)
+    assert await get(memory_store, "k") == b"of the new bucket"
+
+
+# Noncurrent versions.
+
+
+async def test_noncurrent_versions_go_so_long_after_they_became_that(
+    memory_store: Process,
+) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(2)))
+    await put(memory_store, "k", b"one")
+    memory_store.cluster.clock.advance(100 * DAY)
+    await put(memory_store, "k", b"two")
+    assert (await carry_out(memory_store)).removed == 0
+    memory_store.cluster.clock.advance(2 * DAY - 1)
+    assert (await carry_out(memory_store)).removed == 0
+    memory_store.cluster.clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).removed == 1
+    assert stored(memory_store) == {"k": [False]}
+    assert await get(memory_store, "k") == b"two"
+    await at_rest(memory_store)
+
+
+async def test_a_version_that_became_visible_again_starts_anew(memory_store: Process) -> None:
+    """The time since which a version is noncurrent is that of the last time."""
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(3)))
+    await put(memory_store, "k", b"one")
+    two = await put(memory_store, "k", b"two")
+    memory_store.cluster.clock.advance(2 * DAY)
+    await remove(memory_store, "k", two.sequence)
+    assert await get(memory_store, "k") == b"one"
+    await put(memory_store, "k", b"three")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).removed == 0
+    memory_store.cluster.clock.advance(2 * DAY)
+    assert (await carry_out(memory_store)).removed == 1
+    assert await get(memory_store, "k") == b"three"
+
+
+async def test_so_many_newer_versions_stay(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1, newer=2)))
+    for number in range(6):
+        await put(memory_store, "k", b"%d" % number)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).removed == 3
+    assert len(stored(memory_store)["k"]) == 3
+    # Another one pushes the oldest out, which is old enough already: at once.
+    await put(memory_store, "k", b"6")
+    assert (await carry_out(memory_store)).removed == 1
+    # A marker makes the visible one noncurrent, and pushes the next one out.
+    await delete(memory_store, "k")
+    assert (await carry_out(memory_store)).removed == 1
+    assert stored(memory_store)["k"] == [True, False, False]
+    check(memory_store)
+
+
+async def test_newer_versions_that_go_meanwhile_save_an_older_one(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1, newer=1)))
+    await put(memory_store, "k", b"0")
+    newer = await put(memory_store, "k", b"1")
+    await put(memory_store, "k", b"2")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    from s3gw.workers import lifecycle as module
+
+    plain = module.delete_object
+
+    async def raced(*arguments, **more):  # type: ignore[no-untyped-def]
+        await remove(memory_store, "k", newer.sequence)
+        return await plain(*arguments, **more)
+
+    monkeypatch.setattr(module, "delete_object", raced)
+    report = await carry_out(memory_store)
+    assert (report.removed, report.lost) == (0, 1)
+    monkeypatch.undo()
+    assert (await carry_out(memory_store)).removed == 0
+    assert stored(memory_store)["k"] == [False, False]
+
+
+async def test_versions_of_older_stores_count_from_the_one_after_them(
+    memory_store: Process,
+) -> None:
+    """A record that does not say since when it is noncurrent."""
+    await set_versioning(memory_store, "Enabled")
+    await put(memory_store, "k", b"one")
+    memory_store.cluster.clock.advance(50 * DAY)
+    await put(memory_store, "k", b"two")
+    memory_store.cluster.clock.advance(DAY)
+    await put(memory_store, "k", b"three")
+    for key, item in list(memory_store.cluster.engine.items.items()):
+        if key.startswith(keys.VERSIONS):
+            unstamped = msgspec.structs.replace(decode(ObjectRecord, item.value), noncurrent_ms=0)
+            await memory_store.kv.commit([], [Put(key, encode(unstamped))])
+    await set_rules(memory_store, rule(removes(3)))
+    await carry_out(memory_store)
+    memory_store.cluster.clock.advance(DAY + 3600)
+    assert (await carry_out(memory_store)).removed == 0
+    memory_store.cluster.clock.advance(ROUNDED + 3600)
+    assert (await carry_out(memory_store)).removed == 1
+    memory_store.cluster.clock.advance(DAY)
+    assert (await carry_out(memory_store)).removed == 1
+    assert await get(memory_store, "k") == b"three"
+
+
+# Delete markers.
+
+
+async def test_a_marker_goes_at_once_when_nothing_is_behind_it(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(MARKERS))
+    first = await put(memory_store, "k", b"data")
+    await delete(memory_store, "k")
+    memory_store.cluster.clock.advance(3600)
+    assert (await carry_out(memory_store)).markers == 0
+    assert stored(memory_store) == {"k": [True, False]}
+    await remove(memory_store, "k", first.sequence)
+    assert (await carry_out(memory_store)).markers == 1
+    assert stored(memory_store) == {}
+    await at_rest(memory_store)
+
+
+async def test_rules_clean_a_key_up_to_the_end(memory_store: Process) -> None:
+    """Expired, the version removed, the marker that is left removed."""
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(expires(1) + removes(1)), rule(MARKERS, id_="m"))
+    await put(memory_store, "k", b"data")
+    seen = []
+    for _ in range(6):
+        memory_store.cluster.clock.advance(DAY)
+        await carry_out(memory_store)
+        seen.append(stored(memory_store).get("k"))
+    assert seen[-1] is None
+    assert [True, False] in seen
+    assert queue(memory_store) == []
+    await at_rest(memory_store)
+
+
+async def test_a_lonely_marker_is_as_old_as_what_expires(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(expires(5)))
+    await delete(memory_store, "k")
+    memory_store.cluster.clock.advance(5 * DAY - 1)
+    assert (await carry_out(memory_store)).markers == 0
+    memory_store.cluster.clock.advance(ROUNDED)
+    assert (await carry_out(memory_store)).markers == 1
+    assert stored(memory_store) == {}
+
+
+async def test_markers_that_became_noncurrent_go_like_versions(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1)))
+    await delete(memory_store, "k")
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).markers == 1
+    assert stored(memory_store) == {"k": [False]}
+    check(memory_store)
+
+
+# Object lock.
+
+
+async def lock_on(process: Process) -> None:
+    await change_bucket(
+        process.storage, BUCKET, lambda bucket: msgspec.structs.replace(bucket, object_lock=True)
+    )
+
+
+async def test_a_locked_version_stays_until_its_lock_ends(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await lock_on(memory_store)
+    await set_rules(memory_store, rule(removes(1)))
+    until_ms = memory_store.storage.clock_ms() + 30 * DAY_MS
+    await put_tagged(memory_store, "k", b"locked", locked_until_ms=until_ms)
+    await put(memory_store, "k", b"newer")
+    for _ in range(29):
+        memory_store.cluster.clock.advance(DAY)
+        report = await carry_out(memory_store)
+        assert report.removed == 0
+    assert len(stored(memory_store)["k"]) == 2
+    assert [due >= until_ms for due, _, _ in queue(memory_store)] == [True]
+    memory_store.cluster.clock.advance(DAY + 3600)
+    assert (await carry_out(memory_store)).removed == 1
+    assert await get(memory_store, "k") == b"newer"
+
+
+async def test_a_legal_hold_is_asked_for_every_day(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await lock_on(memory_store)
+    await set_rules(memory_store, rule(removes(1)))
+    first = await put(memory_store, "k", b"held")
+
+    async def hold(on: bool) -> None:
+        target = await publish.read_target(memory_store.storage, BUCKET, "k", first.sequence)
+        await change_version(
+            memory_store.storage,
+            target,
+            lambda found: msgspec.structs.replace(
+                found,
+                description=msgspec.structs.replace(found.description, lock=Lock(legal_hold=on)),
+            ),
+        )
+
+    await hold(True)
+    await put(memory_store, "k", b"newer")
+    for _ in range(5):
+        memory_store.cluster.clock.advance(DAY + 3600)
+        report = await carry_out(memory_store)
+        assert report.removed == 0
+    await hold(False)
+    memory_store.cluster.clock.advance(DAY + 3600)
+    assert (await carry_out(memory_store)).removed == 1
+
+
+async def test_a_locked_visible_version_is_hidden_and_kept(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await lock_on(memory_store)
+    await set_rules(memory_store, rule(expires(1)))
+    until_ms = memory_store.storage.clock_ms() + 300 * DAY_MS
+    await put_tagged(memory_store, "k", b"locked", locked_until_ms=until_ms)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).hidden == 1
+    assert stored(memory_store) == {"k": [True, False]}
+
+
+async def test_a_locked_version_that_is_pushed_out_comes_back(memory_store: Process) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await lock_on(memory_store)
+    await set_rules(memory_store, rule(removes(1, newer=1)))
+    until_ms = memory_store.storage.clock_ms() + 10 * DAY_MS
+    await put_tagged(memory_store, "k", b"locked", locked_until_ms=until_ms)
+    await put(memory_store, "k", b"1")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    await carry_out(memory_store)
+    await put(memory_store, "k", b"2")
+    assert (await carry_out(memory_store)).waiting == 1
+    memory_store.cluster.clock.advance(10 * DAY)
+    assert (await carry_out(memory_store)).removed == 1
+    assert len(stored(memory_store)["k"]) == 2
+
+
+# Uploads.
+
+
+async def test_uploads_are_aborted_and_others_are_not(memory_store: Process) -> None:
+    early = await start(memory_store, "tmp/early")
+    await part(memory_store, "tmp/early", early, 1, b"x" * 1000)
+    await set_rules(memory_store, rule(aborts(2), chosen="<Prefix>tmp/</Prefix>"))
+    await carry_out(memory_store)
+    memory_store.cluster.clock.advance(DAY)
+    late = await start(memory_store, "tmp/late")
+    other = await start(memory_store, "other")
+    done = await start(memory_store, "tmp/done")
+    await part(memory_store, "tmp/done", done, 1, b"done")
+    await complete(memory_store, "tmp/done", done)
+    memory_store.cluster.clock.advance(ROUNDED + 7200)
+    assert (await carry_out(memory_store)).aborted == 1
+    assert set(Audit(memory_store.cluster, memory_store).uploads()) == {late, other}
+    memory_store.cluster.clock.advance(DAY)
+    assert (await carry_out(memory_store)).aborted == 1
+    assert Audit(memory_store.cluster, memory_store).uploads() == [other]
+    assert queue(memory_store) == []
+    await at_rest(memory_store)
+    assert await get(memory_store, "tmp/done") == b"done"
+
+
+async def test_an_upload_that_is_being_completed_is_left_alone(memory_store: Process) -> None:
+    from s3gw.objects.multipart import change_record, find_upload
+
+    await set_rules(memory_store, rule(aborts(1)))
+    upload_id = await start(memory_store, "k")
+    lease = await memory_store.kv.grant_lease(10**7)
+    await memory_store.kv.commit([], [Put(keys.process(lease), b"", lease)])
+    upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id)
+    await change_record(
+        memory_store.storage,
+        upload,
+        lambda found: msgspec.structs.replace(
+            found, state="completing", owner_lease=lease, attempt=b"a"
+        ),
+    )
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(memory_store)
+    assert (report.aborted, report.waiting) == (0, 1)
+    await memory_store.kv.revoke_lease(lease)
+    memory_store.cluster.clock.advance(1000)
+    assert (await carry_out(memory_store)).aborted == 1
+
+
+# The run and its clock.
+
+
+async def test_the_last_run_is_kept_and_told(memory_store: Process) -> None:
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    await LifecycleWalk(memory_store.storage).run_once()
+    worker = Lifecycle(memory_store.storage)
+    while await worker.work(UNCLAIMED):
+        pass
+    run = await memory_store.storage.store.get(LifecycleRun, keys.LIFECYCLE_RUN)
+    assert run.record is not None
+    assert (run.record.looked, run.record.removed) == (1, 1)
+    assert worker.actions["removed"] == 1
+
+
+def test_a_clock_that_is_set_ahead_is_not_believed_for_an_hour(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall, monotonic = 1_000_000, 0.0
+    clock = SteadyClock(lambda: wall, lambda: monotonic)
+    wall, monotonic = wall + 500_000, 500.0
+    assert clock.now_ms() == 1_500_000
+    with caplog.at_level(logging.WARNING):
+        wall += 10 * DAY_MS
+        assert clock.now_ms() == 1_500_000
+    assert "set ahead" in caplog.text
+    wall, monotonic = wall + 100_000, 600.0
+    assert clock.now_ms() == 1_600_000
+    wall, monotonic = wall + 3_500_000, 4100.0
+    assert clock.now_ms() == wall
+    wall -= 20 * DAY_MS  # backwards is later, which harms nobody
+    assert clock.now_ms() == wall
+
+
+async def test_two_workers_at_once_do_everything_once(memory_store: Process) -> None:
+    cluster: MemoryCluster = memory_store.cluster
+    other = await cluster.process(seed=7)
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(expires(1) + removes(1)))
+    for number in range(40):
+        await put(memory_store, f"k{number}", b"one")
+        await put(memory_store, f"k{number}", b"two")
+    cluster.clock.advance(DAY + ROUNDED)
+    await asyncio.gather(
+        *(Lifecycle(process.storage).run_once() for process in (memory_store, other))
+    )
+    await Lifecycle(memory_store.storage).run_once()
+    assert all(versions == [True, False] for versions in stored(memory_store).values())
+    assert len(stored(memory_store)) == 40
+    check(memory_store)
+    bucket = await memory_store.storage.store.get(BucketRecord, keys.bucket(BUCKET))
+    assert bucket.record is not None
+    assert await record(memory_store, "k0") is None
