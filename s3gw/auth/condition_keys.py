@@ -15,9 +15,9 @@ _S3 = """
     object-lock-legal-hold object-lock-mode object-lock-remaining-retention-days
     object-lock-retain-until-date objectcreationoperation prefix requestobjecttagkeys
     resourceaccount signatureage signatureversion tlsversion versionid x-amz-acl
-    x-amz-content-sha256 x-amz-copy-source x-amz-grant-full-control x-amz-grant-read
-    x-amz-grant-read-acp x-amz-grant-write x-amz-grant-write-acp x-amz-metadata-directive
-    x-amz-object-ownership x-amz-server-side-encryption
+    x-amz-checksum-algorithm x-amz-content-sha256 x-amz-copy-source x-amz-grant-full-control
+    x-amz-grant-read x-amz-grant-read-acp x-amz-grant-write x-amz-grant-write-acp
+    x-amz-metadata-directive x-amz-object-ownership x-amz-server-side-encryption
     x-amz-server-side-encryption-aws-kms-key-id
     x-amz-server-side-encryption-customer-algorithm x-amz-storage-class
     x-amz-website-redirect-location

@@ -53,6 +53,14 @@ LOCK_HEADERS = {
     "x-amz-object-lock-retain-until-date": "s3:object-lock-retain-until-date",
 }
 LISTINGS = frozenset({"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"})
+# Of what asks for `s3:PutObject`: whether an object comes of it (S3 User Guide, "Enforce
+# conditional writes on Amazon S3 buckets").
+CREATIONS = {
+    **dict.fromkeys(("PutObject", "PostObject", "CopyObject", "CompleteMultipartUpload"), "true"),
+    **dict.fromkeys(("CreateMultipartUpload", "UploadPart", "UploadPartCopy"), "false"),
+}
+# The algorithm of the checksum that comes with a body, or is asked for. Amazon S3 has no such key.
+CHECKSUM_KEY, CHECKSUM_HEADER = "s3:x-amz-checksum-algorithm", "x-amz-checksum-algorithm"
 SECONDS_PER_DAY = 86_400
 LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
 
@@ -83,6 +91,13 @@ def request_values(call: Call, account: str) -> Found:
     signed_at = basic_time(origin.timestamp)
     if signed_at is not None:
         values["s3:signatureage"] = (str(max(0, int((origin.now - signed_at) * 1000))),)
+    checksum = call.body.requested.algorithm
+    if checksum is not None:
+        values[CHECKSUM_KEY] = (checksum.name,)
+    elif CHECKSUM_HEADER in call.headers:
+        values[CHECKSUM_KEY] = (call.headers[CHECKSUM_HEADER].upper(),)
+    if call.operation in CREATIONS:
+        values["s3:objectcreationoperation"] = (CREATIONS[call.operation],)
     if call.operation in LISTINGS:
         for name in LISTING_PARAMETERS:
             if name in call.query:

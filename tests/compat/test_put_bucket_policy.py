@@ -217,6 +217,19 @@ def test_conditions(http, s3, bucket, condition, status):
         ),
         ({"StringEquals": {"s3:x-amz-acl": "private"}}, {"x-amz-acl": "private"}, 403),
         ({"Null": {"s3:x-amz-server-side-encryption": "true"}}, {}, 403),
+        ({"Null": {"s3:x-amz-checksum-algorithm": "true"}}, {}, 403),
+        (
+            {"Null": {"s3:x-amz-checksum-algorithm": "true"}},
+            {"x-amz-checksum-crc32": "jNwWgw=="},
+            200,
+        ),
+        (
+            {"StringEquals": {"s3:x-amz-checksum-algorithm": "CRC32"}},
+            {"x-amz-checksum-crc32": "jNwWgw=="},
+            403,
+        ),
+        ({"Bool": {"s3:ObjectCreationOperation": "true"}}, {}, 403),
+        ({"Bool": {"s3:ObjectCreationOperation": "false"}}, {}, 200),
     ],
     ids=json.dumps,
 )
