@@ -249,7 +249,9 @@ class Lifecycle:
             )
             if moved:
                 self._count("moved")
-                return self._again(target, entry, now_ms if verdict.hide else verdict.look_ms)
+                if verdict.hide is not None:
+                    return keys.due(now_ms, entry.bucket_id, entry.subject)
+                return self._again(target, entry, verdict.look_ms)
             action = verdict.hide
             if action is None:
                 return self._later(entry, now_ms)
