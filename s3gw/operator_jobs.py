@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from s3gw.admin import models
+from s3gw.admin import models, undo_models
 from s3gw.admin.port import Run, conflict
-from s3gw.metadata.records import ReprofileJob
+from s3gw.metadata.records import ReprofileJob, UndoJob
 from s3gw.objects.storage import Storage
+from s3gw.objects.undo import NotVersioned
 from s3gw.rescue import snapshot
-from s3gw.workers import on_demand, progress, reprofile
+from s3gw.workers import on_demand, progress, reprofile, undo
 from s3gw.workers.reprofile import ReprofileRefused
+from s3gw.workers.undo import UndoRefused
 
 
 class OperatorJobs:
@@ -29,6 +31,7 @@ class OperatorJobs:
             "verify": partial(on_demand.verify_all, storage),
             "repair": partial(on_demand.repair_all, storage),
             "merge": merge,
+            "trash": partial(on_demand.purge_trash, storage),
         }
 
     async def rebalance(self) -> models.Rebalance:
@@ -77,6 +80,48 @@ class OperatorJobs:
         except ReprofileRefused as error:
             raise conflict(str(error)) from error
         return _job(bucket, job)
+
+    async def plan_undo(
+        self, bucket: str, prefix: str, at_ms: int, *, after: str, most: int
+    ) -> undo_models.UndoPlan:
+        try:
+            page = await undo.plan(self._storage, bucket, prefix, at_ms, after=after, most=most)
+        except NotVersioned:
+            raise conflict(f"bucket {bucket} keeps no versions now") from None
+        following = page.last.encode().hex()
+        return undo_models.UndoPlan(page.keys, page.restored, page.hidden, page.left, following)
+
+    async def start_undo(self, bucket: str, prefix: str, at_ms: int) -> undo_models.UndoView:
+        try:
+            return _undo(bucket, await undo.start(self._storage, bucket, prefix, at_ms))
+        except UndoRefused as error:
+            raise conflict(str(error)) from error
+
+    async def undo(self, bucket: str) -> undo_models.UndoView | None:
+        job = await undo.status(self._kv, bucket)
+        return _undo(bucket, job) if job is not None else None
+
+    async def cancel_undo(self, bucket: str) -> undo_models.UndoView:
+        try:
+            return _undo(bucket, await undo.cancel(self._storage, bucket))
+        except UndoRefused as error:
+            raise conflict(str(error)) from error
+
+
+def _undo(bucket: str, job: UndoJob) -> undo_models.UndoView:
+    return undo_models.UndoView(
+        bucket,
+        job.prefix,
+        job.at_ms,
+        job.state,
+        job.started_ms,
+        job.ended_ms,
+        job.keys,
+        job.restored,
+        job.hidden,
+        job.left,
+        job.note,
+    )
 
 
 def _job(bucket: str, job: ReprofileJob) -> models.ProfileJob:

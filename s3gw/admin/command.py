@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3gw.admin import views
+from s3gw.admin.identity_command import add_commands as add_identity_commands
 from s3gw.admin.terminal import Bar
+from s3gw.admin.undo_command import add_commands as add_undo_commands
 
 if TYPE_CHECKING:
     from s3gw.admin.client import AdminClient
@@ -43,8 +45,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     root = commands.add_parser("admin", help=summary, description=summary)
     root.set_defaults(run=run)
     root.add_argument("--endpoint", help="the admin port (S3GW_ADMIN, or 127.0.0.1:9001)")
-    root.add_argument("--access-key", help="root's access key (S3GW_ROOT_ACCESS_KEY)")
-    root.add_argument("--secret-key", help="root's secret key; better S3GW_ROOT_SECRET_KEY")
+    root.add_argument("--access-key", help="access key of root or a user (S3GW_ROOT_ACCESS_KEY)")
+    root.add_argument("--secret-key", help="its secret key; better S3GW_ROOT_SECRET_KEY")
     root.add_argument("--region", help="the store's region (S3GW_REGION, or us-east-1)")
     root.add_argument("--data", default="./data", help="where `up` keeps root's keys (./data)")
     root.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -86,9 +88,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bucket.add_argument("--watch", action="store_true", help="follow it to its end")
     snapshots = action("snapshots", _snapshots, "snapshots of the metadata that the nodes keep")
     snapshots.add_argument("take", nargs="?", choices=["take"], help="take one now")
-    _add_policy(action)
+    add_identity_commands(action, _show, _add_policy(action))
+    add_undo_commands(action, _show, _follow)
     worker = action("run", _run_worker, "run a background worker to its end now")
-    worker.add_argument("worker", help="garbage, repair, verify or merge")
+    worker.add_argument("worker", help="garbage, repair, verify, merge or trash")
 
 
 # Commands that show one answer, and those that show pages.
@@ -148,10 +151,13 @@ def _add_layout(action: Callable[..., argparse.ArgumentParser]) -> None:
         step.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
-def _add_policy(action: Callable[..., argparse.ArgumentParser]) -> None:
-    policy = action("policy", _simulate, "ask the policies (exit code 1: something is denied)")
+def _add_policy(action: Callable[..., argparse.ArgumentParser]) -> Any:
+    """Add `policy`; its steps, for others to add to."""
+    policy = action("policy", _simulate, "managed policies, and what all policies decide")
     steps = policy.add_subparsers(dest="step", required=True, metavar="STEP")
-    simulate = steps.add_parser("simulate", help="what would be decided, and by which statement")
+    simulate = steps.add_parser(
+        "simulate", help="what would be decided, and by which statement (exit code 1: denied)"
+    )
     simulate.add_argument("--principal", default="", help="anonymous, or the ARN of who asks")
     simulate.add_argument(
         "--policy", action="append", default=[], metavar="FILE", help="a policy that it has"
@@ -162,6 +168,7 @@ def _add_policy(action: Callable[..., argparse.ArgumentParser]) -> None:
         "--context", action="append", default=[], metavar="KEY=VALUE", help="a condition key"
     )
     simulate.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    return steps
 
 
 def _count(text: str) -> int:

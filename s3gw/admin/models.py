@@ -319,7 +319,8 @@ class Uploads(Struct):
 
 
 class BucketEntry(Struct):
-    """`bytes` are those of objects, `pending_bytes` those of parts of open uploads."""
+    """`bytes` are those of objects, `pending_bytes` those of parts of open uploads, `trash_bytes`
+    those of deleted objects that can be restored."""
 
     bucket: str
     created_ms: int
@@ -330,6 +331,8 @@ class BucketEntry(Struct):
     bytes: int
     uploads: int
     pending_bytes: int
+    trash_objects: int = 0
+    trash_bytes: int = 0
 
 
 class Buckets(Struct):

@@ -116,6 +116,8 @@ async def buckets(port: AdminPort, query: models.BucketsQuery) -> models.Buckets
             usage.bytes,
             usage.uploads,
             usage.pending_bytes,
+            usage.trash_objects,
+            usage.trash_bytes,
         )
 
     found = await asyncio.gather(

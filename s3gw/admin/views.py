@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from s3gw.admin.identity_views import IDENTITY_VIEWS
 from s3gw.admin.terminal import duration, facts, moment, plain, size, table
+from s3gw.admin.undo_views import UNDO_VIEWS
 
 Answer = Mapping[str, Any]
 REDUNDANCIES = ("full", "reduced", "critical", "lost")
@@ -266,11 +268,21 @@ def _buckets(answer: Answer) -> str:
             size(entry["bytes"]),
             entry["uploads"],
             size(entry["pending_bytes"]),
+            size(entry["trash_bytes"]),
             moment(entry["created_ms"]),
         ]
         for entry in answer["buckets"]
     ]
-    headings = ["bucket", "profile", "objects", "bytes", "uploads", "in uploads", "created"]
+    headings = [
+        "bucket",
+        "profile",
+        "objects",
+        "bytes",
+        "uploads",
+        "in uploads",
+        "in trash",
+        "created",
+    ]
     return _listed(table(headings, rows), answer, "there are no buckets")
 
 
@@ -423,4 +435,6 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "snapshots": _snapshots,
     "snapshot": lambda answer: _snapshots({"snapshots": [answer]}),
     "profile": lambda answer: _profiles({"profiles": [answer]}),
+    **IDENTITY_VIEWS,
+    **UNDO_VIEWS,
 }

@@ -219,7 +219,7 @@ class UndoJob(msgspec.Struct, array_like=True, frozen=True):
     """Making the versions under `prefix` visible again that were so at `at_ms`.
 
     `state`: walking, done or cancelled; `cursor` is the last key that was looked at. Keys whose
-    newest version has a sequence above `sequence` were written since: `left` counts them. `keys`
+    newest version has a sequence from `sequence` on were written since: `left` counts them. `keys`
     counts all, `restored` those that got a copy of a version, `hidden` those that got a delete
     marker."""
 

@@ -8,7 +8,7 @@ the copies as for every new version.
 What was visible at a moment is told by the versions that are there: it is the newest that was last
 modified at or before it. A version that was removed for good is not there, and what was behind it
 then takes its place. Who writes a key after the undo has begun wins: a key whose newest version has
-a higher sequence than the undo is left alone.
+no lower sequence than the undo (the revision that its beginning was read at) is left alone.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ async def judge(storage: Storage, target: Target, moment: Moment) -> tuple[Verdi
     else:
         same = visible is not None and _is_copy(visible, found.record)
         verdict = Verdict.UNCHANGED if same else Verdict.RESTORE
-    if verdict is not Verdict.UNCHANGED and latest.sequence > moment.sequence:
+    if verdict is not Verdict.UNCHANGED and latest.sequence >= moment.sequence:
         return Verdict.LEAVE, None
     return verdict, found
 

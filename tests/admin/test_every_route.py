@@ -18,6 +18,7 @@ from s3gw.admin.routes import ROWS, examples
 from s3gw.admin.row import Row
 from tests.admin.conftest import HOST, REGION, ROOT, Admin
 from tests.admin.identity_calls import IDENTITY_BEFORE, IDENTITY_BODIES
+from tests.stores.operations import set_versioning
 
 BODIES: dict[str, Any] = {
     "failNode": {"seconds": 5, "force": True},
@@ -51,6 +52,10 @@ BEFORE: dict[str, list[tuple[str, str, Any]]] = {
         for operation in ("getBucketProfileJob", "cancelBucketProfileJob")
     },
     **{
+        operation: [("POST", "/admin/buckets/bucket/undo", {"at_ms": 1})]
+        for operation in ("getUndo", "cancelUndo")
+    },
+    **{
         operation: [("POST", "/admin/layout/draft", BODIES["stageChanges"])]
         for operation in ("getDraft", "planLayout", "applyLayout")
     },
@@ -75,6 +80,8 @@ NOBODY = {
     "policy": "nothing",
     "key": "AKIANOBODYNOBODY0000",
 }
+# What wants the bucket to have versioning.
+VERSIONED = frozenset({"planUndo", "startUndo", "getUndo", "cancelUndo"})
 SIGNED = [row for row in ROWS if not row.open_to_all]
 
 
@@ -99,6 +106,8 @@ def body_of(row: Row) -> bytes:
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
 async def test_it_answers_what_the_table_says(admin: Admin, row: Row) -> None:
+    if row.operation in VERSIONED:
+        await set_versioning(admin.process, "Enabled")
     for method, target, body in BEFORE.get(row.operation, []):
         await admin.call(method, target, body)
     reply = await admin.send(row.method, await target_of_existing(admin, row), body_of(row))
@@ -184,7 +193,9 @@ def bad_inputs() -> list[Any]:
 
 
 def plain_name(row: Row, field: Any, value: str) -> bool:
-    """Whether the value is a fine name to go on after."""
+    """Whether the value is a fine name to go on after, or a fine prefix."""
+    if (row.operation, field.name) == ("listTrash", "prefix"):
+        return len(value) < 1024
     return row.operation in BY_NAME and field.name == "after" and len(value) < 64
 
 
