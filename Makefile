@@ -33,11 +33,11 @@ cluster: install ## Start etcd, nine nodes in three zones and two gateways on lo
 	@exec $(BIN)/python -m compose.cluster $(ARGS)
 
 test: check ## Check the code, then run every test, real etcd and real S3 clients included
-	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc
+	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc chromium
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
 soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
-	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc
+	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc chromium
 	SOAK=1 \
 		$(PYTEST) $(PARALLEL) --timeout 7200 $(ARGS)
 

@@ -31,8 +31,11 @@ BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
 REGION = "us-east-1"
 DOMAIN = os.environ.get("S3_DOMAIN", "s3.test")
 """The name below which buckets are host names (virtual-host-style addressing)."""
+WEBSITE_DOMAIN = os.environ.get("S3_WEBSITE_DOMAIN", "web.test")
+"""The name below which buckets are websites."""
 ENVIRONMENT = {
     "S3GW_DOMAINS": DOMAIN,
+    "S3GW_WEBSITE_DOMAINS": WEBSITE_DOMAIN,
     "S3GW_ALLOW_SSEC_OVER_HTTP": "true",
     "S3GW_MASTER_KEY": b64encode(os.urandom(32)).decode(),
 }
@@ -46,6 +49,7 @@ class Server:
     access_key: str
     secret_key: str
     domain: str = DOMAIN
+    website_domain: str = WEBSITE_DOMAIN
 
     @property
     def endpoint(self) -> str:
