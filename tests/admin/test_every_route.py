@@ -93,8 +93,13 @@ def target_of(row: Row) -> str:
     return row.path.format(**examples())
 
 
-async def target_of_existing(admin: Admin, row: Row) -> str:
-    """The target, with the id of a key that is there: the store draws them."""
+async def prepare(admin: Admin, row: Row) -> str:
+    """Make what the operation needs; its target, with the id of a key if there is one, as the store
+    draws it."""
+    if row.operation in VERSIONED:
+        await set_versioning(admin.process, "Enabled")
+    for method, target, body in BEFORE.get(row.operation, []):
+        await admin.call(method, target, body)
     found = await admin.port.identity_store.list_all_access_keys()
     known = {"key": found[0].access_key} if found else {}
     return row.path.format(**{**examples(), **known})
@@ -106,11 +111,7 @@ def body_of(row: Row) -> bytes:
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
 async def test_it_answers_what_the_table_says(admin: Admin, row: Row) -> None:
-    if row.operation in VERSIONED:
-        await set_versioning(admin.process, "Enabled")
-    for method, target, body in BEFORE.get(row.operation, []):
-        await admin.call(method, target, body)
-    reply = await admin.send(row.method, await target_of_existing(admin, row), body_of(row))
+    reply = await admin.send(row.method, await prepare(admin, row), body_of(row))
     assert reply.status_code == 200, reply.text
     answer = msgspec.json.decode(reply.content, type=row.answer)
     assert msgspec.to_builtins(answer).keys() == reply.json().keys()
