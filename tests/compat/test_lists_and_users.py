@@ -1,0 +1,135 @@
+"""Access control lists and explanations as users and sessions meet them, beside root and nobody."""
+
+import dataclasses
+import json
+import secrets
+
+import boto3
+import pytest
+
+from compose.local import wait_until
+from compose.s3_http import S3Http, Signer
+from tests.compat.conftest import REGION
+
+PROCESSES_MET = 16
+"""Requests, each over its own connection, after which every process of a gateway was met."""
+
+
+@pytest.fixture
+def iam(server):
+    return boto3.session.Session().client(
+        "iam",
+        endpoint_url=server.endpoint,
+        region_name=REGION,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )
+
+
+@pytest.fixture
+def make_user(iam, server):
+    """`make_user({"Effect": …}, …)`: requests of a new user with these statements, once the
+    gateway knows it."""
+    made = []
+
+    def make(*statements):
+        name = f"user-{secrets.token_hex(6)}"
+        iam.create_user(UserName=name)
+        made.append(name)
+        if statements:
+            document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+            iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=document)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        user = S3Http(server.endpoint, Signer(key["AccessKeyId"], key["SecretAccessKey"]))
+        # Several processes answer, each of which learns of the user by itself.
+        wait_until(
+            lambda: all(
+                user.request("GET", "/").code != "InvalidAccessKeyId" for _ in range(PROCESSES_MET)
+            ),
+            what="the user is known",
+        )
+        return user
+
+    yield make
+    for name in made:
+        for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+            iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+        for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
+            iam.delete_user_policy(UserName=name, PolicyName=policy)
+        iam.delete_user(UserName=name)
+
+
+def allow(*actions, effect="Allow", resource="*"):
+    return {"Effect": effect, "Action": list(actions), "Resource": resource}
+
+
+EXPLAIN = allow("s3gw:ExplainAccess")
+
+
+def test_who_signs_is_an_authenticated_user(s3, http, listed, make_user):
+    s3.put_object(Bucket=listed, Key="k", Body=b"x", ACL="authenticated-read")
+    s3.put_object(Bucket=listed, Key="private", Body=b"x")
+    nobody_in_particular, denied = make_user(), make_user(allow("s3:*", effect="Deny"))
+    assert nobody_in_particular.request("GET", f"/{listed}/k").status == 200
+    assert nobody_in_particular.request("GET", f"/{listed}/private").code == "AccessDenied"
+    assert denied.request("GET", f"/{listed}/k").code == "AccessDenied"
+    assert http.send("GET", f"/{listed}/k").code == "AccessDenied"
+
+
+def test_a_user_with_the_right_writes_lists_and_owns_nothing(s3, listed, make_user):
+    user = make_user(allow("s3:PutObject"))
+    headers = {"x-amz-acl": "public-read"}
+    path = f"/{listed}/k"
+    assert user.request("PUT", path, headers=headers, body=b"x").code == "AccessDenied"
+    assert user.request("PUT", path, body=b"x").status == 200
+    also = make_user(allow("s3:PutObject", "s3:PutObjectAcl"))
+    assert also.request("PUT", path, headers=headers, body=b"x").status == 200
+    acl = s3.get_object_acl(Bucket=listed, Key="k")
+    assert acl["Owner"] == s3.get_bucket_acl(Bucket=listed)["Owner"]
+    assert len(acl["Grants"]) == 2
+
+
+def test_making_a_bucket_with_a_list_asks_for_more(s3, make_user):
+    name = f"compat-{secrets.token_hex(8)}"
+    headers = {"x-amz-acl": "public-read", "x-amz-object-ownership": "ObjectWriter"}
+    actions = ["s3:CreateBucket", "s3:PutBucketAcl", "s3:PutBucketOwnershipControls"]
+    for missing in actions[1:]:
+        user = make_user(allow(*(action for action in actions if action != missing)))
+        assert user.request("PUT", f"/{name}", headers=headers).code == "AccessDenied"
+    user = make_user(allow(*actions))
+    assert user.request("PUT", f"/{name}", headers=headers).status == 200
+    s3.delete_bucket(Bucket=name)
+
+
+def test_a_denial_is_explained_to_who_may_know(s3, bucket, put_policy, make_user, http):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    put_policy(bucket, {"Effect": "Deny", "Sid": "Not today"})
+    read = allow("s3:GetObject")
+    told, untold = make_user(read, EXPLAIN), make_user(read)
+    text = told.request("GET", f"/{bucket}/k").body
+    assert b"statement &quot;Not today&quot;" in text or b'statement "Not today"' in text
+    assert f"the policy of bucket {bucket}".encode() in text
+    for reply in (untold.request("GET", f"/{bucket}/k"), http.send("GET", f"/{bucket}/k")):
+        assert reply.code == "AccessDenied"
+        assert b"Not today" not in reply.body
+    nothing = make_user(EXPLAIN).request("PUT", f"/{bucket}/k", body=b"x").body
+    assert b"because no policy allows the s3:PutObject action" in nothing
+    never = make_user(read, EXPLAIN, allow("s3gw:*", effect="Deny"))
+    assert b"Not today" not in never.request("GET", f"/{bucket}/k").body
+
+
+def test_a_signature_is_explained_to_who_may_know(bucket, make_user):
+    path, debug = f"/{bucket}/k", {"x-s3gw-debug": "explain"}
+    for user, explained in ((make_user(EXPLAIN), True), (make_user(), False)):
+        signed, _ = user.signed_headers("GET", path, headers=debug)
+        reply = user.send("HEAD", path, headers=signed)
+        assert (reply.status, reply.body) == (403, b"")
+        reply = user.send("PUT", path, headers=signed)
+        assert reply.code == "SignatureDoesNotMatch"
+        assert (b"<Explanation>The signature is right for the method" in reply.body) is explained
+        wrong = S3Http(
+            f"http://{user.netloc}", dataclasses.replace(user.signer, secret_key="wrong")
+        )
+        reply = wrong.request("GET", path, headers=debug)
+        assert reply.code == "SignatureDoesNotMatch"
+        assert user.signer.secret_key.encode() not in reply.body
