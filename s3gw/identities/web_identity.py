@@ -253,7 +253,7 @@ def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     header = parts["header"]
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise InvalidIdentityToken("The ID Token provided is not a valid JWT")
-    if header.get("alg") not in ACCEPTED:
+    if not isinstance(header.get("alg"), str) or header["alg"] not in ACCEPTED:
         raise InvalidIdentityToken("The algorithm of the ID Token is not accepted")
     if "crit" in header or "b64" in header:
         raise InvalidIdentityToken("The ID Token has an extension that is not understood")
@@ -271,9 +271,9 @@ def _usable(entry: Any) -> jwt.PyJWK | None:
     """A key for signatures of a kind we accept; others of a provider are no concern of ours."""
     if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
         return None
-    if entry.get("kty") not in ALGORITHMS or "d" in entry:
+    if entry.get("kty") not in (*ALGORITHMS,) or "d" in entry:
         return None
-    if entry.get("alg", "RS256") not in ACCEPTED:
+    if "alg" in entry and entry["alg"] not in (*ACCEPTED,):
         return None
     try:
         key = jwt.PyJWK.from_dict(entry)
