@@ -24,6 +24,7 @@ from compose.s3_http import (
     quote_query,
 )
 from tests.attacks.target import SOAK, Answer, Baseline, ask, request_bytes
+from tests.compat.forms import Poster, encode
 
 SEED = int(os.environ.get("FUZZ_SEED", "20260101"))
 REQUESTS_PER_KIND = 2500 if SOAK else 250
@@ -91,6 +92,23 @@ DOCUMENTS = (
     b"</MetricsConfiguration>",
     b"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument>"
     b"</WebsiteConfiguration>",
+)
+
+FORM_FIELDS = (
+    *("acl", "tagging", "Content-Type", "Cache-Control", "Expires", "Content-MD5", "redirect"),
+    *("success_action_redirect", "success_action_status", "x-amz-meta-a", "x-amz-storage-class"),
+    *("x-amz-checksum-crc32", "x-amz-website-redirect-location", "x-amz-copy-source"),
+    *("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-ignore-a", "submit"),
+    *("x-amz-server-side-encryption", "x-amz-trailer", "x-amz-decoded-content-length"),
+)
+FORM_CONDITIONS: tuple[Any, ...] = (
+    ["content-length-range", 1, 100],
+    ["content-length-range", 0, "x"],
+    ["content-length-range", 10**30, 0],
+    {"": ""},
+    {},
+    [[[]]],
+    None,
 )
 
 
@@ -175,11 +193,27 @@ def chunked_body(chance: random.Random, http: S3Http, bucket: str) -> bytes:
     return wire("PUT", path, "", signed, mutated(chance, body))
 
 
+def signed_form(chance: random.Random, http: S3Http, bucket: str) -> bytes:
+    """Mutated forms, and forms of odd fields under a policy that covers them."""
+    names = chance.sample(FORM_FIELDS, chance.choice((0, 1, 2, 4)))
+    fields = {"key": f"form/{text(chance)}", **{name: text(chance) for name in names}}
+    conditions: list[Any] = [["starts-with", f"${name}", ""] for name in fields]
+    if chance.random() < 0.3:
+        conditions.append(chance.choice(FORM_CONDITIONS))
+    version = chance.choice((2, 4))
+    signed = Poster(http, bucket).signed(fields, conditions, version=version)
+    content = chance.randbytes(chance.choice((0, 1, 9000, 70_000)))
+    content_type, body = encode(signed.items(), content, filename=text(chance))
+    if chance.random() < 0.6:
+        body = mutated(chance, body)
+    return wire("POST", f"/{bucket}", "", {"host": http.netloc, "content-type": content_type}, body)
+
+
 def raw_bytes(chance: random.Random, http: S3Http, bucket: str) -> bytes:
     """A request broken after it was signed, or no request at all."""
     if chance.random() < 0.2:
         return chance.randbytes(chance.randint(1, 2000))
-    make = chance.choice((signed_oddity, signed_document, chunked_body))
+    make = chance.choice((signed_oddity, signed_document, chunked_body, signed_form))
     return mutated(chance, make(chance, http, bucket))
 
 
@@ -187,7 +221,9 @@ def wire(method: str, path: str, query: str, headers: dict[str, str], body: byte
     return request_bytes(method, f"{path}?{query}" if query else path, headers, body)
 
 
-@pytest.mark.parametrize("make", [signed_oddity, signed_document, chunked_body, raw_bytes])
+@pytest.mark.parametrize(
+    "make", [signed_oddity, signed_document, chunked_body, signed_form, raw_bytes]
+)
 def test_no_request_makes_the_server_fail_hang_or_grow(
     make: Make, store: Up, http: S3Http, s3: Any, bucket: str
 ) -> None:

@@ -131,6 +131,40 @@ def test_a_plain_form_has_the_default_type_whatever_the_type_of_its_part(s3, pos
     assert s3.head_object(Bucket=bucket, Key="k")["ContentType"] == "binary/octet-stream"
 
 
+def test_a_lock_in_a_bucket_that_has_locks(s3, http, make_bucket):
+    bucket = f"{make_bucket()}-locked"
+    s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    until = "2100-01-01T00:00:00Z"
+    fields = {"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-retain-until-date": until}
+    reply = Poster(http, bucket).post({"key": "k", **fields})
+    assert reply.status == 204
+    version = {"Bucket": bucket, "Key": "k", "VersionId": reply["x-amz-version-id"]}
+    held = s3.get_object_retention(**version)["Retention"]
+    assert (held["Mode"], held["RetainUntilDate"].year) == ("GOVERNANCE", 2100)
+    s3.delete_object(**version, BypassGovernanceRetention=True)
+    s3.delete_bucket(Bucket=bucket)
+
+
+def test_encryption_with_keys_of_the_store_and_of_the_client(s3, poster, bucket):
+    reply = poster.post({"key": "ours", "x-amz-server-side-encryption": "AES256"}, b"hello")
+    assert (reply.status, reply["x-amz-server-side-encryption"]) == (204, "AES256")
+    assert s3.head_object(Bucket=bucket, Key="ours")["ServerSideEncryption"] == "AES256"
+    assert read(s3, bucket, "ours") == b"hello"
+    key = bytes(range(32))
+    prefix = "x-amz-server-side-encryption-customer-"
+    fields = {
+        f"{prefix}algorithm": "AES256",
+        f"{prefix}key": base64.b64encode(key).decode(),
+        f"{prefix}key-MD5": base64.b64encode(hashlib.md5(key).digest()).decode(),
+    }
+    assert poster.post({"key": "theirs", **fields}, b"hello").status == 204
+    with_key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
+    found = s3.get_object(Bucket=bucket, Key="theirs", **with_key)
+    assert found["Body"].read() == b"hello"
+    spoilt = {**fields, f"{prefix}key-MD5": base64.b64encode(b"0" * 16).decode()}
+    assert poster.post({"key": "theirs", **spoilt}).status == 400
+
+
 def test_a_lock_needs_a_bucket_that_has_locks(poster, stored):
     refused = poster.post({"key": "k", "x-amz-object-lock-legal-hold": "ON"})
     assert (refused.status, refused.code) == (400, "InvalidRequest")

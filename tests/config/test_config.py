@@ -40,6 +40,7 @@ def test_lists_in_the_environment_are_written_with_commas() -> None:
         ({"root_access_key": "only-this"}, {}, "together"),
         ({"root_access_key": "key", "root_secret_key": "short"}, {}, "8 characters"),
         ({"heartbeat_seconds": 14}, {}, "heartbeat_seconds"),
+        ({"domains": ("a.test",), "website_domains": ("a.test",)}, {}, "a.test cannot be in"),
     ],
 )
 def test_what_is_wrong_is_named(
