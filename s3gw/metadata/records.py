@@ -141,7 +141,7 @@ class Configurations(msgspec.Struct, array_like=True, frozen=True):
 
 class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     """A multipart upload. `state` is "open" or "completing"; `owner_lease` is the lease of the
-    process that completes it."""
+    process that completes it. `initiator` is the ARN of who began it, "" for the owner."""
 
     initiated_ms: int
     owner: str
@@ -152,6 +152,7 @@ class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     state: str = "open"
     owner_lease: int = 0
     attempt: bytes = b""
+    initiator: str = ""
 
 
 class Content(msgspec.Struct, array_like=True, frozen=True):

@@ -85,8 +85,10 @@ async def create_upload(
     checksum_algorithm: str,
     checksum_type: str,
     upload_id: bytes = b"",
+    initiator: str = "",
 ) -> bytes:
-    """Start an upload; its id, drawn unless it is given. Raises S3Error, OutcomeUnknown."""
+    """Start an upload; its id, drawn unless it is given. `initiator` is as in the record. Raises
+    S3Error, OutcomeUnknown."""
     now_ms = storage.clock_ms()
     upload_id = upload_id or new_upload_id(now_ms)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
@@ -95,7 +97,13 @@ async def create_upload(
             raise errors.NoSuchBucket(BucketName=bucket_name)
         profile = await profiles.profile_of(storage, bucket.record, description.storage_class)
         record = UploadRecord(
-            now_ms, owner, description, checksum_algorithm, checksum_type, profile.name
+            now_ms,
+            owner,
+            description,
+            checksum_algorithm,
+            checksum_type,
+            profile.name,
+            initiator=initiator,
         )
         record_key = keys.upload(bucket_name, key, upload_id)
         tx = Transaction()
@@ -211,7 +219,7 @@ async def _publish_part(
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         require_open(upload)
         await placed.settle(storage)
-        tx = _guarded(upload)
+        tx = guarded(upload)
         tx.expect(part_key, upload.part.revision)
         profile = storage.blobs.topology.profile(upload.record.profile)
         ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder, profile=profile)
@@ -242,7 +250,8 @@ async def _publish_part(
     raise errors.OperationAborted("The part is written too often by others. Please try again.")
 
 
-def _guarded(upload: Upload) -> Transaction:
+def guarded(upload: Upload) -> Transaction:
+    """A transaction that holds only while bucket and upload are as read."""
     tx = Transaction()
     tx.expect(keys.bucket(upload.bucket_name), upload.bucket_revision)
     tx.expect(upload.record_key, upload.upload_revision)
@@ -271,7 +280,7 @@ async def abort_upload(
                 "The specified upload is being completed.", UploadId=upload.upload_id.hex()
             )
         parts, _ = await list_parts(storage, upload.upload_id)
-        tx = _guarded(upload)
+        tx = guarded(upload)
         prefix = keys.parts(upload.upload_id)
         tx.guards.append(NoneNewer(prefix, keys.after_prefix(prefix), parts.revision))
         storage.store.delete_listed(tx, upload.record_key)

@@ -40,6 +40,7 @@ async def create_multipart_upload(call: Call) -> Reply:
         checksum_algorithm=algorithm,
         checksum_type=kind,
         upload_id=upload_id,
+        initiator="" if call.principal.is_root else call.principal.arn,
     )
     writer = Writer("InitiateMultipartUploadResult")
     writer.element("Bucket", call.bucket_name)

@@ -7,7 +7,7 @@ from s3gw.metadata.records import UploadRecord
 from s3gw.objects.listing import Entry, page, uploads_of
 from s3gw.operations.call import Call, Principal, Reply, xml_reply
 from s3gw.operations.list_objects import ListRequest, write_prefixes
-from s3gw.operations.present import write_owner
+from s3gw.operations.present import initiator_of, write_owner
 from s3gw.wire.dates import iso8601_ms
 from s3gw.wire.xml import Writer
 
@@ -65,7 +65,7 @@ def _write_upload(
     writer.open("Upload")
     writer.element("Key", request.encode(entry.key))
     writer.element("UploadId", entry.mark.hex())
-    write_owner(writer, "Initiator", owner)
+    write_owner(writer, "Initiator", initiator_of(upload, owner))
     write_owner(writer, "Owner", owner)
     writer.element("StorageClass", upload.description.storage_class)
     writer.element("Initiated", iso8601_ms(upload.initiated_ms))

@@ -8,7 +8,7 @@ from s3gw.objects.multipart import list_parts as parts_after
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.lifecycle_headers import abort_headers
 from s3gw.operations.parameters import integer, upload_id
-from s3gw.operations.present import quoted, write_owner
+from s3gw.operations.present import initiator_of, quoted, write_owner
 from s3gw.wire.dates import iso8601_ms
 from s3gw.wire.xml import Writer
 
@@ -40,7 +40,7 @@ async def list_parts(call: Call) -> Reply:
         for name, value in part.checksums.values.items():
             writer.element(f"Checksum{name}", value)
         writer.close("Part")
-    write_owner(writer, "Initiator", call.owner)
+    write_owner(writer, "Initiator", initiator_of(upload.record, call.owner))
     write_owner(writer, "Owner", call.owner)
     writer.element("StorageClass", upload.record.description.storage_class)
     if upload.record.checksum_algorithm:

@@ -12,6 +12,7 @@ from s3gw.metadata.records import (
     Lock,
     ManifestRef,
     ObjectRecord,
+    UploadRecord,
 )
 from s3gw.objects.publish import version_id_of
 from s3gw.operations.call import Call, Principal
@@ -168,3 +169,10 @@ def write_owner(writer: Writer, element: str, owner: Principal) -> None:
     writer.element("ID", owner.id)
     writer.element("DisplayName", owner.name)
     writer.close(element)
+
+
+def initiator_of(upload: UploadRecord, owner: Principal) -> Principal:
+    """Who began an upload: the owner, or a user or session, which goes by its ARN."""
+    if not upload.initiator:
+        return owner
+    return Principal(upload.initiator, upload.initiator.rsplit("/", 1)[-1])
