@@ -12,9 +12,9 @@ def test_table_has_one_line_for_every_operation() -> None:
 def test_status_is_built_the_fresh_answer_or_a_reasoned_501() -> None:
     rows = table()
     assert "| GetObject | built |\n" in rows
-    assert "without the setting: `NoSuchLifecycleConfiguration` |\n" in rows
+    assert "without the setting: `ReplicationConfigurationNotFoundError` |\n" in rows
     assert "| GetBucketAbac | answers as for a resource without the setting: `AbacStatus` |" in rows
     assert "| CreateSession | 501: S3 Express One Zone |\n" in rows
     assert "| SelectObjectContent | 501: not built yet |\n" in rows
     assert "| PutBucketLogging | built: stored and returned; no access log is written yet |" in rows
-    assert "| GetBucketLifecycleConfiguration / GetBucketLifecycle | " in rows
+    assert "| GetBucketLifecycleConfiguration / GetBucketLifecycle | built |\n" in rows
