@@ -62,6 +62,7 @@ from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.rebalance import Rebalancer
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
+from s3gw.workers.rewrap import Rewrapper
 from s3gw.workers.runner import Runner
 from s3gw.workers.stale_uploads import StaleUploads
 from s3gw.workers.trash import TrashPurge
@@ -200,6 +201,7 @@ class Gateway:
             CompletedExpiry(storage),
             TrashPurge(storage, interval_seconds=interval),
             Undoer(storage, interval_seconds=interval),
+            Rewrapper(storage, interval_seconds=interval),
             StaleUploads(storage, self.config.stale_upload_seconds),
             self._lifecycle,
             LifecycleWalk(storage, interval_seconds=interval),

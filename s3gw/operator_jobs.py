@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from s3gw.admin import models, undo_models
+from s3gw.admin import encryption_models, models, undo_models
 from s3gw.admin.port import Run, conflict
+from s3gw.kv.interface import Conflict
+from s3gw.metadata.key_records import RewrapJob
 from s3gw.metadata.records import ReprofileJob, UndoJob
 from s3gw.objects.storage import Storage
 from s3gw.objects.undo import NotVersioned
 from s3gw.rescue import snapshot
-from s3gw.workers import on_demand, progress, reprofile, undo
+from s3gw.workers import on_demand, progress, reprofile, rewrap, undo
 from s3gw.workers.reprofile import ReprofileRefused
 from s3gw.workers.undo import UndoRefused
 
@@ -81,6 +83,16 @@ class OperatorJobs:
             raise conflict(str(error)) from error
         return _job(bucket, job)
 
+    async def rewrap(self) -> encryption_models.Rewrap | None:
+        job = (await rewrap.status(self._storage)).record
+        return _rewrap(job) if job is not None else None
+
+    async def start_rewrap(self) -> encryption_models.Rewrap:
+        try:
+            return _rewrap(await rewrap.start(self._storage))
+        except Conflict as error:
+            raise conflict("another request has begun it") from error
+
     async def plan_undo(
         self, bucket: str, prefix: str, at_ms: int, *, after: str, most: int
     ) -> undo_models.UndoPlan:
@@ -120,6 +132,19 @@ def _undo(bucket: str, job: UndoJob) -> undo_models.UndoView:
         job.restored,
         job.hidden,
         job.left,
+        job.note,
+    )
+
+
+def _rewrap(job: RewrapJob) -> encryption_models.Rewrap:
+    return encryption_models.Rewrap(
+        job.state,
+        job.stage,
+        job.started_ms,
+        job.ended_ms,
+        job.walked,
+        job.rewrapped,
+        job.failed,
         job.note,
     )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3gw.admin import views
+from s3gw.admin.encryption_command import add_commands as add_encryption_commands
 from s3gw.admin.identity_command import add_commands as add_identity_commands
 from s3gw.admin.terminal import Bar
 from s3gw.admin.undo_command import add_commands as add_undo_commands
@@ -90,6 +91,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     snapshots.add_argument("take", nargs="?", choices=["take"], help="take one now")
     add_identity_commands(action, _show, _add_policy(action))
     add_undo_commands(action, _show, _follow)
+    add_encryption_commands(action, _show, _follow)
     worker = action("run", _run_worker, "run a background worker to its end now")
     worker.add_argument("worker", help="garbage, repair, verify, merge or trash")
 

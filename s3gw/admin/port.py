@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from s3gw.admin import models, undo_models
+from s3gw.admin import encryption_models, models, undo_models
 from s3gw.admin.survey import Surveyor
 from s3gw.cluster.tunables import LiveTunables
 from s3gw.identities.store import IdentityStore
@@ -50,6 +50,10 @@ class Jobs(Protocol):
     async def undo(self, bucket: str) -> undo_models.UndoView | None: ...
 
     async def cancel_undo(self, bucket: str) -> undo_models.UndoView: ...
+
+    async def rewrap(self) -> encryption_models.Rewrap | None: ...
+
+    async def start_rewrap(self) -> encryption_models.Rewrap: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from s3gw.admin import (
     simulation,
     summary,
 )
+from s3gw.admin.encryption_routes import ENCRYPTION_ROWS, KEY_EXAMPLES
 from s3gw.admin.identity_routes import EXAMPLES, IDENTITY_ROWS
 from s3gw.admin.port import AdminPort
 from s3gw.admin.row import Handler, Row
@@ -316,6 +317,7 @@ ROWS: tuple[Row, ...] = (
         body_type=simulation.SimulateRequest,
         repeatable=True,
     ),
+    *ENCRYPTION_ROWS,
     *IDENTITY_ROWS,
 )
 
@@ -327,4 +329,4 @@ DOCUMENT = "/openapi.json"
 
 def examples() -> dict[str, Any]:
     """A valid value for every path parameter that a row names."""
-    return {"node": "d0", "bucket": "bucket", "worker": "garbage", **EXAMPLES}
+    return {"node": "d0", "bucket": "bucket", "worker": "garbage", **KEY_EXAMPLES, **EXAMPLES}

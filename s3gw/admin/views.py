@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from s3gw.admin.encryption_views import ENCRYPTION_VIEWS
 from s3gw.admin.identity_views import IDENTITY_VIEWS
 from s3gw.admin.terminal import duration, facts, moment, plain, size, table
 from s3gw.admin.undo_views import UNDO_VIEWS
@@ -437,4 +438,5 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "profile": lambda answer: _profiles({"profiles": [answer]}),
     **IDENTITY_VIEWS,
     **UNDO_VIEWS,
+    **ENCRYPTION_VIEWS,
 }

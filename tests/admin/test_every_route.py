@@ -37,6 +37,9 @@ BODIES: dict[str, Any] = {
         "actions": ["s3:GetObject"],
         "resources": ["arn:aws:s3:::bucket/key"],
     },
+    "createKmsKey": {"name": "default"},
+    "deleteKmsKey": {"days": 7},
+    "setCompression": {"compression": "zstd"},
     **IDENTITY_BODIES,
 }
 # What must be so before the operation can be done, as calls.
@@ -59,6 +62,12 @@ BEFORE: dict[str, list[tuple[str, str, Any]]] = {
         operation: [("POST", "/admin/layout/draft", BODIES["stageChanges"])]
         for operation in ("getDraft", "planLayout", "applyLayout")
     },
+    **{
+        operation: [("POST", "/admin/kms/keys", BODIES["createKmsKey"])]
+        for operation in (
+            *("getKmsKey", "rotateKmsKey", "enableKmsKey", "disableKmsKey", "deleteKmsKey"),
+        )
+    },
     **IDENTITY_BEFORE,
 }
 # Rows whose pages go by name.
@@ -79,6 +88,7 @@ NOBODY = {
     "role": "nobody",
     "policy": "nothing",
     "key": "AKIANOBODYNOBODY0000",
+    "kms_key": "nothing",
 }
 # What wants the bucket to have versioning.
 VERSIONED = frozenset({"planUndo", "startUndo", "getUndo", "cancelUndo"})

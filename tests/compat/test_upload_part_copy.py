@@ -103,9 +103,9 @@ def test_conditions_on_the_source_are_kept(s3, bucket, source, target, refused):
         ("x-amz-source-expected-bucket-owner", "123456789012", 403, "AccessDenied"),
         (
             "x-amz-copy-source-server-side-encryption-customer-algorithm",
-            *("AES256", 400, "InvalidRequest"),
+            *("AES256", 400, "InvalidArgument"),
         ),
-        ("x-amz-server-side-encryption-customer-algorithm", "AES256", 400, "InvalidRequest"),
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256", 400, "InvalidArgument"),
     ],
 )
 def test_what_is_said_of_the_source_must_be_true(

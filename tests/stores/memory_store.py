@@ -25,6 +25,8 @@ from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import BucketRecord, Checksums, StoreRecord
 from s3gw.metadata.store import Store, Transaction
+from s3gw.objects.keyring.master import MasterKeys
+from s3gw.objects.keyring.ring import Sources
 from s3gw.objects.storage import Storage
 from s3gw.workers.damage import DamageQueue
 
@@ -33,6 +35,7 @@ BUCKET = "bucket"
 START_MS = 1_700_000_000_000
 GARBAGE_AFTER_MS = 3600 * 1000
 STRIPE_BYTES = 128 * 1024
+MASTER_KEY = b"m" * 32
 
 
 class Clock:
@@ -176,6 +179,7 @@ class Process:
             lease=lambda: 0,
             clock_ms=cluster.clock.ms,
             monotonic=cluster.clock.monotonic,
+            sources=Sources(master=MasterKeys([MASTER_KEY])),
         )
 
     def profile(self, name: str = PROFILE) -> Profile:
