@@ -138,7 +138,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("ListRoleTags", IAM, "role", "RoleName! Marker MaxItems", "roles:list_role_tags"),
     Action("ListInstanceProfilesForRole", IAM, "role", "RoleName! Marker MaxItems", "roles:list_instance_profiles_for_role"),
     # Identity providers.
-    Action("CreateOpenIDConnectProvider", IAM, "new-provider", "Url! ClientIDList ThumbprintList", "providers:create_provider", grows=True),
+    Action("CreateOpenIDConnectProvider", IAM, "new-provider", "Url! ClientIDList ThumbprintList Tags", "providers:create_provider", grows=True),
     Action("GetOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn!", "providers:get_provider"),
     Action("DeleteOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn!", "providers:delete_provider"),
     Action("ListOpenIDConnectProviders", IAM, "providers", "", "providers:list_providers"),
