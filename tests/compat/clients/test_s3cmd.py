@@ -1,4 +1,4 @@
-"""s3cmd: put, get, sync, ls, cp, mv, del, info."""
+"""s3cmd: put, get, sync, ls, cp, mv, del, info, setacl."""
 
 import pytest
 
@@ -79,3 +79,16 @@ def test_buckets_are_made_and_removed(s3cmd, bucket):
     assert f"s3://{name}" in s3cmd("ls")
     s3cmd("rb", f"s3://{name}")
     assert f"s3://{name}" not in s3cmd("ls")
+
+
+def test_setacl_opens_and_closes(s3cmd, http, listed, tree):
+    s3cmd("put", "--acl-public", tree / "one byte", f"s3://{listed}/k")
+    assert http.send("GET", f"/{listed}/k").status == 200
+    s3cmd("cp", f"s3://{listed}/k", f"s3://{listed}/copy")
+    s3cmd("setacl", "--acl-private", f"s3://{listed}/k")
+    assert http.send("GET", f"/{listed}/k").code == "AccessDenied"
+    s3cmd("setacl", "--acl-public", f"s3://{listed}/k")
+    assert http.send("GET", f"/{listed}/k").status == 200
+    assert "anon" in s3cmd("info", f"s3://{listed}/k")
+    s3cmd("setacl", "--acl-public", f"s3://{listed}")
+    assert http.send("GET", f"/{listed}").status == 200
