@@ -50,6 +50,7 @@ class Server:
     secret_key: str
     domain: str = DOMAIN
     website_domain: str = WEBSITE_DOMAIN
+    admin: str = ""
 
     @property
     def endpoint(self) -> str:
@@ -87,7 +88,8 @@ def _serve(backend: str, directory: Path) -> Iterator[Server]:
     else:
         store = Cluster(directory / "store", nodes=6, gateways=2, **common)
     with running(store):
-        yield Server(store.endpoints, credentials.access_key, credentials.secret_key)
+        admin = store.admin if isinstance(store, Up) else store.gateways[0].admin
+        yield Server(store.endpoints, credentials.access_key, credentials.secret_key, admin=admin)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
