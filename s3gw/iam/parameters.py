@@ -121,7 +121,6 @@ SPECIFICATIONS: Mapping[str, Specification] = {
     "AccessKeyId": Text(16, 128, r"\w+"),
     "ActionNames": ListOf(Text(3, 128)),
     "AssumeRolePolicyDocument": PAPER,
-    "CallerArn": Text(1, 2048),
     "ClientID": Text(1, 255),
     "ClientIDList": ListOf(Text(1, 255), most=100),
     "ContextEntries": ListOf(
@@ -168,7 +167,6 @@ SPECIFICATIONS: Mapping[str, Specification] = {
     "PolicySourceArn": ARN,
     "PolicyUsageFilter": OneOf(("PermissionsPolicy", "PermissionsBoundary")),
     "ResourceArns": ListOf(Text(1, 2048)),
-    "ResourcePolicy": PAPER,
     "RoleArn": ARN,
     "RoleName": Text(1, 64, NAME),
     "RoleSessionName": Text(2, 64, r"[\w+=,.@-]*"),
