@@ -72,12 +72,14 @@ HEADER_NAMES = (
     *("x-amz-expected-bucket-owner", "x-amz-metadata-directive", "x-amz-object-attributes"),
     *("x-amz-server-side-encryption", "x-amz-max-parts", "x-amz-mp-object-size", "expect"),
     *("access-control-request-method", "access-control-request-headers"),
+    *("x-amz-grant-read", "x-amz-grant-write-acp", "x-amz-object-ownership", "x-s3gw-debug"),
 )
 QUERY_NAMES = (
     *("acl", "tagging", "uploads", "uploadId", "partNumber", "versionId", "list-type", "prefix"),
     *("delimiter", "max-keys", "marker", "start-after", "continuation-token", "encoding-type"),
     *("key-marker", "upload-id-marker", "max-uploads", "max-parts", "part-number-marker"),
     *("attributes", "delete", "location", "policy", "response-content-type", "versions", "cors"),
+    *("ownershipControls", "publicAccessBlock"),
 )
 DOCUMENTS = (
     b'<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
@@ -90,6 +92,12 @@ DOCUMENTS = (
     b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
     b"<MetricsConfiguration><Id>one</Id><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter>"
     b"</MetricsConfiguration>",
+    b"<AccessControlPolicy><Owner><ID>o</ID></Owner><AccessControlList><Grant><Grantee "
+    b'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="Group"><URI>http://'
+    b"acs.amazonaws.com/groups/global/AllUsers</URI></Grantee><Permission>READ</Permission>"
+    b"</Grant></AccessControlList></AccessControlPolicy>",
+    b"<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule>"
+    b"</OwnershipControls>",
     b"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument>"
     b"</WebsiteConfiguration>",
 )
