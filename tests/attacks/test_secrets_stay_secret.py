@@ -10,6 +10,7 @@ import pytest
 from compose.local import Up
 from compose.s3_http import S3Http, Signer
 from tests.attacks.target import ask, request_bytes, workers
+from tests.compat.forms import Poster
 
 SETTINGS = {"S3GW_LOG_LEVEL": "debug"}
 SIGNATURE = re.compile(r"Signature=([0-9a-f]{64})")
@@ -45,6 +46,12 @@ def used(store: Up, http: S3Http, s3: Any, bucket: str) -> list[str]:
         http.send(method, parts.path, parts.query)
         value = parts.query.partition("&Signature=")[2].partition("&")[0]
         found += [value, unquote(value)]
+    for version, name in ((4, "x-amz-signature"), (2, "signature")):
+        poster = Poster(http, bucket)
+        fields = poster.signed({"key": "k"}, [{"key": "k"}], version=version)
+        for sent in (fields, {**fields, "acl": "x"}, {**fields, "policy": "x" + fields["policy"]}):
+            poster.send(sent)
+        found += [fields[name], fields["policy"]]
     # A client's own secret in the wrong place.
     signer = Signer("wJalrXUtnFEMI/K7MDENG", "secret-of-a-stranger")
     strange, _ = S3Http(store.endpoint, signer).signed_headers("GET", f"/{bucket}/k")

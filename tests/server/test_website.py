@@ -1,6 +1,7 @@
 """What a browser sees of a bucket as a website, over a store in memory."""
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -335,6 +336,46 @@ async def test_trouble_is_a_page_too(site: Site, monkeypatch: pytest.MonkeyPatch
         answer = await site.get("/")
         assert (answer.status, answer.code) == (status, code)
         assert b"mistake" not in answer.body
+
+
+async def test_no_request_makes_a_website_fail(site: Site) -> None:
+    """Odd paths, hosts and headers, with everything that a configuration can have."""
+    await site.configure(
+        INDEX,
+        ERROR,
+        rules(
+            (DOCS | {"HttpErrorCodeReturnedEquals": "404"}, {"ReplaceKeyWith": "x"}),
+            ({"KeyPrefixEquals": "é"}, {"ReplaceKeyPrefixWith": "a b"}),
+        ),
+    )
+    chance = random.Random(20261121)
+    pieces = ["/", "//", "docs", "..", ".", "%2e%2e", "%", "%00", "%0d%0a", "%ff", "%c3%a9", "é"]
+    pieces += ["?", "&a=b", "+", ";", "#", "x" * 600, "index.html", "\\", "<b>", "secret"]
+    values = [
+        "",
+        "*",
+        '"x"',
+        "bytes=0-1",
+        "bytes=-1,2-",
+        "bytes=9-1",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+    ]
+    values += ["http://a.test", "x" * 5000, "PUT", "\xff", "-1"]
+    names = ["range", "if_match", "if_none_match", "if_modified_since", "if_range", "origin"]
+    names += ["content_length", "content_md5", "x_amz_trailer", "authorization", "expect"]
+    names += ["access_control_request_method", "x_amz_checksum_mode", "x_amz_content_sha256"]
+    statuses = set()
+    for _ in range(2000):
+        path = "/" + "".join(chance.choices(pieces, k=chance.randint(0, 4)))
+        headers = {
+            name: chance.choice(values) for name in chance.sample(names, chance.randint(0, 3))
+        }
+        answer = await site.get(path, chance.choice(["GET", "HEAD", "OPTIONS", "PUT"]), **headers)
+        assert answer.status < 500, (path, headers)
+        assert b"<b>" not in answer.body
+        assert all(" " < character < "\x7f" for character in answer.headers.get("location", ""))
+        statuses.add(answer.status)
+    assert statuses >= {200, 206, 301, 302, 400, 403, 405}
 
 
 # Redirects.
