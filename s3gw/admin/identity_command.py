@@ -44,7 +44,7 @@ class Option:
     flag: str
     help: str
     kind: Callable[[str], Any] | None = str
-    default: Any = ""
+    default: Any = None
     many: bool = False
 
 
@@ -83,7 +83,7 @@ def _status(status: str) -> Callable[[Arguments], dict[str, Any]]:
 
 
 def _named_policy(arguments: Arguments) -> dict[str, Any]:
-    return {"policy": arguments.policy}
+    return {"policy": arguments.policy or ""}
 
 
 def _document(arguments: Arguments) -> dict[str, Any]:
@@ -337,11 +337,16 @@ def _doing(step: Step, show: Show) -> Callable[[AdminClient, Arguments], int]:
         path = "/admin/" + step.path.format(**values)
         if step.name == "list":
             return show(arguments, step.view, _all_pages(client, path, step.view))
-        body = step.body(arguments) if step.body is not None else None
+        body = _said(step.body(arguments)) if step.body is not None else None
         query = step.query(arguments) if step.query is not None else None
         return show(arguments, step.view, client.call(step.method, path, body, query))
 
     return do
+
+
+def _said(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given, which has the API's default."""
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _all_pages(client: AdminClient, path: str, name: str) -> dict[str, Any]:
