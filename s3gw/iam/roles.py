@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
@@ -63,15 +65,19 @@ async def delete_role_permissions_boundary(call: QueryCall) -> None:
 
 
 async def tag_role(call: QueryCall) -> None:
-    name = call.parameters.text("RoleName")
-    before = (await call.store.get_role(name)).tags
-    await call.store.set_role_tags(name, with_tags(before, call.parameters.tags()))
+    tags = call.parameters.tags()
+    await call.store.change_role(
+        call.parameters.text("RoleName"),
+        lambda role: replace(role, tags=names.check_tags(with_tags(role.tags, tags))),
+    )
 
 
 async def untag_role(call: QueryCall) -> None:
-    name = call.parameters.text("RoleName")
-    before = (await call.store.get_role(name)).tags
-    await call.store.set_role_tags(name, without_tags(before, call.parameters.texts("TagKeys")))
+    gone = call.parameters.texts("TagKeys")
+    await call.store.change_role(
+        call.parameters.text("RoleName"),
+        lambda role: replace(role, tags=without_tags(role.tags, gone)),
+    )
 
 
 async def list_role_tags(call: QueryCall) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -131,16 +131,23 @@ class Roles(Changes):
 
         return await self.change(decide)
 
+    async def change_role(self, name: str, make: Callable[[RoleRecord], RoleRecord]) -> RoleRecord:
+        """Replace the record by what `make` makes of it. Raises NoSuchEntity and what `make`
+        raises."""
+
+        async def decide(change: Change) -> RoleRecord:
+            before = await role_of(change, name)
+            after = make(before)
+            if after != before:
+                change.put(role_key(name), after)
+            return after
+
+        return await self.change(decide)
+
     async def set_role_tags(self, name: str, tags: Mapping[str, str]) -> RoleRecord:
         """Replace all tags. Raises NoSuchEntity, InvalidInput, LimitExceeded."""
         checked = names.check_tags(tags)
-
-        async def decide(change: Change) -> RoleRecord:
-            role = replace(await role_of(change, name), tags=checked)
-            change.put(role_key(name), role)
-            return role
-
-        return await self.change(decide)
+        return await self.change_role(name, lambda role: replace(role, tags=checked))
 
     async def delete_role(self, name: str, *, force: bool = False) -> None:
         """Remove a role without policies; with `force` they go with it. Its sessions end. Raises
