@@ -82,6 +82,21 @@ def test_everybody_may_add_to_a_public_bucket_and_change_nothing(http, s3, liste
     assert owners == {s3.get_bucket_acl(Bucket=listed)["Owner"]["ID"]}
 
 
+def test_a_write_of_a_stranger_that_was_overtaken_replaces_nothing(http, s3, listed):
+    s3.put_bucket_acl(Bucket=listed, ACL="public-read-write")
+    size = 3_000_000
+
+    def body():
+        yield b"x" * (size - 1)
+        s3.put_object(Bucket=listed, Key="k", Body=b"mine")
+        yield b"x"
+
+    length = {"content-length": str(size)}
+    reply = http.send("PUT", f"/{listed}/k", headers=length, body=body())
+    assert (reply.status, reply.code) == (403, "AccessDenied")
+    assert s3.get_object(Bucket=listed, Key="k")["Body"].read() == b"mine"
+
+
 def test_an_upload_of_a_stranger_cannot_replace_what_came_meanwhile(http, s3, listed):
     s3.put_bucket_acl(Bucket=listed, ACL="public-read-write")
     made = http.send("POST", f"/{listed}/k", "uploads")
