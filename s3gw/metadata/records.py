@@ -169,7 +169,8 @@ class Content(msgspec.Struct, array_like=True, frozen=True):
 class PartRecord(msgspec.Struct, array_like=True, frozen=True):
     """One uploaded part, in `part/` while the upload is open and in the pages of a manifest
     afterwards. `crc64` of the reference is that of the stored bytes; without `content` these are
-    the part's as they were sent."""
+    the part's as they were sent. `object_key` is that of the upload of a part that shares the
+    blob of another object, whose key is in the footers; pages do without it."""
 
     number: int
     size: int
@@ -178,6 +179,7 @@ class PartRecord(msgspec.Struct, array_like=True, frozen=True):
     blob: BlobRef
     checksums: Checksums = Checksums()
     content: Content | None = None
+    object_key: str = ""
 
 
 class ManifestPage(msgspec.Struct, array_like=True, frozen=True):

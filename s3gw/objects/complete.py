@@ -210,7 +210,10 @@ async def _complete_taken(
     storage: Storage, upload: Upload, target: Target, completion: Completion
 ) -> Completed:
     parts, _ = await list_parts(storage, upload.upload_id)
-    chosen = choose(parts, completion.choices, upload.record)
+    chosen = [
+        msgspec.structs.replace(part, object_key="") if part.object_key else part
+        for part in choose(parts, completion.choices, upload.record)
+    ]
     size = sum(part.size for part in chosen)
     if completion.expected_size not in (-1, size):
         raise errors.InvalidRequest(

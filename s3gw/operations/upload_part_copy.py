@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from s3gw import errors, limits
+from s3gw.metadata.records import ObjectRecord
+from s3gw.objects.content.framing import PLAIN
 from s3gw.objects.copy import StoredPayload, source_version
 from s3gw.objects.multipart import find_upload, upload_part
+from s3gw.objects.part_copy import share_part
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source, source_headers
 from s3gw.operations.encryption import SOURCE, encryption_headers, opened, opened_upload
@@ -21,6 +24,38 @@ async def upload_part_copy(call: Call) -> Reply:
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     source = await load_source(call)
     record = source_version(source).record
+    first, stop = _span(call, record)
+    payload = StoredPayload(
+        call.storage,
+        record.data,
+        first,
+        stop,
+        upload.record.checksum_algorithm,
+        await opened(call, record, SOURCE),
+        record.size,
+    )
+    framing = await opened_upload(call, upload)
+    part = None
+    if framing is PLAIN:
+        part = await share_part(
+            call.storage, upload, number, source, lambda found: _span(call, found)
+        )
+    if part is None:
+        part = await upload_part(call.storage, upload, number, payload, framing)
+    writer = Writer("CopyPartResult")
+    writer.element("LastModified", iso8601_ms(part.modified_ms))
+    writer.element("ETag", quoted(part.etag))
+    for name, value in part.checksums.values.items():
+        writer.element(f"Checksum{name}", value)
+    reply = xml_reply(writer.finish())
+    reply.headers += source_headers(source)
+    reply.headers += encryption_headers(call, upload.record.description.encryption)
+    return reply
+
+
+def _span(call: Call, record: ObjectRecord) -> tuple[int, int]:
+    """The bytes [first, stop) of the source that are asked for. Raises PreconditionFailed,
+    InvalidArgument, InvalidRequest."""
     check_source(call, record)
     first, stop = 0, record.size
     wanted = call.headers.get("x-amz-copy-source-range")
@@ -32,23 +67,4 @@ async def upload_part_copy(call: Call) -> Reply:
             "The specified copy source is larger than the maximum allowable size for a copy "
             f"source: {limits.PART_BYTES_MAX}"
         )
-    payload = StoredPayload(
-        call.storage,
-        record.data,
-        first,
-        stop,
-        upload.record.checksum_algorithm,
-        await opened(call, record, SOURCE),
-        record.size,
-    )
-    framing = await opened_upload(call, upload)
-    part = await upload_part(call.storage, upload, number, payload, framing)
-    writer = Writer("CopyPartResult")
-    writer.element("LastModified", iso8601_ms(part.modified_ms))
-    writer.element("ETag", quoted(part.etag))
-    for name, value in part.checksums.values.items():
-        writer.element(f"Checksum{name}", value)
-    reply = xml_reply(writer.finish())
-    reply.headers += source_headers(source)
-    reply.headers += encryption_headers(call, upload.record.description.encryption)
-    return reply
+    return first, stop

@@ -72,7 +72,7 @@ class Freeing:
         """Do it. Raises Conflict, OutcomeUnknown: to be tried again."""
         if self._holder == COMPLETED:
             listed = {
-                part.blob.blob
+                self._reference(part)
                 for page in await self._pages()
                 for part in decode(ManifestPage, page.value).parts
             }
@@ -93,15 +93,17 @@ class Freeing:
         prefix = keys.manifest_holders(self._manifest)
         own = keys.manifest_holder(self._manifest, self._holder)
         page = await kv.scan(prefix, keys.after_prefix(prefix), limit=2)
-        for item in page.items:
-            if item.key != own:
-                self.seen[item.key] = item.revision
-            elif item.value:
-                self.seen[own] = item.revision
-                self.deletes.append(own)
-            else:
+        # Of many holders the own one may be behind these.
+        itself = await kv.scan(own, own + b"\x00", limit=1, revision=page.revision)
+        for item in itself.items:
+            if not item.value:
                 return State.HELD  # held again by a version of the same name
-        if len(page.items) > len(self.deletes):
+            self.seen[own] = item.revision
+            self.deletes.append(own)
+        others = [item for item in page.items if item.key != own]
+        for item in others:
+            self.seen[item.key] = item.revision
+        if others:
             return State.HELD
         readings = keys.readings(self._manifest)
         readers = await kv.scan(
@@ -125,14 +127,15 @@ class Freeing:
         await commit(self._storage.store, self._claim, tx)
 
     async def _free_part_records(self, listed: set[bytes]) -> None:
-        """Remove the part records, and drop the references of those whose blob is not listed."""
+        """Remove the part records, and drop their references that no listed part has. A blob alone
+        says nothing: two parts may share one."""
         prefix = keys.parts(self._manifest)
         page = await self._storage.store.kv.scan(
             prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
         )
         for items in _chunks(page.items):
             parts = [decode(PartRecord, item.value) for item in items]
-            dropped = [self._reference(part) for part in parts if part.blob.blob not in listed]
+            dropped = [key for part in parts if (key := self._reference(part)) not in listed]
             await self._drop(
                 dropped, [At(item.key, item.revision) for item in items], [i.key for i in items]
             )

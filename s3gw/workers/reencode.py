@@ -53,7 +53,7 @@ from s3gw.metadata.records import (
     UploadRecord,
     decode,
 )
-from s3gw.metadata.store import Transaction, Versioned
+from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
 from s3gw.objects.multipart import OPEN
 from s3gw.objects.storage import Storage
@@ -330,12 +330,8 @@ class Swap:
     async def _move_part(self, holder: bytes, reference: Reference) -> None:
         upload_id, number = holder[1:17], int.from_bytes(holder[17:], "big")
         part = await self._storage.store.get(PartRecord, keys.part(upload_id, number))
-        key = await self._upload_key(reference.bucket, upload_id)
-        upload: Versioned[UploadRecord] = Versioned(None, 0)
-        if key:
-            upload = await self._storage.store.get(UploadRecord, key)
-        elif part.record is not None:
-            return  # a copy that shares the blob of another object: moved once it is a listed part
+        key = await self._upload_key(reference.bucket, upload_id, part.record)
+        upload = await self._storage.store.get(UploadRecord, key)
         if upload.record is None:
             await self._move_listed_part(upload_id, number, holder, reference)
             return
@@ -362,12 +358,13 @@ class Swap:
             self._pass_on(tx, holder, reference)
             await commit(self._storage.store, self._claim, tx)
 
-    async def _upload_key(self, bucket: str, upload_id: bytes) -> bytes:
-        """The key of a part's upload; its object's key is in the footer of the part's shards,
-        unless these were written for something else: b""."""
+    async def _upload_key(self, bucket: str, upload_id: bytes, part: PartRecord | None) -> bytes:
+        """The key of a part's upload. Its object's key is in the footer of the part's shards, or,
+        where these were written for another object, in the part's record."""
+        if part is not None and part.object_key:
+            return keys.upload(bucket, part.object_key, upload_id)
         footer = msgspec.msgpack.decode(await self._storage.blobs.footer_map(self._new))
-        own = footer.get("upload") == upload_id
-        return keys.upload(bucket, str(footer["key"]), upload_id) if own else b""
+        return keys.upload(bucket, str(footer["key"]), upload_id)
 
     async def _move_listed_part(
         self, upload_id: bytes, number: int, holder: bytes, reference: Reference

@@ -43,9 +43,12 @@ class OpenUpload:
 class Scenario:
     """One seed. `versioned`: the bucket keeps what is replaced and deleted, until `_forget`."""
 
-    def __init__(self, seed: int, *, crash_share: float, versioned: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, crash_share: float, versioned: bool = False, trash: bool = False
+    ) -> None:
         self.random = random.Random(seed)
         self.versioned = versioned
+        self.trash = trash
         self.crash_share = crash_share
         self.cluster = MemoryCluster(self.random.choice((7, 8, 9)))
         self.objects: dict[str, bytes] = {}
@@ -61,6 +64,8 @@ class Scenario:
         await self._start()
         if self.versioned:
             await operations.set_versioning(self.process, "Enabled")
+        if self.trash:
+            await operations.set_trash(self.process, DAY_SECONDS)
         actions = self._actions()
         for _ in range(steps):
             (action,) = self.random.choices(
@@ -73,6 +78,7 @@ class Scenario:
             audit.check_usage()
             audit.check_versions()
             audit.check_fences()
+            audit.check_trash()
         await self._rest()
 
     def _actions(self) -> list[tuple[Callable[[], Awaitable[None]], int]]:
@@ -81,6 +87,11 @@ class Scenario:
             (self._delete, 6),
             (self._forget, 6 if self.versioned else 0),
             (self._copy, 5),
+            (self._rename, 5),
+            (self._copy_part, 4),
+            (self._restore, 4 if self.trash else 0),
+            (self._empty_trash, 2 if self.trash else 0),
+            (self._purge, 3 if self.trash else 0),
             (self._create_upload, 3),
             (self._upload_part, 8),
             (self._complete, 4),
@@ -179,6 +190,65 @@ class Scenario:
         )
         data = self.objects[source]
         await self._settle_key(key, data, *(() if done else (self.objects.get(key),)))
+
+    async def _rename(self) -> None:
+        if not self.objects:
+            return
+        source, key = self.random.choice(sorted(self.objects)), self.random.choice(KEYS)
+        if source == key:
+            return
+        before, data = self.objects.get(key), self.objects[source]
+        done = await self._attempt(
+            f"rename {source} {key}", lambda: operations.rename(self.process, source, key)
+        )
+        there = await operations.record(self.process, source) is not None
+        assert not (done and there)
+        await self._settle_key(source, data if there else None)
+        await self._settle_key(key, before if there else data)
+
+    async def _copy_part(self) -> None:
+        """A part that shares the blob of an object, where that is possible."""
+        upload_id = self._choose_upload(accepting=True)
+        if upload_id is None or not self.objects:
+            return
+        upload, number = self.uploads[upload_id], self.random.randrange(1, 5)
+        source = self.random.choice(sorted(self.objects))
+        await self._attempt(
+            f"copy part {upload.key} {number} of {source}",
+            lambda: operations.copy_part(self.process, source, upload.key, upload_id, number),
+        )
+        item = self.cluster.engine.items.get(keys.part(upload_id, number))
+        etag = decode(PartRecord, item.value).etag if item else None
+        if etag == hashlib.md5(self.objects[source]).hexdigest():
+            upload.parts[number] = self.objects[source]
+
+    async def _restore(self) -> None:
+        """Bring something back from the trash, over what is there."""
+        entries = Audit(self.cluster, self.process).trash()
+        if not entries:
+            return
+        record_key, entry = self.random.choice(sorted(entries))
+        key, sequence = keys.split_trashed(record_key)[1], entry.record.sequence
+        done = await self._attempt(
+            f"restore {key} {sequence}",
+            lambda: operations.untrash(self.process, key, sequence),
+        )
+        found = await operations.record(self.process, key)
+        restored = found is not None and found.content_id == entry.record.content_id
+        assert restored or not done
+        if restored:
+            self.objects[key] = await operations.get(self.process, key)
+        else:
+            await self._settle_key(key, self.objects.get(key))
+
+    async def _empty_trash(self) -> None:
+        prefix = self.random.choice(KEYS)
+        await self._attempt(
+            f"empty the trash of {prefix}", lambda: operations.empty_trash(self.process, prefix)
+        )
+
+    async def _purge(self) -> None:
+        await self._work("purge", lambda: on_demand.purge_trash(self.process.storage))
 
     async def _create_upload(self) -> None:
         key = self.random.choice(KEYS)
@@ -356,11 +426,14 @@ class Scenario:
             await on_demand.merge_all(storage)
             await on_demand.repair_all(storage)
             self.cluster.clock.advance(2 * DAY_SECONDS)
+            await on_demand.purge_trash(storage)
             await on_demand.collect_garbage(storage)
         await on_demand.expire_completed(storage)
         audit = Audit(self.cluster, self.process)
         audit.check_at_rest()
         assert not audit.under(keys.COMPLETED)
+        assert not audit.under(keys.TRASH)
+        assert not audit.under(keys.PURGES)
         for ref in audit.held().values():
             audit.check_whole(ref)
             assert not ref.nodes, "a blob is not at home"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from s3gw.metadata.records import BlobRef, Description, ObjectRecord
+from s3gw.metadata.records import BlobRef, Description, ObjectRecord, PartRecord
 from s3gw.objects import publish
 from s3gw.objects.buckets import change_bucket
 from s3gw.objects.complete import Completed, Completion, PartChoice, complete_upload
 from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.delete import Deleted, delete_object
 from s3gw.objects.multipart import abort_upload, create_upload, find_upload, list_parts, upload_part
+from s3gw.objects.part_copy import share_part
 from s3gw.objects.publish import no_check
 from s3gw.objects.read import read_data
 from s3gw.objects.rename import Renaming, rename_object
+from s3gw.objects.restore import Emptied, Restored, take_away
+from s3gw.objects.restore import restore as restore_trashed
+from s3gw.objects.trash import list_trash
 from s3gw.objects.write import put_object
 from tests.stores.memory_store import BUCKET, Bytes, Process
 
@@ -120,6 +124,25 @@ async def rename(process: Process, source: str, key: str, token: bytes = b"") ->
         await publish.read_target(process.storage, BUCKET, key),
         Renaming("owner", lambda found: None, no_check, token, source.encode() + key.encode()),
     )
+
+
+async def copy_part(
+    process: Process, source: str, key: str, upload_id: bytes, number: int
+) -> PartRecord | None:
+    """UploadPartCopy of a whole object, as far as its blob can be shared."""
+    upload = await find_upload(process.storage, BUCKET, key, upload_id, number)
+    target = await publish.read_target(process.storage, BUCKET, source)
+    return await share_part(process.storage, upload, number, target, lambda found: (0, found.size))
+
+
+async def untrash(process: Process, key: str, sequence: int) -> Restored:
+    """Bring back from the trash, over what is there."""
+    return await restore_trashed(process.storage, BUCKET, key, sequence, replace=True)
+
+
+async def empty_trash(process: Process, prefix: str) -> None:
+    found, _ = await list_trash(process.storage, BUCKET, prefix, most=1000)
+    await take_away(process.storage, found, Emptied())
 
 
 async def set_trash(process: Process, seconds: float) -> None:

@@ -16,8 +16,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PART_BYTES_MIN", 0)
 
 
-def run(seed: int, *, crash_share: float, versioned: bool = False) -> Scenario:
-    scenario = Scenario(seed, crash_share=crash_share, versioned=versioned)
+def run(seed: int, *, crash_share: float, versioned: bool = False, trash: bool = False) -> Scenario:
+    scenario = Scenario(seed, crash_share=crash_share, versioned=versioned, trash=trash)
     try:
         run_virtual(scenario.run(STEPS))
     except BaseException as error:
@@ -40,3 +40,8 @@ def test_a_crash_at_any_commit_loses_nothing_and_leaves_nothing_behind(first: in
 @pytest.mark.parametrize("seed", range(300, 310))
 def test_noncurrent_versions_are_held_until_they_are_removed(seed: int) -> None:
     run(seed, crash_share=0.3, versioned=True)
+
+
+@pytest.mark.parametrize("seed", range(400, 430))
+def test_what_is_in_the_trash_is_held_until_it_leaves_it(seed: int) -> None:
+    run(seed, crash_share=0.3, trash=True)
