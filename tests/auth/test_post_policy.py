@@ -146,6 +146,7 @@ def test_a_policy_ends_when_it_says() -> None:
         ([["Content-Length-Range", "0", "1048576"]], FileSize(0, 1_048_576)),
         ([["content-length-range", 0, 0]], FileSize(0, 0)),
         ([["content-length-range", 1, 10], ["content-length-range", 5, 20]], FileSize(5, 10)),
+        ([["content-length-range", 5, 20], ["content-length-range", 1, 10]], FileSize(5, 10)),
     ],
 )
 def test_sizes_of_the_file(conditions: list[Any], size: FileSize) -> None:

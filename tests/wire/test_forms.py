@@ -169,6 +169,14 @@ def test_fields_without_end_are_refused_before_they_are_held() -> None:
         form.feed(b"x" * 1_000_000)
 
 
+def test_what_follows_the_file_is_refused_as_soon_as_it_is_too_much() -> None:
+    for rest in (END, part("a", b"")[:-2]):
+        form = FormDecoder(CONTENT_TYPE)
+        form.feed(FORM + rest)
+        with pytest.raises(errors.MaxPostPreDataLengthExceededError):
+            form.feed(b"x" * 30_000)
+
+
 @pytest.mark.parametrize(
     ("sent", "filename"),
     [
