@@ -78,6 +78,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vault_mount: str = "transit"
     vault_master_key: str = ""
     allow_ssec_over_http: bool = False
+    # Whether a signature that does not match is explained also to who does not ask for it.
+    explain_signatures: bool = False
     # Certificates (nodes.tls); "": none, or of a node that joined those in its data directory.
     tls_dir: str = ""
     join: str = ""

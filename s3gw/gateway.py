@@ -236,6 +236,7 @@ class Gateway:
                 domains=Domains(config.domains),
                 metrics=self.metrics,
                 growth_refused=self.space.growth_refused,
+                explain_signatures=config.explain_signatures,
             )
         )
 

@@ -105,6 +105,7 @@ class Edge:
     domains: Domains
     metrics: Metrics
     growth_refused: Callable[[], bool] = lambda: False
+    explain_signatures: bool = False
 
 
 class S3App:
@@ -237,7 +238,8 @@ class S3App:
                 subresources=SUBRESOURCE_BYTES,
             )
         except errors.SignatureDoesNotMatch as error:
-            add_explanation(error, request, region, identities)
+            always = self.edge.explain_signatures
+            add_explanation(error, request, region, identities, always=always)
             raise
         if signer is None:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.anonymous_payload(request), None

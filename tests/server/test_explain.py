@@ -1,0 +1,99 @@
+"""To whom a signature that does not match is explained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from s3gw.auth.canonical import Request
+from s3gw.auth.signer import sign
+from s3gw.errors import SignatureDoesNotMatch
+from s3gw.kv.memory import MemoryKV, MemoryStore
+from s3gw.server.explain import FIELD, add_explanation
+from tests.identities.conftest import ROOT, Clock, Gateway, make_gateway
+
+REGION = "us-east-1"
+NOW = 1_700_000_000.0
+EXPLAIN = {"Effect": "Allow", "Action": "s3gw:ExplainAccess", "Resource": "*"}
+
+
+@pytest.fixture
+async def gateway() -> Gateway:
+    return await make_gateway(MemoryKV(MemoryStore()), Clock())
+
+
+async def keys_of(gateway: Gateway, *statements: dict[str, str]) -> tuple[str, str]:
+    """The keys of a new user with these statements."""
+    await gateway.store.create_user("ann")
+    if statements:
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        await gateway.store.put_inline_policy("user", "ann", "p", document)
+    record, secret = await gateway.store.create_access_key("ann")
+    await gateway.view.refresh()
+    return record.access_key, secret
+
+
+def changed(access_key: str, secret: str, *, asks: bool = True, signs: bool = True) -> Request:
+    """A GET that arrives as a PUT."""
+    debug = {"x-s3gw-debug": "explain"}
+    headers = sign(
+        "GET",
+        b"/b/k",
+        {"host": "h", **(debug if asks and signs else {})},
+        b"",
+        access_key=access_key,
+        secret_key=secret,
+        region=REGION,
+        now=NOW,
+    )
+    if asks:
+        headers |= debug
+    pairs = [(name.encode(), text.encode()) for name, text in headers.items()]
+    return Request("PUT", b"/b/k", b"", pairs, NOW)
+
+
+def said(gateway: Gateway, request: Request, *, always: bool = False) -> str:
+    error = SignatureDoesNotMatch(StringToSign="s")
+    add_explanation(error, request, REGION, gateway.view, always=always)
+    assert error.fields["StringToSign"] == "s"
+    return error.fields.get(FIELD, "")
+
+
+async def test_root_is_told_when_it_asks(gateway: Gateway) -> None:
+    keys = (ROOT.access_key, ROOT.secret_key)
+    assert "the method 'GET'" in said(gateway, changed(*keys))
+    assert said(gateway, changed(*keys, signs=False)) == ""
+    assert said(gateway, changed(*keys, asks=False)) == ""
+
+
+async def test_the_setting_asks_for_all_who_may(gateway: Gateway) -> None:
+    keys = (ROOT.access_key, ROOT.secret_key)
+    assert "the method 'GET'" in said(gateway, changed(*keys, asks=False), always=True)
+    nobody = await keys_of(gateway)
+    assert said(gateway, changed(*nobody, asks=False), always=True) == ""
+
+
+async def test_a_user_is_told_with_the_permission(gateway: Gateway) -> None:
+    assert "the method 'GET'" in said(gateway, changed(*await keys_of(gateway, EXPLAIN)))
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (),
+        ({**EXPLAIN, "Action": "s3:*"},),
+        (EXPLAIN, {**EXPLAIN, "Effect": "Deny", "Action": "*"}),
+    ],
+)
+async def test_a_user_without_the_permission_is_not(
+    gateway: Gateway, statements: tuple[dict[str, str], ...]
+) -> None:
+    assert said(gateway, changed(*await keys_of(gateway, *statements))) == ""
+
+
+async def test_an_anonymous_request_is_left_alone(gateway: Gateway) -> None:
+    request = changed(ROOT.access_key, ROOT.secret_key)
+    headers = [pair for pair in request.headers if pair[0] != b"authorization"]
+    assert said(gateway, replace(request, headers=headers), always=True) == ""
