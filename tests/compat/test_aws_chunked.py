@@ -24,6 +24,7 @@ from compose.s3_http import (
     chunked_signed,
     chunked_unsigned,
 )
+from tests.compat.test_checksums import ALGORITHMS, checksum
 
 CHUNKS = [b"a" * 65536, b"b" * 65536, b"c" * 1000]
 BODY = b"".join(CHUNKS)
@@ -260,3 +261,22 @@ def test_the_common_runtime_uploads_with_a_trailer(server, http, bucket, tmp_pat
     found = http.request("GET", f"/{bucket}/crt")
     assert found.body == body
     assert found.headers["content-encoding"] is None
+
+
+@pytest.mark.parametrize("kind", [STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_may_come_in_a_trailer(http, bucket, put, kind, name):
+    header = f"x-amz-checksum-{name}"
+
+    def framed(body):
+        trailer = {header: checksum(name, body)}
+        if kind == STREAMING_SIGNED_TRAILER:
+            return lambda seed: chunked_signed(CHUNKS, seed, trailer)
+        return lambda _: chunked_unsigned(CHUNKS, trailer)
+
+    wrong = put(kind, framed(b"other"), **{"x-amz-trailer": header})
+    assert (wrong.status, wrong.code) == (400, "BadDigest")
+    assert http.request("HEAD", f"/{bucket}/k").status == 404
+    assert put(kind, framed(BODY), **{"x-amz-trailer": header}).status == 200
+    found = http.request("HEAD", f"/{bucket}/k", headers={"x-amz-checksum-mode": "ENABLED"})
+    assert found[header] == checksum(name, BODY)
