@@ -10,6 +10,7 @@ from botocore import xform_name
 from s3gw.iam.actions import ACTIONS, BY_NAME, REASONS, SERVICES, Action, load_handler
 from s3gw.iam.parameters import SPECIFICATIONS
 from s3gw.iam.resources import RESOURCES
+from s3gw.iam.table import REMARKS, tables
 
 MODELS = {
     service.name: botocore.session.get_session().get_service_model(service.name)
@@ -84,3 +85,10 @@ def test_an_action_has_a_test(action: Action) -> None:
     name = xform_name(action.name)
     names = {name, *(name.replace(kind, "{kind}") for kind in ("user", "group", "role"))}
     assert any(each in texts for each in names)
+
+
+def test_the_document_lists_the_actions() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "iam.md").read_text()
+    between = text.split("<!-- actions:begin -->\n\n")[1].split("\n<!-- actions:end -->")[0]
+    assert between == tables()
+    assert REMARKS.keys() <= BY_NAME.keys()
