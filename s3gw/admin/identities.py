@@ -374,7 +374,7 @@ async def list_keys_of_user(port: AdminPort, path: models.UserPath) -> models.Ke
     return models.KeysView([_key_view(key) for key in found], "")
 
 
-async def create_key(port: AdminPort, body: models.CreateKey) -> models.KeyMade:
+async def create_key(port: AdminPort, body: models.CreateAccessKey) -> models.KeyMade:
     """An access key of a user, or a service account's, with its secret, which is shown this
     once."""
     store = port.identity_store

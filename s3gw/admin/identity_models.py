@@ -109,7 +109,7 @@ class CreatePolicy(Struct, forbid_unknown_fields=True):
     description: Description = ""
 
 
-class CreateKey(Struct, forbid_unknown_fields=True):
+class CreateAccessKey(Struct, forbid_unknown_fields=True):
     """An access key of a user. With `service` it is that of a service account, which `policy`
     limits further and `expires_ms` (Unix milliseconds, 0: never) ends."""
 

@@ -216,7 +216,7 @@ GROUPS: tuple[Row, ...] = (
 )
 KEYS: tuple[Row, ...] = (
     _listing("keys", identities.list_keys, models.KeysView),
-    _making("key", "keys", identities.create_key, models.KeyMade, models.CreateKey),
+    _making("key", "keys", identities.create_key, models.KeyMade, models.CreateAccessKey),
     _single("key", "keys", identities.show_key, models.KeyView, models.KeyPath),
     _removing("key", "keys", identities.delete_key, models.KeyPath, None),
     _setting(
