@@ -109,7 +109,7 @@ def in_force(documents: Mapping[str, bytes]) -> bool:
 
 def asks_grants(headers: Mapping[str, str]) -> bool:
     """Whether headers grant something by name."""
-    return any(name in headers for name in GRANT_HEADERS)
+    return not GRANT_HEADERS.keys().isdisjoint(headers)
 
 
 def owner_alone(owner: str) -> Acl:
@@ -139,9 +139,11 @@ def of_headers(headers: Mapping[str, str], owner: str, kind: Kind) -> Acl | None
     Raises InvalidArgument, InvalidRequest, UnresolvableGrantByEmailAddress.
     """
     canned = headers.get(CANNED_HEADER)
+    if canned is None and not asks_grants(headers):
+        return None
     granting = [name for name in GRANT_HEADERS if name in headers]
     if canned is None:
-        return _granted(headers, granting, owner) if granting else None
+        return _granted(headers, granting, owner)
     if granting:
         raise InvalidRequest("Specifying both Canned ACLs and Header Grants is not allowed")
     if canned not in CANNED or (kind is Kind.OBJECT and canned in BUCKETS_ONLY):
