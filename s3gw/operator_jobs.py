@@ -34,6 +34,7 @@ class OperatorJobs:
             "repair": partial(on_demand.repair_all, storage),
             "merge": merge,
             "trash": partial(on_demand.purge_trash, storage),
+            "lifecycle": partial(on_demand.carry_out_lifecycle, storage),
         }
 
     async def rebalance(self) -> models.Rebalance:

@@ -93,7 +93,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_undo_commands(action, _show, _follow)
     add_encryption_commands(action, _show, _follow)
     worker = action("run", _run_worker, "run a background worker to its end now")
-    worker.add_argument("worker", help="garbage, repair, verify, merge or trash")
+    worker.add_argument("worker", help="garbage, repair, verify, merge, trash or lifecycle")
 
 
 # Commands that show one answer, and those that show pages.
@@ -102,6 +102,7 @@ READS: dict[str, tuple[str, str]] = {
     "nodes": ("/admin/nodes", "all nodes"),
     "ledger": ("/admin/ledger", "blobs and bytes by redundancy"),
     "scrub": ("/admin/scrub", "how far the verification of all shards has come"),
+    "lifecycle": ("/admin/lifecycle", "what lifecycle rules have to do, and did last"),
     "health": ("/health", "the health score and its reasons"),
 }
 LISTS: dict[str, tuple[str, str]] = {

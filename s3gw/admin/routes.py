@@ -20,6 +20,7 @@ from s3gw.admin import (
 )
 from s3gw.admin.encryption_routes import ENCRYPTION_ROWS, KEY_EXAMPLES
 from s3gw.admin.identity_routes import EXAMPLES, IDENTITY_ROWS
+from s3gw.admin.lifecycle import LIFECYCLE_ROWS
 from s3gw.admin.port import AdminPort
 from s3gw.admin.row import Handler, Row
 from s3gw.admin.undo_routes import UNDO_ROWS
@@ -317,6 +318,7 @@ ROWS: tuple[Row, ...] = (
         body_type=simulation.SimulateRequest,
         repeatable=True,
     ),
+    *LIFECYCLE_ROWS,
     *ENCRYPTION_ROWS,
     *IDENTITY_ROWS,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from s3gw.admin.encryption_views import ENCRYPTION_VIEWS
 from s3gw.admin.identity_views import IDENTITY_VIEWS
+from s3gw.admin.lifecycle_views import show_lifecycle
 from s3gw.admin.terminal import duration, facts, moment, plain, size, table
 from s3gw.admin.undo_views import UNDO_VIEWS
 
@@ -433,6 +434,7 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "run": _run,
     "simulate": _simulate,
     "bucket-profile": _profile_job,
+    "lifecycle": show_lifecycle,
     "snapshots": _snapshots,
     "snapshot": lambda answer: _snapshots({"snapshots": [answer]}),
     "profile": lambda answer: _profiles({"profiles": [answer]}),

@@ -7,6 +7,8 @@ from s3gw.objects.restore import Emptied
 from s3gw.objects.storage import Storage
 from s3gw.workers.completed import CompletedExpiry, ExpiryReport
 from s3gw.workers.garbage import GarbageCollector, GarbageReport
+from s3gw.workers.lifecycle import Lifecycle, LifecycleReport
+from s3gw.workers.lifecycle_walk import LifecycleWalk
 from s3gw.workers.merge import (
     ORPHAN_AFTER_SECONDS,
     SURPLUS_AFTER_SECONDS,
@@ -58,6 +60,12 @@ async def expire_completed(storage: Storage) -> ExpiryReport:
 async def end_stale_uploads(storage: Storage, after_seconds: float) -> StaleReport:
     """Abort uploads older than this (0: none), and give back those whose owner is gone."""
     return await StaleUploads(storage, after_seconds).run_once()
+
+
+async def carry_out_lifecycle(storage: Storage) -> LifecycleReport:
+    """Queue what is in buckets whose lifecycle rules were changed, and do all that is due."""
+    await LifecycleWalk(storage).run_once()
+    return await Lifecycle(storage).run_once()
 
 
 async def purge_trash(storage: Storage) -> Emptied:
