@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from s3gw.kv.interface import KV, EngineError
+from s3gw.objects.keyring.master import BadMasterKeys, read_file
 from s3gw.rescue import sources
 from s3gw.rescue.adopt import recover
 from s3gw.rescue.catalog import Catalog, Version
@@ -34,6 +35,7 @@ from s3gw.rescue.drives import RescueDrive, RescueError, open_drives
 from s3gw.rescue.extract import Folder, extract_to
 from s3gw.rescue.one_machine import into_sqlite
 from s3gw.rescue.rebuild import Finding, Plan, Rebuild, confirm
+from s3gw.rescue.unsealing import RescueKeys
 
 EXIT_DONE = 0
 EXIT_LOST = 1
@@ -66,6 +68,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     extract.add_argument("--all", action="store_true", help="all objects, into a directory")
     extract.add_argument("--blob", default="", help="an older version, by its blob as listed")
     extract.add_argument("--out", required=True, metavar="PATH")
+    extract.add_argument("--master-key-file", default="", metavar="FILE", help="of SSE-S3")
+    extract.add_argument(
+        "--customer-key-file", default="", metavar="FILE", help="of SSE-C: base64, one to a line"
+    )
     rebuild = actions.add_parser("rebuild", help="metadata from all that is on the drives")
     restore = actions.add_parser("restore", help="metadata from a snapshot, and nothing newer")
     restore.add_argument("--snapshot", required=True, metavar=f"FILE|{NEWEST}")
@@ -211,7 +217,8 @@ def _extract(arguments: argparse.Namespace, engines: Engines) -> int:
     output = _Output(arguments.json)
     catalog = _catalog(open_drives(arguments.drives))
     target = Path(arguments.out).absolute()
-    folder = None if single else Folder(target)
+    keys = _keys(arguments)
+    folder = None if single else Folder(target, keys)
     done = lost = 0
     for bucket, key, version, current in _chosen(catalog, arguments):
         wanted = version.blob.blob.hex() == arguments.blob if arguments.blob else current
@@ -219,7 +226,7 @@ def _extract(arguments: argparse.Namespace, engines: Engines) -> int:
             continue
         try:
             if folder is None:
-                written = extract_to(version, target)
+                written = extract_to(version, target, keys)
             else:
                 written = folder.add(bucket, key, version)
         except NotReadable as error:
@@ -240,6 +247,19 @@ def _extract(arguments: argparse.Namespace, engines: Engines) -> int:
     elif not done and not lost:
         raise RescueError(f"{arguments.bucket}/{arguments.key} is not on these drives")
     return EXIT_LOST if lost else EXIT_DONE
+
+
+def _keys(arguments: argparse.Namespace) -> RescueKeys:
+    """The keys in the files that are named. Raises RescueError."""
+    master = customer = None
+    try:
+        if arguments.master_key_file:
+            master = read_file(Path(arguments.master_key_file))
+        if arguments.customer_key_file:
+            customer = read_file(Path(arguments.customer_key_file))
+    except BadMasterKeys as error:
+        raise RescueError(str(error)) from error
+    return RescueKeys(master, customer.all if customer is not None else ())
 
 
 def _rebuild(arguments: argparse.Namespace, engines: Engines) -> int:

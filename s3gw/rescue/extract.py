@@ -17,10 +17,12 @@ from pathlib import Path
 import msgspec
 
 from nodes.protocol import Buffer
+from s3gw.objects.content.framing import Framing
 from s3gw.objects.footer import Footer
 from s3gw.rescue.catalog import Version
 from s3gw.rescue.decode import NotReadable, read_blob
 from s3gw.rescue.drives import RescueError
+from s3gw.rescue.unsealing import NO_KEYS, RescueKeys, content, part_framing
 
 NAME_BYTES_MAX = 200
 PATH_BYTES_MAX = 2000
@@ -79,45 +81,48 @@ def hashed_path(bucket: str, key: str) -> str:
     return f"{safe_name(bucket)}/%keys/{digest}"
 
 
-def body(version: Version) -> Iterator[Buffer]:
-    """The bytes of a version, checked. Raises NotReadable."""
+def body(version: Version, keys: RescueKeys = NO_KEYS) -> Iterator[Buffer]:
+    """The content of a version, checked. Raises NotReadable."""
     footer = version.footer
-    if footer.encryption is not None or footer.compression:
-        raise NotReadable("the object is encrypted or compressed")
+    framing = keys.framing(footer)
     size = 0
-    for buffer in _manifest_body(version) if footer.kind == "manifest" else _blob_body(version):
+    manifest = footer.kind == "manifest"
+    for buffer in (_manifest_body if manifest else _blob_body)(version, framing):
         size += len(buffer)
         yield buffer
     if size != footer.size:
         raise NotReadable(f"{size} of {footer.size} bytes were found")
 
 
-def _blob_body(version: Version) -> Iterator[Buffer]:
+def _blob_body(version: Version, framing: Framing) -> Iterator[Buffer]:
     if version.coding is None:
         raise NotReadable("the scheme of the blob is not known")
     md5 = hashlib.md5(usedforsecurity=False)
-    for buffer in read_blob(version.blob, version.coding):
+    stored = read_blob(version.blob, version.coding)
+    for buffer in content(framing, version.footer.size, version.coding.stored, stored):
         md5.update(buffer)
         yield buffer
-    if md5.hexdigest() != version.footer.etag:
+    if framing.etag(md5.hexdigest()) != version.footer.etag:
         raise NotReadable("the bytes are not those of the ETag")
 
 
-def _manifest_body(version: Version) -> Iterator[Buffer]:
+def _manifest_body(version: Version, framing: Framing) -> Iterator[Buffer]:
     for part in version.parts:
         if part.blob is None:
             raise NotReadable(f"part {part.record.number} is not on these drives")
         if part.coding is None:
             raise NotReadable(f"the scheme of part {part.record.number} is not known")
         md5 = hashlib.md5(usedforsecurity=False)
-        for buffer in read_blob(part.blob, part.coding):
+        own = part_framing(framing, part.record.content)
+        stored = read_blob(part.blob, part.coding)
+        for buffer in content(own, part.record.size, part.record.blob.size, stored):
             md5.update(buffer)
             yield buffer
-        if md5.hexdigest() != part.record.etag:
+        if own.etag(md5.hexdigest()) != part.record.etag:
             raise NotReadable(f"the bytes of part {part.record.number} are not those of its ETag")
 
 
-def extract_to(version: Version, target: Path) -> Extracted:
+def extract_to(version: Version, target: Path, keys: RescueKeys = NO_KEYS) -> Extracted:
     """Write a version to a file that must not exist. Raises NotReadable, RescueError."""
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
@@ -125,7 +130,7 @@ def extract_to(version: Version, target: Path) -> Extracted:
         size = 0
         try:
             with os.fdopen(descriptor, "wb") as file:
-                for buffer in body(version):
+                for buffer in body(version, keys):
                     file.write(buffer)
                     size += len(buffer)
                 file.flush()
@@ -144,8 +149,9 @@ class Folder:
     """A directory that extracted objects go to; it must be new or empty, so that nothing in it can
     lead elsewhere."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: RescueKeys = NO_KEYS) -> None:
         self.path = path
+        self._keys = keys
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -166,7 +172,7 @@ class Folder:
             if clash:
                 relative = hashed_path(bucket, key)
                 (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
-            done = extract_to(version, self.path / relative)
+            done = extract_to(version, self.path / relative, self._keys)
             self._listing.write(msgspec.json.encode(_line(bucket, key, relative, version.footer)))
             self._listing.write(b"\n")
             self._listing.flush()

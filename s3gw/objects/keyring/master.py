@@ -48,6 +48,11 @@ class MasterKeys:
     def ids(self) -> tuple[bytes, ...]:
         return tuple(self._keys)
 
+    @property
+    def all(self) -> tuple[bytes, ...]:
+        """The keys themselves."""
+        return tuple(self._keys.values())
+
     def wrap(self, data: bytes, context: bytes) -> bytes:
         """`data` under the present key: key id (8), wrapped data."""
         return self.present + sealing.wrap(self._keys[self.present], data, context)
@@ -74,7 +79,7 @@ def parse(text: str) -> MasterKeys:
     """The keys of a text. Raises BadMasterKeys."""
     keys = [_key(word) for word in text.replace(",", "\n").split()]
     if not keys:
-        raise BadMasterKeys("there is no master key in it")
+        raise BadMasterKeys("there is no key in it")
     return MasterKeys(keys)
 
 
@@ -85,7 +90,7 @@ def _key(word: str) -> bytes:
     except (ValueError, binascii.Error):
         key = b""
     if len(key) != KEY_BYTES:
-        raise BadMasterKeys(f"a master key is {KEY_BYTES} bytes in base64 or hexadecimal")
+        raise BadMasterKeys(f"a key is {KEY_BYTES} bytes in base64 or hexadecimal")
     return key
 
 
@@ -99,7 +104,7 @@ def read_file(path: Path) -> MasterKeys:
     except OSError as error:
         raise BadMasterKeys(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BadMasterKeys(f"{path} has no master keys: it is not text") from error
+        raise BadMasterKeys(f"{path} has no keys: it is not text") from error
     except BadMasterKeys as error:
         message = str(error)
         raise BadMasterKeys(message if str(path) in message else f"{path}: {message}") from None

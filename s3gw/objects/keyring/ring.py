@@ -157,16 +157,15 @@ class Ring:
         form, wrapped = encryption.wrapped_key[:1], encryption.wrapped_key[1:]
         context = _context(encryption, content_id)
         try:
-            if form == UNDER_CUSTOMER:
-                return sealing.unwrap(customer_key, wrapped, context)
+            data_key = opened_by(encryption, content_id, self.sources.master, customer_key)
+            if data_key is not None:
+                return data_key
             if form == UNDER_TRANSIT and self.sources.transit is not None:
                 name, text = _of_transit(wrapped)
                 return await self.sources.transit.unwrap(name, text, context)
             if form == UNDER_NAMED and self.sources.master is not None:
                 name = self.name_of(encryption.key_name)
                 return await self.named.unwrap(name, self.sources.master, wrapped, context)
-            if form == UNDER_MASTER and self.sources.master is not None:
-                return self.sources.master.unwrap(wrapped, context)
         except MasterKeyMissing as error:
             raise _missing(error) from error
         except NotAuthentic as error:
@@ -238,6 +237,20 @@ class Ring:
         except Conflict:
             return False
         return True
+
+
+def opened_by(
+    encryption: Encryption, content_id: bytes, master: MasterKeys | None, customer_key: bytes
+) -> bytes | None:
+    """The data key, where the master keys or the customer's key alone open it; None where they do
+    not, whatever they are. Raises MasterKeyMissing, NotAuthentic."""
+    form, wrapped = encryption.wrapped_key[:1], encryption.wrapped_key[1:]
+    context = _context(encryption, content_id)
+    if form == UNDER_CUSTOMER and customer_key:
+        return sealing.unwrap(customer_key, wrapped, context)
+    if form == UNDER_MASTER and master is not None:
+        return master.unwrap(wrapped, context)
+    return None
 
 
 async def keys_in_use(kv: KV) -> tuple[tuple[bytes, ...], int]:
