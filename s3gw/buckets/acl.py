@@ -61,6 +61,7 @@ GRANT_HEADERS = {
     "x-amz-grant-write": WRITE,
     "x-amz-grant-write-acp": WRITE_ACP,
 }
+HEADERS = frozenset({CANNED_HEADER, *GRANT_HEADERS})
 # What each canned list grants beside the owner's full control.
 CANNED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "private": (),
@@ -138,9 +139,9 @@ def of_headers(headers: Mapping[str, str], owner: str, kind: Kind) -> Acl | None
 
     Raises InvalidArgument, InvalidRequest, UnresolvableGrantByEmailAddress.
     """
-    canned = headers.get(CANNED_HEADER)
-    if canned is None and not asks_grants(headers):
+    if HEADERS.isdisjoint(headers):
         return None
+    canned = headers.get(CANNED_HEADER)
     granting = [name for name in GRANT_HEADERS if name in headers]
     if canned is None:
         return _granted(headers, granting, owner)

@@ -20,12 +20,13 @@ OWNER_FULL_CONTROL = "bucket-owner-full-control"
 def new_object_acl(call: Call) -> bytes:
     """The list that headers give a new object, as it is stored. Raises as `of_headers`,
     AccessControlListNotSupported and AccessDenied."""
+    if acl.HEADERS.isdisjoint(call.headers):
+        return b""
     owner = call.bucket.owner
     if acl.asks_grants(call.headers) and not acl.in_force(call.bucket.documents):
         raise errors.AccessControlListNotSupported()
     asked = acl.of_headers(call.headers, owner, Kind.OBJECT)
-    if asked is None:
-        return b""
+    assert asked is not None
     check_allowed(call.bucket, asked, owner)
     return acl.to_store(asked, owner)
 
