@@ -43,6 +43,15 @@ async def test_one_of_many_creators_of_a_name_wins(gateways: Pair) -> None:
     assert await gateways[0].store.list_users() == [winner]
 
 
+async def test_many_changes_at_once_all_happen(gateways: Pair) -> None:
+    await gateways[0].store.create_user("u")
+    found = await outcomes(
+        *(gateways[n % 2].store.create_service_account("u") for n in range(40)),
+    )
+    assert {type(each) for each in found} == {tuple}
+    assert len((await gateways[0].store.get_user("u")).service_accounts) == 40
+
+
 async def test_racing_requests_do_not_give_a_user_a_third_key(gateways: Pair) -> None:
     await gateways[0].store.create_user("u")
     found = await outcomes(*(gateways[n % 2].store.create_access_key("u") for n in range(RACERS)))
