@@ -39,7 +39,8 @@ async def create_bucket(call: Call) -> Reply:
     if existing is not None:
         if existing.owner != call.principal.id:
             raise errors.BucketAlreadyExists(BucketName=call.bucket_name)
-        if call.settings.region != US_EAST_1:
+        as_asked = documents.items() <= existing.documents.items()
+        if call.settings.region != US_EAST_1 or not as_asked:
             raise errors.BucketAlreadyOwnedByYou(BucketName=call.bucket_name)
     return Reply(headers=[("Location", f"/{call.bucket_name}")])
 

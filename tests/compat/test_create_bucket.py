@@ -115,6 +115,10 @@ def test_a_bucket_can_be_made_with_lists(s3, http, name, refused):
     found = s3.get_bucket_ownership_controls(Bucket=name)["OwnershipControls"]
     assert found == {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
     assert http.send("GET", f"/{name}").status == 200
+    s3.create_bucket(Bucket=name, ACL="public-read", ObjectOwnership="ObjectWriter")
+    with refused("BucketAlreadyOwnedByYou", 409):  # its list would not be what was asked for
+        s3.create_bucket(Bucket=name, ACL="public-read-write", ObjectOwnership="ObjectWriter")
+    assert len(s3.get_bucket_acl(Bucket=name)["Grants"]) == 2
 
 
 def test_an_acl_for_the_owner_is_accepted(s3, name):
