@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from s3gw.auth.policy import Principal, PrincipalType
-from s3gw.errors import InvalidAccessKeyId
 
 # A store is one account. Its number is the same everywhere, as ARNs of its users are written into
 # policies that move between stores.
@@ -46,9 +45,3 @@ class Root:
             arn=f"arn:aws:iam::{ACCOUNT_ID}:root",
             user_id=ACCOUNT_ID,
         )
-
-    def secret_of(self, access_key: str) -> str:
-        """The secret of an access key. Raises InvalidAccessKeyId."""
-        if access_key != self.access_key:
-            raise InvalidAccessKeyId(AWSAccessKeyId=access_key)
-        return self.secret_key
