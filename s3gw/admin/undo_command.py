@@ -41,7 +41,7 @@ def at_ms(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a moment such as 2026-05-24T10:00:00Z or 15m-ago"
         )
-    return int(when.timestamp() * 1000)
+    return round(when.timestamp() * 1000)
 
 
 def add_commands(
