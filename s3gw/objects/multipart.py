@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from s3gw import errors, limits
 from s3gw.cluster.topology import Profile
@@ -171,6 +172,9 @@ async def upload_part(
         framing = framing.new_part()
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
+    framed: dict[str, Any] = {}
+    if framing is not PLAIN:
+        framed["content_id"] = framing.content_id
 
     def footer_map(learned: Learned) -> bytes:
         return footer.describe(
@@ -184,7 +188,7 @@ async def upload_part(
             checksums=learned.checksums,
             upload=upload.upload_id,
             number=number,
-            **({} if framing is PLAIN else {"content_id": framing.content_id}),
+            **framed,
         )
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)

@@ -195,4 +195,4 @@ class Rewrapper:
         if description.encryption is None:
             return None
         anew = await self._storage.ring.rewrapped(description.encryption, content_id)
-        return anew and msgspec.structs.replace(description, encryption=anew)
+        return msgspec.structs.replace(description, encryption=anew) if anew else None
