@@ -25,14 +25,17 @@ from dataclasses import dataclass, field
 import msgspec
 
 from s3gw import limits
+from s3gw.buckets import lifecycle
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory
 from s3gw.cluster.topology import Topology
 from s3gw.kv.interface import KV, At, Conflict, Delete, Empty, Guard, Put, Write
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
+from s3gw.metadata.lifecycle_records import LifecycleJob
 from s3gw.metadata.records import (
     BlobRef,
+    BucketRecord,
     Data,
     Garbage,
     ManifestPage,
@@ -78,6 +81,7 @@ _LEFT_OUT = (
     keys.PROFILES,
     keys.NODES,
     keys.DEPARTURES,
+    keys.LIFECYCLES,
     b"lock/",
     b"cursor/",
     b"process/",
@@ -263,6 +267,11 @@ class Rebuild:
                 value = encode(self._object(decode(ObjectRecord, value)))
             if keys.carries_fence(key, self.identity.fence_secret):
                 yield keys.fence(key), b""
+        elif key.startswith(keys.BUCKETS):
+            bucket = decode(BucketRecord, value)
+            if lifecycle.NAME in bucket.documents:  # what shards add is to be looked at as well
+                job = LifecycleJob(bucket.bucket_id, self.plan.now_ms)
+                yield keys.lifecycle(key[len(keys.BUCKETS) :].decode()), encode(job)
         elif key.startswith(b"part/"):
             value = encode(self._part(decode(PartRecord, value)))
         elif key.startswith(b"manifest/"):

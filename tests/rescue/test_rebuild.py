@@ -23,6 +23,7 @@ from tests.rescue.disks import Recovered, catalog_of, put_on_disks, recovered
 from tests.stores import operations
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, Bytes, MemoryCluster, Process
+from tests.workers.lifecycle_rules import carry_out, expires, queue, rule, set_rules
 
 PART = 5 * 1024 * 1024
 DAY = 24 * 3600.0
@@ -187,6 +188,23 @@ async def test_a_snapshot_and_what_is_newer(
     assert await operations.get(result.process, "deleted-after") == b"y" * 100  # cannot be known
     assert not [key for key in result.audit().uploads() if key == upload]
     await check_lives(result)
+
+
+async def test_lifecycle_rules_look_at_what_was_found_as_well(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await set_rules(memory_store, rule(expires(3)))
+    await operations.put(memory_store, "before", b"in the snapshot")
+    await take_snapshot(memory_store.storage)
+    memory_cluster.clock.advance(60)
+    await operations.put(memory_store, "after", b"on the drives alone")
+    result = await recovered(memory_cluster, put_on_disks(memory_cluster, tmp_path))
+    process = result.process
+    await carry_out(process)
+    assert sorted({key for _, key, _ in queue(process)}) == ["after", "before"]
+    process.cluster.clock.advance(4 * DAY + 7200)
+    assert (await carry_out(process)).removed == 2
+    result.check()
 
 
 async def test_versions_of_the_base_and_newer_ones_are_all_there_in_order(
