@@ -177,7 +177,7 @@ def _shares(
 ) -> bool:
     """Whether the copy can refer to the source's blob."""
     algorithm = copying.checksum_algorithm
-    if algorithm and algorithm not in record.checksums.values:
+    if algorithm and not _knows(record, algorithm):
         return False
     held = record.description.encryption
     if not same_keys(storage, held, copying.wanted, copying.source_key):
@@ -188,6 +188,16 @@ def _shares(
     if isinstance(data, BlobRef):
         home = data.profile
     return home in (profile.name, profile.companion)
+
+
+def _knows(record: ObjectRecord, algorithm: str) -> bool:
+    """Whether a version's checksum of this kind is known; that of the stored bytes is what is shown
+    where there is no other."""
+    if algorithm in record.checksums.values:
+        return True
+    sealed = record.description.encryption is not None or _is_compressed(record)
+    shown = isinstance(record.data, BlobRef) and not record.checksums.values and not sealed
+    return shown and algorithm == "CRC64NVME"
 
 
 def _shared_copy(

@@ -2,7 +2,7 @@
 
 Amazon offers it for directory buckets; here every bucket has it. Whoever renames reads the source
 and deletes it, and writes the target: `s3:GetObject` and `s3:DeleteObject` there, `s3:PutObject`
-here, and what writing the object's tags and lock asks for, which come along.
+here, and what writing the object's tags, lock and access control list asks for, which come along.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def _authorize(call: Call, source: Target) -> None:
     if record.description.tags:
         access.require(call, "s3:GetObjectTagging", held)
         access.require(call, "s3:PutObjectTagging", target)
+    if record.description.acl:
+        access.require(call, "s3:PutObjectAcl", target)
     lock = record.description.lock
     if lock is not None and lock.mode:
         access.require(call, "s3:PutObjectRetention", target)
