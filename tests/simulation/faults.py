@@ -15,9 +15,10 @@ from random import Random
 from nodes.protocol import ShardName
 from s3gw.cluster import layouts
 from s3gw.cluster.epochs import ACTIVE, CORDONED, DRAINING, OUT
-from s3gw.workers import on_demand
+from s3gw.workers import on_demand, reprofile
 from tests.simulation import etcd as simulated_etcd
 from tests.simulation.checks import Look
+from tests.simulation.clients import BUCKET
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.gateways import EXPECTED, SimulatedGateway
 from tests.simulation.machines import Network
@@ -41,7 +42,9 @@ class Faults:
         chance: Random,
         trace: Trace,
         look: Callable[[], Awaitable[Look]],
+        profile: str,
     ) -> None:
+        """`look` sees the whole store; `profile` is another one that the bucket may move to."""
         self._network = network
         self._etcd = etcd
         self._nodes = nodes
@@ -49,6 +52,7 @@ class Faults:
         self._chance = chance
         self._trace = trace
         self._look = look
+        self._profile = profile
         self._ends: set[asyncio.Task[None]] = set()
         self._kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self._kill_gateway, 4),
@@ -66,6 +70,7 @@ class Faults:
             (self._stop_etcd, 2),
             (self._compact, 1),
             (self._change_layout, 5),
+            (self._move_bucket, 1),
             (self._work, 2),
         ]
 
@@ -319,6 +324,16 @@ class Faults:
         ]
         if changes:
             await self._apply(gateway, layout, changes)
+
+    async def _move_bucket(self) -> None:
+        """Have the bucket go over to the other profile."""
+
+        async def move(gateway: SimulatedGateway) -> None:
+            assert gateway.storage is not None
+            self._say("profile", self._profile)
+            await reprofile.start(gateway.storage.store.kv, BUCKET, self._profile)
+
+        await self._with_gateway(move)
 
     async def _work(self) -> None:
         """What an operator may ask for at any time, beside the workers."""

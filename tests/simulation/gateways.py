@@ -24,6 +24,7 @@ from s3gw.metadata.records import NodeRecord
 from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.storage import Storage
 from s3gw.workers.merge import MergeAndRepair
+from s3gw.workers.reprofile import ReprofileRefused
 from s3gw.workers.runner import Runner
 from tests.simulation.etcd import SimulatedEtcd
 from tests.simulation.machines import Machine, Network
@@ -55,6 +56,7 @@ EXPECTED = (
     UnknownProfile,
     LayoutConflict,
     LayoutRefused,
+    ReprofileRefused,
     TimeoutError,
 )
 

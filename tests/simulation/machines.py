@@ -108,8 +108,10 @@ class Network:
         self._loop.call_later(delay, function, *arguments, context=NOWHERE)
 
     def _delay(self, *names: str) -> float:
-        slow = sum(self.slow.get(name, 0.0) for name in names)
-        return self._chance.expovariate(1 / DELAY_SECONDS) + slow * self._chance.random()
+        delay = self._chance.expovariate(1 / DELAY_SECONDS)
+        if self.slow:
+            delay += sum(self.slow.get(name, 0.0) for name in names) * self._chance.random()
+        return delay
 
     def _arrives(self, source: str, target: str) -> bool:
         return (source, target) not in self.cut and self._chance.random() >= self.loss

@@ -19,6 +19,8 @@ from s3gw import limits
 from s3gw.cluster import layouts
 from s3gw.cluster.founding import Founder, found_layout, found_store, profile_name
 from s3gw.cluster.ledger import read_ledger
+from s3gw.cluster.profiles import create_profile
+from s3gw.cluster.topology import Topology
 from s3gw.cluster.tunables import LiveTunables
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
@@ -45,6 +47,9 @@ from tests.simulation.trace import Trace
 
 # Scheme, nodes in the first layout, nodes that may be added.
 SHAPES = (("2+1", 4, 1), ("2+2", 5, 1), ("4+2", 7, 1), ("4+2", 6, 2), ("2+2", 7, 0))
+# The profile that an operator may move the bucket to.
+OTHER_PROFILE, OTHER_SCHEME = "other", "1+2"
+VERSIONED_SHARE = 0.3
 PG_COUNT = 4
 STRIPE_BYTES = 64 * 1024
 CLIENTS = 5
@@ -146,9 +151,20 @@ class Simulation:
             stripe_bytes=STRIPE_BYTES,
             now_ms=0,
         )
+        topology = Topology(engine)
+        await topology.load()
+        await create_profile(
+            *(engine, topology, OTHER_PROFILE, OTHER_SCHEME),
+            pg_count=PG_COUNT,
+            stripe_bytes=STRIPE_BYTES,
+            now_ms=0,
+        )
+        versioning = "Enabled" if self.chance.random() < VERSIONED_SHARE else ""
+        bucket = BucketRecord(
+            *(0, "owner", "us-east-1", profile_name(scheme), b"b" * 16), versioning=versioning
+        )
         tx = Transaction()
-        name = profile_name(scheme)
-        tx.put(keys.bucket(BUCKET), BucketRecord(0, "owner", "us-east-1", name, b"b" * 16))
+        tx.put(keys.bucket(BUCKET), bucket)
         await engine.commit([], list(tx.writes.values()))
         await LiveTunables(engine).change(dict(TUNABLES))
         for number in range(self.chance.choice((2, 2, 3))):
@@ -167,7 +183,7 @@ class Simulation:
     def _faults(self) -> Faults:
         return Faults(
             *(self.network, self.etcd, self.nodes, self.gateways),
-            *(self._chance("faults"), self.trace, self._look),
+            *(self._chance("faults"), self.trace, self._look, OTHER_PROFILE),
         )
 
     async def _look(self) -> Look:
