@@ -133,7 +133,7 @@ ROWS: tuple[Row, ...] = (
     Row("PutObjectLegalHold", PUT, OBJECT, "legal-hold", "s3:PutObjectLegalHold", body=XML, asks=Asks.ITEM, handler="object_lock:put_object_legal_hold"),
     Row("GetObjectRetention", GET, OBJECT, "retention", "s3:GetObjectRetention", handler="object_lock:get_object_retention"),
     Row("PutObjectRetention", PUT, OBJECT, "retention", "s3:PutObjectRetention", body=XML, asks=Asks.ITEM, handler="object_lock:put_object_retention"),
-    Row("UpdateObjectEncryption", PUT, OBJECT, "encryption", "s3:UpdateObjectEncryption", body=XML),
+    Row("UpdateObjectEncryption", PUT, OBJECT, "encryption", "s3:UpdateObjectEncryption", body=XML, handler="update_object_encryption:update_object_encryption"),
     Row("ListObjectAnnotations", GET, OBJECT, "annotation", "s3:ListObjectAnnotations"),
     Row("GetObjectAnnotation", GET, OBJECT, "annotation&annotationName", "s3:GetObjectAnnotation"),
     Row("PutObjectAnnotation", PUT, OBJECT, "annotation&annotationName", "s3:PutObjectAnnotation", body=STREAM),
