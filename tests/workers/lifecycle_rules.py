@@ -17,8 +17,10 @@ from s3gw.objects.change import change_version
 from s3gw.objects.publish import no_check
 from s3gw.objects.write import put_object
 from s3gw.operations.bucket_documents import with_document
+from s3gw.workers import on_demand
 from s3gw.workers.lifecycle import Lifecycle, LifecycleReport
 from s3gw.workers.lifecycle_walk import LifecycleWalk
+from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, Bytes, Process
 
 DAY = DAY_MS / 1000
@@ -135,3 +137,16 @@ async def retag(process: Process, key: str, tags: dict[str, str]) -> None:
         return msgspec.structs.replace(record, description=description)
 
     await change_version(process.storage, target, change)
+
+
+def check(process: Process) -> None:
+    audit = Audit(process.cluster, process)
+    audit.check_held()
+    audit.check_usage()
+    audit.check_counts()
+
+
+async def at_rest(process: Process) -> None:
+    process.cluster.clock.advance(3601)
+    await on_demand.collect_garbage(process.storage)
+    Audit(process.cluster, process).check_at_rest()
