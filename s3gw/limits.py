@@ -87,6 +87,7 @@ XML_ON_LOOP_BYTES_MAX = 8 * KIB
 # Requests of the query protocol (IAM and STS). A policy of 128 KiB may be percent-encoded.
 QUERY_BODY_BYTES_MAX = 512 * KIB
 QUERY_PARAMETERS_MAX = 2000
+QUERY_ON_LOOP_BYTES_MAX = 16 * KIB
 
 # Identities (IAM User Guide, "IAM and AWS STS quotas"). White space of policies does not count.
 IAM_USER_NAME_CHARACTERS_MAX = 64

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from s3gw import limits
 from s3gw.iam.errors import MalformedQueryString, ValidationError
@@ -109,7 +110,10 @@ class ListOf:
 
 Specification = Scalar | ListOf
 
-NAME = r"[\w+=,.@-]+"
+# ASCII alone: names are parts of ARNs.
+WORD = "A-Za-z0-9_"
+NAME = rf"[{WORD}+=,.@-]+"
+NAME_OR_NONE = rf"[{WORD}+=,.@-]*"
 PATH = r"/|/[\u0021-\u007e]+/"
 TAG_KEY = Text(1, 128, r"[\w\s.:/=+\-@]+")
 TAG_VALUE = Text(0, 256, r"[\w\s.:/=+\-@]*")
@@ -118,7 +122,7 @@ ARN = Text(20, 2048)
 DURATION = Integer(900, 129_600)
 
 SPECIFICATIONS: Mapping[str, Specification] = {
-    "AccessKeyId": Text(16, 128, r"\w+"),
+    "AccessKeyId": Text(16, 128, rf"[{WORD}]+"),
     "ActionNames": ListOf(Text(3, 128)),
     "AssumeRolePolicyDocument": PAPER,
     "ClientID": Text(1, 255),
@@ -143,12 +147,12 @@ SPECIFICATIONS: Mapping[str, Specification] = {
     "Description": Text(0, 1000, "[\t\n\r\u0020-\u007e\u00a1-\u00ff]*"),
     "DurationSeconds": DURATION,
     "EntityFilter": OneOf(("User", "Role", "Group", "LocalManagedPolicy", "AWSManagedPolicy")),
-    "ExternalId": Text(2, 1224, r"[\w+=,.@:/-]*"),
+    "ExternalId": Text(2, 1224, rf"[{WORD}+=,.@:/-]*"),
     "GroupName": Text(1, 128, NAME),
     "Marker": Text(1, 1000, "[\u0020-\u00ff]+"),
     "MaxItems": Integer(1, 1000),
     "MaxSessionDuration": Integer(3600, 43_200),
-    "Name": Text(2, 32, r"[\w+=,.@-]*"),
+    "Name": Text(2, 32, NAME_OR_NONE),
     "NewGroupName": Text(1, 128, NAME),
     "NewPath": Text(1, 512, PATH),
     "NewUserName": Text(1, 64, NAME),
@@ -169,10 +173,10 @@ SPECIFICATIONS: Mapping[str, Specification] = {
     "ResourceArns": ListOf(Text(1, 2048)),
     "RoleArn": ARN,
     "RoleName": Text(1, 64, NAME),
-    "RoleSessionName": Text(2, 64, r"[\w+=,.@-]*"),
+    "RoleSessionName": Text(2, 64, NAME_OR_NONE),
     "Scope": OneOf(("All", "AWS", "Local")),
     "SetAsDefault": Flag(),
-    "SourceIdentity": Text(2, 64, r"[\w+=,.@-]*"),
+    "SourceIdentity": Text(2, 64, NAME_OR_NONE),
     "Status": OneOf(("Active", "Inactive")),
     "TagKeys": ListOf(TAG_KEY, most=50),
     "Tags": ListOf(
@@ -253,13 +257,8 @@ def parse_form(encoded: bytes) -> dict[str, str]:
 def _decoded(part: bytes) -> str:
     if _ESCAPE.search(part):
         raise MalformedQueryString("The request has a broken percent escape.")
-    raw = re.sub(
-        rb"%([0-9A-Fa-f]{2})",
-        lambda match: bytes((int(match[1], 16),)),
-        part.replace(b"+", b" "),
-    )
     try:
-        return raw.decode("utf-8")
+        return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedQueryString("The request is not encoded in UTF-8.") from None
 

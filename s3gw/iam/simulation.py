@@ -7,6 +7,7 @@ or tags of its own, but for who the principal is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import product
 
@@ -25,6 +26,8 @@ from s3gw.identities.principals import user_principal
 from s3gw.identities.root import ACCOUNT_ID, CANONICAL_ID
 
 QUESTIONS_MAX = 10_000
+# Of one page: statements times questions, about a second.
+COMPARISONS_MAX = 500_000
 SOURCE_TYPE = {
     Kind.IDENTITY: "IAM Policy",
     Kind.BOUNDARY: "IAM Permissions Boundary Policy",
@@ -35,7 +38,7 @@ NOBODY = Principal(CANONICAL_ID, "simulated", PrincipalType.USER, account=ACCOUN
 
 
 async def simulate_custom_policy(call: QueryCall) -> Result:
-    return _answers(call, NOBODY, _given(call, ()))
+    return await _answers(call, NOBODY, _given(call, ()))
 
 
 async def simulate_principal_policy(call: QueryCall) -> Result:
@@ -45,7 +48,7 @@ async def simulate_principal_policy(call: QueryCall) -> Result:
     principal, permissions = _known(call, source)
     given = _given(call, permissions.identity)
     boundary = given.boundary if given.boundary is not None else permissions.boundary
-    return _answers(call, principal, Permissions(given.identity, boundary))
+    return await _answers(call, principal, Permissions(given.identity, boundary))
 
 
 def _known(call: QueryCall, arn: str) -> tuple[Principal, Permissions]:
@@ -87,7 +90,7 @@ def _parsed(name: str, documents: Sequence[str]) -> tuple[Policy, ...]:
     return tuple(found)
 
 
-def _answers(call: QueryCall, principal: Principal, permissions: Permissions) -> Result:
+async def _answers(call: QueryCall, principal: Principal, permissions: Permissions) -> Result:
     parameters = call.parameters
     actions = parameters.texts("ActionNames")
     resources = parameters.texts("ResourceArns") or ["*"]
@@ -104,8 +107,14 @@ def _answers(call: QueryCall, principal: Principal, permissions: Permissions) ->
         for number, (action, resource) in enumerate(product(actions, resources))
     ]
     found, more = page(call, questions, lambda question: question[0])
-    results = [_result(context, decide(context, permissions)) for _, context in found]
-    return {"EvaluationResults": results, **more}
+    policies = (*permissions.identity, *(permissions.boundary or ()))
+    if len(found) * sum(len(each.statements) for each in policies) > COMPARISONS_MAX:
+        raise ValidationError("Too many statements for so many questions: ask for fewer MaxItems.")
+
+    def judged() -> list[Result]:
+        return [_result(context, decide(context, permissions)) for _, context in found]
+
+    return {"EvaluationResults": await asyncio.to_thread(judged), **more}
 
 
 def _result(context: RequestContext, decision: Decision) -> Result:

@@ -76,7 +76,7 @@ async def get_federation_token(call: QueryCall) -> Result:
     if call.asker.permissions.session is not None:
         raise AccessDenied("Service accounts with a policy of their own cannot vouch for others")
     name = call.parameters.text("Name")
-    tags = call.parameters.tags()
+    tags = names.check_tags(call.parameters.tags())
     if tags:
         call.require(call.resource, action="sts:TagSession")
     seconds = call.parameters.integer("DurationSeconds") or USER_SECONDS_DEFAULT

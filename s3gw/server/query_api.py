@@ -14,6 +14,7 @@ IAM; from GetFederationToken, for S3 alone. Source: IAM User Guide, "Compare AWS
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -122,7 +123,7 @@ class QueryApi:
         operation, namespace, status = UNRESOLVED, IAM.namespace, 200
         try:
             body = await _body(scope, receive)
-            form = _form(scope, body)
+            form = await _form(scope, body)
             action = _action(form)
             operation, namespace = action.iam_name, action.service.namespace
             call = self._authenticated(scope, body, action, form)
@@ -229,9 +230,12 @@ async def _body(scope: AsgiScope, receive: Receive) -> bytes:
     return bytes(body)
 
 
-def _form(scope: AsgiScope, body: bytes) -> dict[str, str]:
-    """The parameters: of a POST in its body, of a GET in its URL beside those of the signature."""
+async def _form(scope: AsgiScope, body: bytes) -> dict[str, str]:
+    """The parameters: of a POST in its body, of a GET in its URL beside those of the signature. A
+    long form is read in a thread, so that other requests do not feel it."""
     if scope["method"] == "POST":
+        if len(body) > limits.QUERY_ON_LOOP_BYTES_MAX:
+            return await asyncio.to_thread(parse_form, body)
         return parse_form(body)
     query = parse_form(scope["query_string"])
     return {name: text for name, text in query.items() if not name.startswith(SIGNATURE_PREFIX)}

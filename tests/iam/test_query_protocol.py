@@ -10,7 +10,7 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.iam.conftest import REGION, Keys, Server, fresh, make_user, policy
+from tests.iam.conftest import REGION, Keys, Server, fresh, make_user, policy, refused
 from tests.iam.raw_query import FORM, Answer, ask, encoded, send
 
 IDENTITY = {"Action": "GetCallerIdentity", "Version": "2011-06-15"}
@@ -140,6 +140,38 @@ def test_forms_that_are_none_are_refused(
     answer = send(endpoint, body, root)
     assert (answer.status, answer.code) == (status, code)
     assert len(answer.body) < 2000
+
+
+def test_a_form_of_half_a_megabyte_is_read(endpoint: str, root: Keys) -> None:
+    document = "%7B%7D" + "%20" * 150_000
+    body = b"Action=CreatePolicy&PolicyName=p&PolicyDocument=" + document.encode()
+    answer = send(endpoint, body, root)
+    assert (answer.status, answer.code) == (400, "ValidationError")
+    assert "131072" in answer.text("Message")
+
+
+@pytest.mark.parametrize("name", ["\u00e4\u00e4\u00e4", "\u0664\u0664\u0664"])
+def test_names_are_of_ascii(endpoint: str, root: Keys, name: str) -> None:
+    for parameter, action in (("UserName", "GetUser"), ("RoleName", "GetRole")):
+        answer = ask(endpoint, root, action, **{parameter: name})
+        assert (answer.status, answer.code) == (400, "ValidationError")
+    form = {"RoleArn": "arn:aws:iam::000000000000:role/r", "RoleSessionName": name}
+    assert ask(endpoint, root, "AssumeRole", "sts", **form).code == "ValidationError"
+
+
+def test_questions_about_policies_are_bounded(one_server: Server) -> None:
+    iam = one_server.client("iam")
+    statement = '{"Effect":"Allow","Action":"s3:*","Resource":"*"}'
+    document = '{"Version":"2012-10-17","Statement":[' + ",".join([statement] * 1000) + "]}"
+    questions = {
+        "PolicyInputList": [document],
+        "ActionNames": ["s3:GetObject"],
+        "ResourceArns": [f"arn:aws:s3:::b/{n}" for n in range(900)],
+    }
+    with refused("ValidationError", 400):
+        iam.simulate_custom_policy(**questions, MaxItems=600)
+    reply = iam.simulate_custom_policy(**questions, MaxItems=10)
+    assert (len(reply["EvaluationResults"]), reply["IsTruncated"]) == (10, True)
 
 
 def test_the_version_may_be_left_out_of_a_form(endpoint: str, root: Keys) -> None:
