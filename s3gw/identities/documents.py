@@ -7,6 +7,7 @@ not count.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from types import MappingProxyType
@@ -17,6 +18,8 @@ from s3gw.auth.policy import Effect, Policy, Statement
 from s3gw.auth.policy_parse import parse_identity_policy, parse_trust_policy
 from s3gw.identities.errors import LimitExceeded, MalformedPolicyDocument
 from s3gw.identities.names import AWS_ACCOUNT, POLICY, arn
+
+log = logging.getLogger(__name__)
 
 POLICIES_COMPILED_MAX = 4096
 
@@ -96,7 +99,8 @@ def compiled(document: str, name: str) -> Policy:
     newer version's, and what it denies must not be allowed meanwhile."""
     try:
         return parse_identity_policy(document.encode(), name, limit=limits.IAM_DOCUMENT_BYTES_MAX)
-    except PolicyError:
+    except PolicyError as error:
+        log.warning("%s cannot be read, and denies everything: %s", name, error)
         return denying(f"{name}, which this version cannot read")
 
 
