@@ -28,7 +28,7 @@ from compose.local import Cluster, StartError, Up, running
 from compose.s3_http import S3Http, Signer
 
 WARM_UP_OBJECTS = 80
-SECTIONS = ("large", "small", "list", "memory", "layout")
+SECTIONS = ("large", "small", "kept", "list", "memory", "layout")
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def _measure(bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...]
                 table.add(row)
         for row in bench.small(scale.small_together, 16, signed=True):
             table.add(row)
+    if "kept" in sections:
+        _measure_kept(bench, table, scale)
     if "list" in sections:
         table.add(bench.listing(scale.list_keys, scale.list_rounds))
     if "memory" in sections and bench.servers.known:
@@ -132,6 +134,44 @@ def _measure(bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...]
             table.add(row)
     if "layout" in sections:
         table.add(layout_row(scale.layout_nodes))
+
+
+# How a bucket keeps its objects: the sub-resource that says so, and its document.
+SEALED = (
+    "encryption",
+    b"<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>"
+    b"<SSEAlgorithm>AES256</SSEAlgorithm>"
+    b"</ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
+)
+VERSIONED = (
+    "versioning",
+    b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+)
+
+
+def _measure_kept(bench: Bench, table: Table, scale: Scale) -> None:
+    """What encryption with the store's key costs, and versioning."""
+    with _bucket(bench, *SEALED) as sealed:
+        for row in sealed.large(64 * MIB, scale.large_count, 1, what="SSE-S3"):
+            table.add(row)
+        for row in sealed.small(scale.small_together, 16, what="SSE-S3"):
+            table.add(row)
+    with _bucket(bench, *VERSIONED) as versioned:
+        for row in versioned.small(scale.small_together, 16, what="versioned", methods=("PUT",)):
+            table.add(row)
+
+
+@contextmanager
+def _bucket(bench: Bench, subresource: str, document: bytes) -> Iterator[Bench]:
+    """The measurements over a bucket of their own, with this setting. What is left of versions goes
+    with the store; at a server that was named the bucket is left."""
+    name = f"bench-{secrets.token_hex(6)}"
+    for query, body in (("", b""), (subresource, document)):
+        reply = bench.http.request("PUT", f"/{name}", query, body=body)
+        if reply.status != 200:
+            raise UnexpectedReply(f"PUT /{name}?{query}: {reply.status} {reply.code}")
+    yield Bench(bench.http, bench.servers, name)
+    bench.http.request("DELETE", f"/{name}")
 
 
 def main() -> int:

@@ -88,9 +88,10 @@ class Bench:
         self.run([prepare(self.http, "DELETE", self._path(key), status=204) for key in keys], 4)
 
     def large(
-        self, size: int, count: int, concurrency: int, *, signed: bool = False
+        self, size: int, count: int, concurrency: int, *, signed: bool = False, what: str = ""
     ) -> tuple[Row, Row]:
-        """PUT and GET of `count` objects of `size` bytes: MB/s, and server CPU ms per MB."""
+        """PUT and GET of `count` objects of `size` bytes: MB/s, and server CPU ms per MB. `what`
+        says how the bucket keeps them, if not as usual: no goals are set for that."""
         body = memoryview(os.urandom(size))
         payload = hashlib.sha256(body).hexdigest() if signed else UNSIGNED_PAYLOAD
         keys = [f"large-{index}" for index in range(count)]
@@ -106,12 +107,13 @@ class Bench:
             raise UnexpectedReply(f"{get.body_bytes} bytes came back of {size * count}")
         self.remove(keys)
         label = f"{size // MIB} MiB" + (f" × {concurrency} parallel" if concurrency > 1 else "")
+        label += f", {what}" if what else ""
         note = ", signed payload" if signed else ""
         megabytes = size * count / MB
         return (
             # A signed payload costs one more hash of every byte: no goal is set for it.
-            _bulk_row(f"PUT {label}{note}", None if signed else "PUT", put, megabytes),
-            _bulk_row(f"GET {label}", None if signed else "GET", get, megabytes),
+            _bulk_row(f"PUT {label}{note}", None if signed or what else "PUT", put, megabytes),
+            _bulk_row(f"GET {label}", None if signed or what else "GET", get, megabytes),
         )
 
     def _check(self, request: Prepared, expected: memoryview) -> None:
@@ -122,14 +124,23 @@ class Bench:
         if hashlib.sha256(body).digest() != hashlib.sha256(expected).digest():
             raise UnexpectedReply("an object came back with other bytes than were put")
 
-    def small(self, count: int, concurrency: int, *, signed: bool = False) -> list[Row]:
-        """PUT, GET, HEAD and DELETE of `count` objects of 4 KiB: operations/s, CPU ms each."""
+    def small(
+        self,
+        count: int,
+        concurrency: int,
+        *,
+        signed: bool = False,
+        what: str = "",
+        methods: Sequence[str] = ("PUT", "GET", "HEAD", "DELETE"),
+    ) -> list[Row]:
+        """PUT, GET, HEAD and DELETE of `count` objects of 4 KiB: operations/s, CPU ms each. `what`
+        as in `large`."""
         body = memoryview(os.urandom(SMALL_BYTES))
         payload = hashlib.sha256(body).hexdigest() if signed else UNSIGNED_PAYLOAD
         keys = [f"small-{index:06}" for index in range(count)]
         rows = []
         # A signed payload changes nothing for requests without one.
-        methods = ("PUT",) if signed else ("PUT", "GET", "HEAD", "DELETE")
+        methods = ("PUT",) if signed else methods
         for method in methods:
             requests = [
                 prepare(
@@ -143,11 +154,11 @@ class Bench:
                 for key in keys
             ]
             outcome = self.run(requests, concurrency)
-            note = ", signed payload" if signed else ""
-            kind = None if signed else f"4 KiB {method}"
+            note = ", signed payload" if signed else f", {what}" if what else ""
+            kind = None if signed or what else f"4 KiB {method}"
             name = f"{method} 4 KiB, {concurrency} in flight{note}"
             rows.append(_operation_row(name, kind, outcome, count))
-        if signed:
+        if "DELETE" not in methods:
             self.remove(keys)
         return rows
 
