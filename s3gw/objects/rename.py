@@ -23,7 +23,7 @@ from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord, RenamedRecord, Usage
 from s3gw.metadata.store import Transaction, Versioned
-from s3gw.objects import publish
+from s3gw.objects import lifecycle, publish
 from s3gw.objects.copy import SourceCheck
 from s3gw.objects.delete import hide, tell_reprofile
 from s3gw.objects.publish import Check, Target, version_id_of
@@ -104,5 +104,6 @@ def _leave(
         hide(storage, tx, source, owner)
         return
     storage.store.delete_listed(tx, keys.object_(source.bucket_name, source.key))
+    lifecycle.unschedule(storage, tx, source.bucket, source.key, record)
     publish.release(storage, tx, source, record)
     tx.use(source.bucket_name, Usage(objects=-1, bytes=-record.size))

@@ -13,6 +13,9 @@ from s3gw.operations.present import checksum_headers, checksums_of, quoted, vers
 
 async def put_object(call: Call) -> Reply:
     """Store the body as the key's visible version."""
+    if "x-amz-rename-source" in call.headers:
+        # What was meant moves an object here; this would put an empty one in its place.
+        raise errors.InvalidRequest("A rename has the query parameter renameObject.")
     size = call.body.size
     if size is None:
         raise errors.MissingContentLength()

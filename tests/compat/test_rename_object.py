@@ -205,6 +205,13 @@ def test_bad_input_is_refused(s3, http, bucket, headers, code):
     assert names(s3, bucket) == ["old"]
 
 
+def test_a_rename_without_its_parameter_writes_nothing(s3, http, bucket):
+    s3.put_object(Bucket=bucket, Key="new", Body=b"there")
+    reply = http.request("PUT", f"/{bucket}/new", headers={"x-amz-rename-source": "old"})
+    assert (reply.status, reply.code) == (400, "InvalidRequest")
+    assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == b"there"
+
+
 def test_a_missing_bucket_is_refused(s3, missing_bucket, refused):
     with refused("NoSuchBucket", 404):
         rename(s3, missing_bucket, "old", "new")
