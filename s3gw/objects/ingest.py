@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -30,6 +30,8 @@ from s3gw.wire.checksums import ALGORITHMS, Hasher
 RETRY_AFTER = {"Retry-After": "1"}
 HASH_INLINE_BYTES_MAX = 16 * limits.KIB
 WHOLE = "CRC64NVME"
+# Of what framing makes of a body whose own length was bounded.
+WHATEVER_COMES = 2**63
 R = TypeVar("R")
 
 
@@ -129,7 +131,7 @@ async def ingest(
     body = _Body(storage, payload, digests)
     if framing is not PLAIN:
         body.encoder = Encoder(framing)
-        stripes = body.framed(stripes, profile.stripe_bytes)
+        stripes = cut(body.framed(stripes), profile.stripe_bytes, WHATEVER_COMES)
     first = await anext(stripes, b"")
     try:
         small = len(first) <= limits.SMALL_BLOB_BYTES_MAX
@@ -176,10 +178,8 @@ class _Body:
         compression = self.encoder.compression if self.encoder is not None else ""
         return self.digests.finish(self.payload, compression)
 
-    async def framed(
-        self, content: AsyncIterator[bytes], stripe_bytes: int
-    ) -> AsyncIterator[bytes]:
-        """The stripes of what the encoder makes of the content, which is hashed as well."""
+    async def framed(self, content: AsyncIterator[bytes]) -> AsyncIterator[Buffer]:
+        """What the encoder makes of the content, which is hashed as well."""
         encoder = self.encoder
         assert encoder is not None
 
@@ -187,18 +187,13 @@ class _Body:
             self.digests.update(piece)
             return encoder.feed(piece)
 
-        held = bytearray()
         async for piece in content:
             for data in await _offload(self.storage, len(piece), work, piece):
-                held += data
-            while len(held) > stripe_bytes:
-                yield bytes(memoryview(held)[:stripe_bytes])
-                del held[:stripe_bytes]
-        for data in encoder.finish():
-            held += data
-        while held:
-            yield bytes(memoryview(held)[:stripe_bytes])
-            del held[:stripe_bytes]
+                yield data
+        for data in await _offload(
+            self.storage, self.digests.size, lambda _: encoder.finish(), b""
+        ):
+            yield data
 
 
 async def _preceded(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -209,7 +204,7 @@ async def _preceded(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIte
             yield stripe
 
 
-async def cut(payload: Payload, stripe_bytes: int, most: int) -> AsyncIterator[bytes]:
+async def cut(payload: AsyncIterable[Buffer], stripe_bytes: int, most: int) -> AsyncIterator[bytes]:
     """The body in stripes: all of `stripe_bytes` but the last, which is not empty.
 
     Raises EntityTooLarge as soon as more than `most` bytes came.
