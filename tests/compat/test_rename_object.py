@@ -1,9 +1,11 @@
 """RenameObject."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 from compose.s3_http import quote_key
 
@@ -241,3 +243,29 @@ def test_it_needs_to_read_and_delete_the_source_and_to_write_the_target(
     reply = http.send("PUT", f"/{bucket}/new", "renameObject", headers=headers)
     assert reply.status == (200 if denied is None else 403)
     assert names(s3, bucket) == (["new"] if denied is None else ["old"])
+
+
+def test_of_racing_renames_of_one_source_one_wins(server, s3, bucket):
+    """Over all gateways of the store, each to a name of its own, while others write these names."""
+    s3.put_object(Bucket=bucket, Key="old", Body=b"renamed")
+    clients = [server.client(endpoint) for endpoint in server.endpoints]
+
+    def attempt(number):
+        client = clients[number % len(clients)]
+        if number % 4 == 3:
+            client.put_object(Bucket=bucket, Key=f"new-{number - 1}", Body=b"put")
+            return "put"
+        try:
+            rename(client, bucket, "old", f"new-{number}")
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "renamed"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, range(16)))
+    assert outcomes.count("renamed") == 1
+    assert set(outcomes) == {"renamed", "put", "NoSuchKey"}
+    bodies = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in names(s3, bucket)]
+    # A put after the rename may have replaced what came by it.
+    assert bodies.count(b"renamed") <= 1
+    assert "old" not in names(s3, bucket)
