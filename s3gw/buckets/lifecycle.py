@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
+
 from s3gw import limits
 from s3gw.buckets.document import (
     Choice,
@@ -33,7 +35,12 @@ from s3gw.buckets.document import (
     several,
 )
 from s3gw.buckets.tagging import TAG
-from s3gw.errors import InvalidArgument, InvalidRequest, MalformedXML
+from s3gw.errors import (
+    InvalidArgument,
+    InvalidRequest,
+    MalformedXML,
+    MaxMessageLengthExceeded,
+)
 from s3gw.wire.dates import iso8601_ms, parse_iso8601_ms
 from s3gw.wire.tagging import check_tags
 
@@ -378,6 +385,21 @@ def parse(body: bytes) -> Value:
     return value
 
 
+def store(value: Value) -> bytes:
+    """A configuration as the bucket's record has it: read far more often than it is shown, so that
+    it is not XML. Raises MaxMessageLengthExceeded."""
+    stored = msgspec.msgpack.encode(value)
+    if len(stored) > limits.LIFECYCLE_BYTES_MAX:
+        raise MaxMessageLengthExceeded(MaxMessageLengthBytes=str(limits.LIFECYCLE_BYTES_MAX))
+    return stored
+
+
+def read(stored: bytes) -> Value:
+    """What `store` was given."""
+    value: Value = msgspec.msgpack.decode(stored)
+    return value
+
+
 def storage_classes(value: Value) -> set[str]:
     """The classes that a configuration moves objects to."""
     return {
@@ -478,9 +500,7 @@ def of_bucket(documents: Mapping[str, bytes]) -> Configuration | None:
 
 @lru_cache(maxsize=64)
 def _configuration(stored: bytes, minimum_size: bytes) -> Configuration:
-    rules = tuple(
-        _rule(rule) for rule in LIFECYCLE.read_stored(stored)["Rule"] if rule["Status"] == "Enabled"
-    )
+    rules = tuple(_rule(rule) for rule in read(stored)["Rule"] if rule["Status"] == "Enabled")
     return Configuration(rules, minimum_size.decode() == BY_CLASS)
 
 

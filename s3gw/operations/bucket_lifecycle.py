@@ -19,8 +19,9 @@ from s3gw.metadata.lifecycle_records import LifecycleJob
 from s3gw.metadata.records import BucketRecord
 from s3gw.metadata.store import Transaction
 from s3gw.objects.buckets import change_bucket
-from s3gw.operations.bucket_documents import get_document, require_checksum, with_document
-from s3gw.operations.call import Call, Reply
+from s3gw.operations.bucket_documents import require_checksum, with_document
+from s3gw.operations.bucket_subresources import fresh_answer
+from s3gw.operations.call import Call, Reply, xml_reply
 
 
 async def put_bucket_lifecycle(call: Call) -> Reply:
@@ -35,7 +36,7 @@ async def put_bucket_lifecycle(call: Call) -> Reply:
         )
     body = await call.body.read(limits.LIFECYCLE_BYTES_MAX)
     on_loop = len(body) <= limits.XML_ON_LOOP_BYTES_MAX
-    rendered, classes = _canonical(body) if on_loop else await asyncio.to_thread(_canonical, body)
+    stored, classes = _read(body) if on_loop else await asyncio.to_thread(_read, body)
     await _check_classes(call, classes)
     bucket_id = call.bucket.bucket_id
 
@@ -43,7 +44,7 @@ async def put_bucket_lifecycle(call: Call) -> Reply:
         nonlocal bucket_id
         bucket_id = record.bucket_id
         default = minimum_size == lifecycle.ALL_CLASSES_128K
-        changed = with_document(record, lifecycle.NAME, rendered)
+        changed = with_document(record, lifecycle.NAME, stored)
         kept = None if default else minimum_size.encode()
         return with_document(changed, lifecycle.MINIMUM_SIZE_NAME, kept)
 
@@ -55,10 +56,10 @@ async def put_bucket_lifecycle(call: Call) -> Reply:
     return Reply(headers=[(MINIMUM_SIZE_HEADER, minimum_size)])
 
 
-def _canonical(body: bytes) -> tuple[bytes, set[str]]:
-    """The document as it is kept, and the classes that it moves objects to."""
+def _read(body: bytes) -> tuple[bytes, set[str]]:
+    """The rules as they are kept, and the classes that they move objects to."""
     value = lifecycle.parse(body)
-    return LIFECYCLE.render(value), lifecycle.storage_classes(value)
+    return lifecycle.store(value), lifecycle.storage_classes(value)
 
 
 async def _check_classes(call: Call, classes: set[str]) -> None:
@@ -75,8 +76,11 @@ async def _check_classes(call: Call, classes: set[str]) -> None:
 
 
 async def get_bucket_lifecycle(call: Call) -> Reply:
-    """The rules."""
-    reply = get_document(call, LIFECYCLE)
+    """The rules. Raises NoSuchLifecycleConfiguration."""
+    stored = call.bucket.documents.get(lifecycle.NAME)
+    if stored is None:
+        return xml_reply(fresh_answer(call.operation, bucket=call.bucket_name))
+    reply = xml_reply(await asyncio.to_thread(LIFECYCLE.render, lifecycle.read(stored)))
     kept = call.bucket.documents.get(lifecycle.MINIMUM_SIZE_NAME)
     minimum_size = lifecycle.ALL_CLASSES_128K if kept is None else kept.decode()
     reply.headers.append((MINIMUM_SIZE_HEADER, minimum_size))

@@ -27,7 +27,11 @@ def document(*rules: str) -> bytes:
 
 
 def stored(*rules: str) -> dict[str, bytes]:
-    return {lifecycle.NAME: LIFECYCLE.render(lifecycle.parse(document(*rules)))}
+    return {lifecycle.NAME: lifecycle.store(lifecycle.parse(document(*rules)))}
+
+
+def shown(*rules: str) -> bytes:
+    return LIFECYCLE.render(lifecycle.read(stored(*rules)[lifecycle.NAME]))
 
 
 def parsed(*rules: str) -> tuple[Rule, ...]:
@@ -189,13 +193,12 @@ def test_every_element_is_read_and_written_back() -> None:
             newer=3,
         ),
     )
-    kept = stored(whole)[lifecycle.NAME]
-    assert LIFECYCLE.render(LIFECYCLE.read_stored(kept)) == kept
+    assert LIFECYCLE.parse(shown(whole)) == lifecycle.parse(document(whole))
 
 
 def test_a_date_is_kept_in_its_canonical_form() -> None:
     dated = rule("<Expiration><Date>2026-03-01T02:00:00+02:00</Date></Expiration>", id_="d")
-    assert b"<Date>2026-03-01T00:00:00.000Z</Date>" in stored(dated)[lifecycle.NAME]
+    assert b"<Date>2026-03-01T00:00:00.000Z</Date>" in shown(dated)
     assert parsed(dated)[0].expires == When(date_ms=1_772_323_200_000)
 
 
@@ -213,12 +216,23 @@ def test_a_prefix_of_either_form(chosen: str) -> None:
     (found,) = parsed(rule(chosen=chosen))
     assert found.matches("logs/x", {}, 0)
     assert not found.matches("other", {}, 0)
-    assert chosen.encode() in stored(rule(chosen=chosen))[lifecycle.NAME]
+    assert chosen.encode() in shown(rule(chosen=chosen))
 
 
 def test_a_thousand_rules_are_taken() -> None:
-    value = lifecycle.parse(document(*(rule(id_=f"rule {number}") for number in range(1000))))
-    assert len(LIFECYCLE.read_stored(LIFECYCLE.render(value))["Rule"]) == 1000
+    rules = [rule(id_=f"rule {number}") for number in range(1000)]
+    assert len(parsed(*rules)) == 1000
+
+
+def test_more_than_a_bucket_can_keep_is_refused() -> None:
+    prefix = "p" * 1024
+    rules = [
+        rule(id_=f"rule {number}", chosen=filtered(f"<Prefix>{prefix}</Prefix>"))
+        for number in range(600)
+    ]
+    with pytest.raises(S3Error) as caught:
+        stored(*rules)
+    assert caught.value.code == "MaxMessageLengthExceeded"
 
 
 def test_the_classes_that_objects_are_moved_to() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from s3gw.buckets import lifecycle
-from s3gw.buckets.lifecycle import DAY_MS, LIFECYCLE
+from s3gw.buckets.lifecycle import DAY_MS
 from s3gw.buckets.lock import COMPLIANCE
 from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import LifecycleJob
@@ -64,7 +64,7 @@ def moves(days: int, storage_class: str) -> str:
 async def set_rules(process: Process, *rules: str, bucket: str = BUCKET) -> None:
     """What PutBucketLifecycleConfiguration does."""
     body = f"<LifecycleConfiguration>{''.join(rules)}</LifecycleConfiguration>".encode()
-    rendered = LIFECYCLE.render(lifecycle.parse(body))
+    rules_stored = lifecycle.store(lifecycle.parse(body))
     found = await process.storage.store.get(BucketRecord, keys.bucket(bucket))
     assert found.record is not None
     job = LifecycleJob(found.record.bucket_id, process.storage.clock_ms())
@@ -75,7 +75,7 @@ async def set_rules(process: Process, *rules: str, bucket: str = BUCKET) -> None
     await change_bucket(
         process.storage,
         bucket,
-        lambda record: with_document(record, lifecycle.NAME, rendered),
+        lambda record: with_document(record, lifecycle.NAME, rules_stored),
         guard=walk,
     )
 
