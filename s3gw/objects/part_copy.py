@@ -2,15 +2,16 @@
 
 The part of the upload refers to the same blob, and no byte moves. The new reference is made from a
 live one: the commit is guarded by the source's record and, where the blob is a part's, by the page
-of the manifest that names it. Whatever else is asked for (another range, another profile, a
-checksum that is not known, content that is sealed or compressed) is read and written again.
+of the manifest that names it. What is sealed is shared by an upload with the same keys: the part
+keeps its own data key, under that of the upload. Whatever else is asked for (another range, another
+profile, other keys, a checksum that is not known) is read and written again.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s3gw import errors, limits
 from s3gw.kv.interface import Conflict
@@ -18,6 +19,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BlobRef,
     Checksums,
+    Content,
     ManifestPage,
     ManifestRef,
     ObjectRecord,
@@ -25,11 +27,13 @@ from s3gw.metadata.records import (
     Usage,
 )
 from s3gw.objects import profiles, publish, references
+from s3gw.objects.content.framing import PLAIN, Framing
+from s3gw.objects.content.sealing import NotAuthentic
 from s3gw.objects.copy import source_version
 from s3gw.objects.multipart import Upload, find_upload, guarded, require_open
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
-from s3gw.wire.checksums import ALGORITHMS, ChecksumType, encode
+from s3gw.wire.checksums import ALGORITHMS, ChecksumType, decode, encode
 
 Span = Callable[[ObjectRecord], tuple[int, int]]
 """The bytes [first, stop) of a version that are asked for; raises S3Error as a condition or the
@@ -39,24 +43,51 @@ DEFAULT_ALGORITHM = ALGORITHMS["CRC64NVME"]
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A blob that is all that is asked for. `page` is the key and revision of the page that names
-    it, if one does."""
+    """A blob that is all that is asked for, of `size` bytes of content. `page` is the key and
+    revision of the page that names it, if one does."""
 
     ref: BlobRef
+    size: int
     etag: str
     checksums: Checksums
     page: tuple[bytes, int] | None = None
+    content: Content | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The framing of the source, which is that with this content id, and that of the upload, whose
+    keys are the same."""
+
+    content_id: bytes
+    source: Framing
+    upload: Framing
+
+    def content(self, framing: Framing, crc64: int) -> Content:
+        """How a part of the upload is framed whose stored bytes are framed so in the source."""
+        wrapped = b""
+        if framing.data_key:
+            wrapped = self.upload.wrap_key(framing.data_key, framing.content_id)
+        return Content(framing.content_id, crc64, framing.compression, wrapped)
+
+
+NO_KEYS = Keys(b"", PLAIN, PLAIN)
 
 
 async def share_part(
-    storage: Storage, upload: Upload, number: int, source: Target, span: Span
+    storage: Storage,
+    upload: Upload,
+    number: int,
+    source: Target,
+    span: Span,
+    held: Keys = NO_KEYS,
 ) -> PartRecord | None:
-    """Make a blob of the source a part of the upload, or return None: the bytes are to be written
+    """Make a blob of the source a part of the upload, or return None: the content is to be written
     again. Raises S3Error, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         require_open(upload)
         found = source_version(source)
-        whole = await _whole(storage, upload, found.record, *span(found.record))
+        whole = await _whole(storage, upload, found.record, *span(found.record), held)
         if whole is None:
             return None
         part_key, old = keys.part(upload.upload_id, number), upload.part.record
@@ -69,11 +100,12 @@ async def share_part(
         ref = whole.ref
         part = PartRecord(
             number,
-            ref.size,
+            whole.size,
             whole.etag,
             storage.clock_ms(),
             ref,
             whole.checksums,
+            whole.content,
             object_key=upload.key,
         )
         tx.put(part_key, part)
@@ -107,17 +139,16 @@ async def _is_there(storage: Storage, key: bytes) -> bool:
 
 
 async def _whole(
-    storage: Storage, upload: Upload, record: ObjectRecord, first: int, stop: int
+    storage: Storage, upload: Upload, record: ObjectRecord, first: int, stop: int, held: Keys
 ) -> Whole | None:
     """The blob that is these bytes of a version, if there is one that the upload can share."""
-    description = record.description
-    if description.encryption is not None or description.compression:
-        return None
+    if record.description.encryption is not None and record.content_id != held.content_id:
+        return None  # another version by now, or one with other keys
     data, whole = record.data, None
     if isinstance(data, BlobRef) and (first, stop) == (0, record.size):
-        whole = Whole(data, record.etag, record.checksums)
+        whole = _object(data, record, held)
     elif isinstance(data, ManifestRef):
-        whole = await _listed(storage, data, first, stop)
+        whole = await _listed(storage, data, first, stop, held)
     if whole is None:
         return None
     await profiles.know(storage, whole.ref.profile)
@@ -125,10 +156,24 @@ async def _whole(
     checksums = _checksums(upload.record.checksum_algorithm, whole)
     if whole.ref.profile not in (profile.name, profile.companion) or checksums is None:
         return None
-    return Whole(whole.ref, whole.etag, checksums, whole.page)
+    return replace(whole, checksums=checksums)
 
 
-async def _listed(storage: Storage, data: ManifestRef, first: int, stop: int) -> Whole | None:
+def _object(data: BlobRef, record: ObjectRecord, held: Keys) -> Whole | None:
+    """An object that is one blob. The CRC64NVME of a framed one must be known."""
+    description = record.description
+    if description.encryption is None and not description.compression:
+        return Whole(data, record.size, record.etag, record.checksums)
+    crc64 = record.checksums.values.get(DEFAULT_ALGORITHM.name)
+    if crc64 is None or record.content_id != held.content_id:
+        return None
+    content = held.content(held.source, int.from_bytes(decode(DEFAULT_ALGORITHM, crc64), "big"))
+    return Whole(data, record.size, record.etag, record.checksums, content=content)
+
+
+async def _listed(
+    storage: Storage, data: ManifestRef, first: int, stop: int, held: Keys
+) -> Whole | None:
     """The part that is exactly these bytes of an object of parts."""
     number = bisect_right(data.page_offsets, first) - 1
     page_key = keys.manifest_page(data.manifest, number)
@@ -137,8 +182,15 @@ async def _listed(storage: Storage, data: ManifestRef, first: int, stop: int) ->
         return None
     position = data.page_offsets[number]
     for part in page.record.parts:
-        if position == first and part.size == stop - first and part.content is None:
-            return Whole(part.blob, part.etag, part.checksums, (page_key, page.revision))
+        if position == first and part.size == stop - first:
+            try:
+                content = part.content
+                if content is not None:
+                    content = held.content(held.source.of_part(content), content.crc64)
+            except NotAuthentic:
+                return None  # it cannot be read either, which is found out when it is
+            at = (page_key, page.revision)
+            return Whole(part.blob, part.size, part.etag, part.checksums, at, content)
         position += part.size
         if position > first:
             return None
@@ -151,7 +203,8 @@ def _checksums(algorithm: str, whole: Whole) -> Checksums | None:
         return Checksums()
     value = whole.checksums.values.get(algorithm)
     if value is None and algorithm == DEFAULT_ALGORITHM.name:
-        value = encode(whole.ref.crc64.to_bytes(DEFAULT_ALGORITHM.digest_bytes, "big"))
+        crc64 = whole.ref.crc64 if whole.content is None else whole.content.crc64
+        value = encode(crc64.to_bytes(DEFAULT_ALGORITHM.digest_bytes, "big"))
     if value is None:
         return None
     return Checksums({algorithm: value}, ChecksumType.FULL_OBJECT)

@@ -249,6 +249,17 @@ async def opened_upload(call: Call, upload: Upload) -> Framing:
     return await framing_of(call.storage, description, upload.upload_id, key)
 
 
+def same_kept_keys(call: Call, source: Encryption | None, upload: Encryption | None) -> bool:
+    """Whether a part of the upload may be sealed as the source is: not at all, or with the same
+    keys."""
+    if source is None or upload is None:
+        return source is upload
+    alike = (source.kind, source.key_name, source.context)
+    if alike != (upload.kind, upload.key_name, upload.context):
+        return False
+    return source.kind != SSE_C or customer_key(call, SOURCE) == customer_key(call)
+
+
 # Answers.
 
 

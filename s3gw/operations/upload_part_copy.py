@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from s3gw import errors, limits
 from s3gw.metadata.records import ObjectRecord
-from s3gw.objects.content.framing import PLAIN
 from s3gw.objects.copy import StoredPayload, source_version
 from s3gw.objects.multipart import find_upload, upload_part
-from s3gw.objects.part_copy import share_part
+from s3gw.objects.part_copy import Keys, share_part
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source, source_headers
-from s3gw.operations.encryption import SOURCE, encryption_headers, opened, opened_upload
+from s3gw.operations.encryption import (
+    SOURCE,
+    encryption_headers,
+    opened,
+    opened_upload,
+    same_kept_keys,
+)
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
 from s3gw.wire.dates import iso8601_ms
@@ -25,22 +30,24 @@ async def upload_part_copy(call: Call) -> Reply:
     source = await load_source(call)
     record = source_version(source).record
     first, stop = _span(call, record)
-    payload = StoredPayload(
-        call.storage,
-        record.data,
-        first,
-        stop,
-        upload.record.checksum_algorithm,
-        await opened(call, record, SOURCE),
-        record.size,
-    )
+    source_framing = await opened(call, record, SOURCE)
     framing = await opened_upload(call, upload)
     part = None
-    if framing is PLAIN:
+    if same_kept_keys(call, record.description.encryption, upload.record.description.encryption):
+        held = Keys(record.content_id, source_framing, framing)
         part = await share_part(
-            call.storage, upload, number, source, lambda found: _span(call, found)
+            call.storage, upload, number, source, lambda found: _span(call, found), held
         )
     if part is None:
+        payload = StoredPayload(
+            call.storage,
+            record.data,
+            first,
+            stop,
+            upload.record.checksum_algorithm,
+            source_framing,
+            record.size,
+        )
         part = await upload_part(call.storage, upload, number, payload, framing)
     writer = Writer("CopyPartResult")
     writer.element("LastModified", iso8601_ms(part.modified_ms))

@@ -16,14 +16,19 @@ from s3gw.metadata.records import (
     ManifestPage,
     ManifestRef,
     ObjectRecord,
+    PartRecord,
     decode,
     encode,
 )
+from s3gw.objects import part_copy
 from s3gw.objects.content.chunks import CHUNK_BYTES, SEALED_CHUNK_BYTES, sealed_size
 from s3gw.objects.content.framing import ContentDamaged
+from s3gw.objects.encrypted import framing_of, framing_of_version
 from s3gw.objects.ingest import ingest
 from s3gw.objects.keyring.ring import Wanted
+from s3gw.objects.multipart import find_upload
 from s3gw.objects.profiles import profile_of
+from s3gw.objects.publish import read_target
 from s3gw.objects.read import read_data
 from s3gw.operations.trouble import translate
 from s3gw.workers import on_demand
@@ -147,6 +152,56 @@ async def test_a_copy_with_another_customers_key_is_refused(memory_store: Proces
         with pytest.raises(errors.AccessDenied):
             await encrypted.copy(memory_store, "k", "copy", wanted, b"x" * 32)
     assert await operations.record(memory_store, "copy") is None
+
+
+async def share(
+    process: Process, source: str, upload_id: bytes, number: int, first: int, stop: int
+) -> PartRecord | None:
+    """UploadPartCopy of [first, stop) of a source into an upload of the key "copy"."""
+    storage = process.storage
+    upload = await find_upload(storage, BUCKET, "copy", upload_id, number)
+    found = await read_target(storage, BUCKET, source)
+    assert found.visible is not None
+    held = part_copy.Keys(
+        found.visible.content_id,
+        await framing_of_version(storage, found.visible),
+        await framing_of(storage, upload.record.description, upload_id),
+    )
+    return await part_copy.share_part(
+        storage, upload, number, found, lambda record: (first, stop), held
+    )
+
+
+@pytest.mark.parametrize("wanted", [None, S3, KMS], ids=["plain", "S3", "KMS"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["whole", "compressed"])
+async def test_parts_share_sealed_blobs_with_the_same_keys(
+    memory_cluster: MemoryCluster,
+    memory_store: Process,
+    wanted: Wanted | None,
+    *,
+    compressed: bool,
+) -> None:
+    if compressed:
+        await encrypted.compress(memory_store)
+    whole = await encrypted.put(memory_store, "whole", TEXT, wanted)
+    await encrypted.multipart(memory_store, "parts", [NOISE, TEXT, b"end"], wanted)
+    upload_id = await encrypted.begin(memory_store, "copy", wanted)
+    border = len(NOISE)
+    first = await share(memory_store, "whole", upload_id, 1, 0, len(TEXT))
+    second = await share(memory_store, "parts", upload_id, 2, border, border + len(TEXT))
+    assert first is not None
+    assert second is not None
+    assert first.blob == whole.data
+    assert await share(memory_store, "whole", upload_id, 3, 1, len(TEXT)) is None
+    await operations.complete(memory_store, "copy", upload_id)
+    await operations.delete(memory_store, "whole")
+    await operations.delete(memory_store, "parts")
+    memory_cluster.clock.advance(10_000)
+    await on_demand.collect_garbage(memory_store.storage)
+    assert await encrypted.get(memory_store, "copy", wanted=wanted) == TEXT * 2
+    at = len(TEXT)
+    found = await encrypted.get(memory_store, "copy", at - 7, at + 7, wanted)
+    assert found == (TEXT * 2)[at - 7 : at + 7]
 
 
 # Whoever has drives and metadata in his hands, and not the keys.

@@ -55,10 +55,8 @@ async def get(
     return b"".join([bytes(buffer) async for buffers in pieces for buffer in buffers])
 
 
-async def multipart(
-    process: Process, key: str, bodies: list[bytes], wanted: Wanted | None = S3
-) -> bytes:
-    """Upload and complete parts; the upload's id."""
+async def begin(process: Process, key: str, wanted: Wanted | None = S3) -> bytes:
+    """Start an upload; its id."""
     storage = process.storage
     upload_id = new_upload_id(storage.clock_ms())
     target = await publish.read_target(storage, BUCKET, key)
@@ -75,8 +73,18 @@ async def multipart(
         checksum_type="",
         upload_id=upload_id,
     )
+    return upload_id
+
+
+async def multipart(
+    process: Process, key: str, bodies: list[bytes], wanted: Wanted | None = S3
+) -> bytes:
+    """Upload and complete parts; the upload's id."""
+    storage = process.storage
+    upload_id = await begin(process, key, wanted)
     for number, body in enumerate(bodies, 1):
         upload = await find_upload(storage, BUCKET, key, upload_id, number)
+        description = upload.record.description
         framing = await framing_of(storage, description, upload_id, key_of(wanted))
         await upload_part(storage, upload, number, Bytes(body), framing)
     await operations.complete(process, key, upload_id)
