@@ -74,6 +74,7 @@ GROWING_OPERATIONS = frozenset(
         "UploadPartCopy",
         "CompleteMultipartUpload",
         "PutObjectTagging",
+        "UpdateObjectEncryption",
         "PutObjectAcl",
         "PutBucketAccelerateConfiguration",
         "PutBucketAcl",

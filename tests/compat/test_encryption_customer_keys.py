@@ -201,3 +201,29 @@ def test_versions_have_keys_of_their_own(s3, bucket):
         **sse_c(),
     )
     assert s3.get_object(Bucket=bucket, Key="k", **sse_c())["Body"].read() == b"one"
+
+
+@pytest.mark.parametrize("secret", [KEY, OTHER_KEY], ids=["same key", "other key"])
+def test_whole_parts_are_copied_from_encrypted_objects(s3, bucket, secret):
+    """With the same key no byte moves; what comes back is the same."""
+    body = body_of(5 * MIB)
+    s3.put_object(Bucket=bucket, Key="source", Body=body, **sse_c())
+    created = s3.create_multipart_upload(Bucket=bucket, Key="k", **sse_c(secret))
+    target = {"Bucket": bucket, "Key": "k", "UploadId": created["UploadId"]}
+    parts = []
+    for number in (1, 2):
+        part = s3.upload_part_copy(
+            **target,
+            PartNumber=number,
+            CopySource=f"{bucket}/source",
+            **sse_c(prefix="CopySource"),
+            **sse_c(secret),
+        )
+        parts.append({"PartNumber": number, "ETag": part["CopyPartResult"]["ETag"]})
+    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+    s3.delete_object(Bucket=bucket, Key="source")
+    got = s3.get_object(Bucket=bucket, Key="k", **sse_c(secret))
+    assert got["Body"].read() == body * 2
+    border = f"bytes={5 * MIB - 10}-{5 * MIB + 9}"
+    got = s3.get_object(Bucket=bucket, Key="k", Range=border, **sse_c(secret))
+    assert got["Body"].read() == body[-10:] + body[:10]
