@@ -269,3 +269,13 @@ def test_of_racing_renames_of_one_source_one_wins(server, s3, bucket):
     # A put after the rename may have replaced what came by it.
     assert bodies.count(b"renamed") <= 1
     assert "old" not in names(s3, bucket)
+
+
+def test_an_encrypted_object_is_renamed_without_its_key(s3, bucket, refused):
+    key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": os.urandom(32)}
+    body = os.urandom(200_000)
+    s3.put_object(Bucket=bucket, Key="old", Body=body, **key)
+    rename(s3, bucket, "old", "new")
+    assert s3.get_object(Bucket=bucket, Key="new", **key)["Body"].read() == body
+    with refused("InvalidRequest", 400):
+        s3.get_object(Bucket=bucket, Key="new")
