@@ -42,6 +42,7 @@ from s3gw.auth.policy_evaluate import decide
 from s3gw.cluster.layouts import NoLayout
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.errors import AccessDenied, InvalidRequest, S3Error
+from s3gw.identities.sessions import ROLE
 from s3gw.kv.interface import EngineError, NoSpace
 from s3gw.logs import AUDIT
 from s3gw.metadata.store import OutcomeUnknown
@@ -211,6 +212,8 @@ def require_signed(port: AdminPort, request: Request, body: bytes) -> sigv4.Sign
         raise AccessDenied()
     secret = port.identities.signing_secret(credentials.access_key, credentials.session_token)
     signed = sigv4.verify(parts, credentials, secret)
+    if signed.session_token is not None:
+        _require_role(port, signed.session_token)
     payload = signed.payload
     if payload.mode.chunked or (payload.mode is sigv4.PayloadMode.UNSIGNED and body):
         raise InvalidRequest("The admin API wants the SHA-256 of the body in x-amz-content-sha256.")
@@ -219,6 +222,14 @@ def require_signed(port: AdminPort, request: Request, body: bytes) -> sigv4.Sign
         if not hmac.compare_digest(found, payload.sha256):
             raise AccessDenied("The body is not the one that was signed.")
     return signed
+
+
+def _require_role(port: AdminPort, session_token: str) -> None:
+    """Temporary credentials are good here as they are for IAM: those of roles alone, so that none
+    of GetSessionToken makes itself a key that lasts. Raises AccessDenied."""
+    session = port.identities.sealer.open(session_token, int(port.clock() * 1000))
+    if session.kind != ROLE:
+        raise AccessDenied("Cannot call the admin API with these session credentials")
 
 
 def require_allowed(
