@@ -176,8 +176,19 @@ class Lifecycle:
             for item in items:
                 await lanes.start(self._look(claim, _entry(item), now_ms, settled))
             await lanes.done()
-        for first in range(0, len(settled), ENTRIES_PER_COMMIT):
-            await self._settle(claim, settled[first : first + ENTRIES_PER_COMMIT])
+        left = await self._still_there(settled)
+        for first in range(0, len(left), ENTRIES_PER_COMMIT):
+            await self._settle(claim, left[first : first + ENTRIES_PER_COMMIT])
+
+    async def _still_there(self, settled: Sequence[Settled]) -> list[Settled]:
+        """Those whose entry is as it was read. Most of what was done removed its entry itself."""
+        names = [one.entry.item.key for one in settled]
+        reading = await self._storage.store.kv.get_many(names)
+        return [
+            one
+            for one, item in zip(settled, reading.items, strict=True)
+            if item is not None and item.revision == one.entry.item.revision
+        ]
 
     async def _look(self, claim: Claim, entry: Entry, now_ms: int, settled: list[Settled]) -> None:
         """Deal with one entry; one that is not added to `settled` stays where it is."""

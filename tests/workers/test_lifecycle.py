@@ -16,7 +16,8 @@ from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import LifecycleRun
 from s3gw.metadata.records import BucketRecord
 from s3gw.objects import publish
-from s3gw.objects.buckets import create_bucket, delete_bucket
+from s3gw.objects.buckets import change_bucket, create_bucket, delete_bucket
+from s3gw.objects.trash import list_trash
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.due import SteadyClock
 from s3gw.workers.lifecycle import Lifecycle
@@ -236,6 +237,59 @@ async def test_rules_that_go_while_one_is_carried_out_win(
     monkeypatch.undo()
     assert (await carry_out(memory_store)).removed == 0
     assert await get(memory_store, "k") == b"data"
+
+
+@pytest.mark.parametrize("versioning", ["", "Enabled"])
+@pytest.mark.parametrize("race", ["overwritten", "deleted", "tagged"])
+async def test_what_changes_while_it_is_carried_out_is_judged_again(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch, race: str, versioning: str
+) -> None:
+    chosen = "<Filter><Tag><Key>t</Key><Value>1</Value></Tag></Filter>"
+    if versioning:
+        await set_versioning(memory_store, versioning)
+    await set_rules(memory_store, rule(expires(1), chosen=chosen))
+    await put_tagged(memory_store, "k", b"data", {"t": "1"})
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    from s3gw.workers import lifecycle as module
+
+    plain = module.delete_object
+
+    async def raced(*arguments, **more):  # type: ignore[no-untyped-def]
+        if race == "overwritten":
+            await put_tagged(memory_store, "k", b"new", {"t": "1"})
+        elif race == "deleted":
+            await delete(memory_store, "k")
+        else:
+            await retag(memory_store, "k", {})
+        return await plain(*arguments, **more)
+
+    monkeypatch.setattr(module, "delete_object", raced)
+    report = await carry_out(memory_store)
+    assert (report.removed, report.hidden, report.lost) == (0, 0, 1)
+    monkeypatch.undo()
+    report = await carry_out(memory_store)
+    assert (report.removed, report.hidden) == (0, 0)
+    found = await record(memory_store, "k")
+    assert (found is None) == (race == "deleted")
+    if found is not None:
+        assert await get(memory_store, "k") == (b"new" if race == "overwritten" else b"data")
+    check(memory_store)
+
+
+async def test_what_expires_goes_through_the_trash(memory_store: Process) -> None:
+    await change_bucket(
+        memory_store.storage, BUCKET, lambda bucket: msgspec.structs.replace(bucket, trash_ms=1000)
+    )
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"data")
+    await carry_out(memory_store)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(memory_store)
+    assert (report.looked, report.removed, report.lost) == (1, 1, 0)
+    assert await record(memory_store, "k") is None
+    kept, _ = await list_trash(memory_store.storage, BUCKET, "", most=10)
+    assert [one.key for one in kept] == ["k"]
+    assert queue(memory_store) == []
 
 
 async def test_later_rules_apply_to_what_is_there(memory_store: Process) -> None:
