@@ -55,6 +55,7 @@ from s3gw.workers.contract import Worker
 from s3gw.workers.damage import DamageQueue
 from s3gw.workers.departures import Departures, drives_live, leases_live
 from s3gw.workers.garbage import GarbageCollector
+from s3gw.workers.inventory import InventoryWorker
 from s3gw.workers.lifecycle import ACTIONS as LIFECYCLE_ACTIONS
 from s3gw.workers.lifecycle import Lifecycle
 from s3gw.workers.lifecycle_walk import LifecycleWalk
@@ -205,6 +206,7 @@ class Gateway:
             StaleUploads(storage, self.config.stale_upload_seconds),
             self._lifecycle,
             LifecycleWalk(storage, interval_seconds=interval),
+            InventoryWorker(storage, interval_seconds=interval),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
         if self.kv.range_costs_its_size:  # etcd: it does not compact itself

@@ -22,7 +22,7 @@ from s3gw.buckets.document import (
     required,
     several,
 )
-from s3gw.errors import InvalidArgument, InvalidRequest, MalformedXML
+from s3gw.errors import InvalidArgument, InvalidRequest, MalformedXML, NotImplementedS3
 from s3gw.wire.tagging import check_tags
 
 ID_CHARACTERS_MAX = 64
@@ -138,6 +138,8 @@ def _check_analytics(value: Value) -> None:
 
 def _check_inventory(value: Value) -> None:
     _check_destination(value["Destination"])
+    if value["Destination"]["S3BucketDestination"]["Format"] == "ORC":
+        raise NotImplementedS3("Inventory reports are written as CSV and Parquet, not as ORC.")
     fields = value.get("OptionalFields", {}).get("Field", [])
     if len(set(fields)) != len(fields):
         raise MalformedXML

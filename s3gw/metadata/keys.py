@@ -23,6 +23,7 @@
     trash/<bucket>/<key*><~sequence:8>, purge/<due ms:8><holder>
     undo/<bucket>, renamed/<bucket id:16><token:16>
     due/<due ms:8><bucket id:16><subject>, lifecycle/<bucket>, lifecycle
+    inventory/<bucket>/<id>, pin/<worker>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
     lock/<name>, cursor/<worker>, process/<lease:8>, progress/<lease:8>
@@ -85,6 +86,9 @@ DUE = b"due/"
 LIFECYCLES = b"lifecycle/"
 LIFECYCLE_RUN = b"lifecycle"
 RENAMED = b"renamed/"
+CONFIGURATIONS = b"configuration/"
+INVENTORIES = b"inventory/"
+PINS = b"pin/"
 IDENTITIES = b"identity/"
 IDENTITY_GENERATION = b"identity/generation"
 IDENTITY_USERS = b"identity/user/"
@@ -340,7 +344,29 @@ def usage(bucket_name: str, slot: int) -> bytes:
 
 def configurations(bucket_name: str, kind: str) -> bytes:
     """Key of all configurations of a kind ("inventory", "metrics", …) that a bucket has."""
-    return b"configuration/" + bucket_name.encode() + b"/" + kind.encode()
+    return CONFIGURATIONS + bucket_name.encode() + b"/" + kind.encode()
+
+
+def split_configurations(key: bytes) -> tuple[str, str]:
+    """Bucket and kind."""
+    bucket_name, kind = key[len(CONFIGURATIONS) :].split(b"/", 1)
+    return bucket_name.decode(), kind.decode()
+
+
+def inventory(bucket_name: str, id_: str) -> bytes:
+    """The last report of an inventory configuration."""
+    return INVENTORIES + bucket_name.encode() + b"/" + id_.encode()
+
+
+def split_inventory(key: bytes) -> tuple[str, str]:
+    """Bucket and id of the configuration."""
+    bucket_name, id_ = key[len(INVENTORIES) :].split(b"/", 1)
+    return bucket_name.decode(), id_.decode()
+
+
+def pin(worker: str) -> bytes:
+    """Exists while a worker reads the metadata as they were at this key's revision."""
+    return PINS + worker.encode()
 
 
 def grant(bucket_name: str) -> bytes:

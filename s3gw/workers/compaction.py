@@ -1,9 +1,10 @@
 """The engine's own housekeeping: compaction of its history, and the watch over its space.
 
 etcd keeps every revision until it is told otherwise. One process, under the worker's lock, samples
-the revision and drops the history older than the window. Every process watches the space: at 80 %
-of the quota health is red, at 95 % what makes the metadata grow is refused, while deletes go on,
-long before etcd itself would stop taking writes.
+the revision and drops the history older than the window, except what a worker has pinned because
+it reads at an older revision: that is kept for PIN_WINDOWS_MAX windows. Every process watches the
+space: at 80 % of the quota health is red, at 95 % what makes the metadata grow is refused, while
+deletes go on, long before etcd itself would stop taking writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ SAMPLE_SECONDS = 60.0
 SPACE_SECONDS = 10.0
 RED_SHARE = 0.80
 REFUSE_SHARE = 0.95
+PIN_WINDOWS_MAX = 6
+# Workers that may pin: one key each.
+PINS_READ_MAX = 100
 
 
 @dataclass(slots=True)
@@ -73,11 +77,17 @@ class Compaction:
             (held,) = reading.items
             if held is None or held.revision != claim.revision:
                 raise ClaimLost(claim.key.decode())
+        pins = await self._kv.scan(keys.PINS, keys.after_prefix(keys.PINS), limit=PINS_READ_MAX)
+        pinned = min((pin.revision for pin in pins.items), default=reading.revision)
         now = self._clock()
         self._samples.append((now, reading.revision))
         revision = 0
         while self._samples and self._samples[0][0] <= now - self._window:
-            revision = self._samples.popleft()[1]
+            at, sampled = self._samples[0]
+            if sampled > pinned and at > now - self._window * PIN_WINDOWS_MAX:
+                break
+            self._samples.popleft()
+            revision = sampled
         if revision:
             await self._kv.compact(revision)
         return CompactionReport(revision)

@@ -7,7 +7,14 @@ import msgspec
 import pytest
 
 from s3gw.config import Config
-from s3gw.metadata import identity_records, key_records, keys, lifecycle_records, records
+from s3gw.metadata import (
+    identity_records,
+    inventory_records,
+    key_records,
+    keys,
+    lifecycle_records,
+    records,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -60,7 +67,13 @@ def test_the_records_listed_have_these_fields_in_this_order() -> None:
     listed = {row[0]: [field.split()[0] for field in split_fields(row[1])] for row in rows}
     kinds = [
         kind
-        for module in (records, identity_records, key_records, lifecycle_records)
+        for module in (
+            records,
+            identity_records,
+            inventory_records,
+            key_records,
+            lifecycle_records,
+        )
         for kind in vars(module).values()
         if isinstance(kind, type)
         and issubclass(kind, msgspec.Struct)
