@@ -45,6 +45,7 @@ TAG_PREFIXES = (
     "aws:principaltag/",
     "aws:requesttag/",
     "aws:resourcetag/",
+    "iam:resourcetag/",
 )
 TOKEN_SERVICES = frozenset({"sts", "saml", "jwt"})
 
@@ -62,7 +63,7 @@ def is_known(key: str) -> bool:
     if folded in KEYS:
         return True
     service, colon, name = folded.rpartition(":")
-    if service in ("aws", "s3") or folded.startswith(TAG_PREFIXES):
+    if service in ("aws", "s3", "iam") or folded.startswith(TAG_PREFIXES):
         return any(folded.startswith(p) and len(folded) > len(p) for p in TAG_PREFIXES)
     if not (colon and name):
         return False

@@ -8,7 +8,7 @@ condition keys for AWS Identity and Access Management" and "… for AWS Security
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from s3gw.auth.policy import PrincipalType
 from s3gw.iam.call import QueryCall
@@ -52,10 +52,18 @@ async def key_owner(call: QueryCall) -> str:
 
 async def _user_arn(call: QueryCall, name: str) -> str:
     try:
-        path = (await call.store.get_user(name)).path
+        found = await call.store.get_user(name)
     except NoSuchEntity:
-        path = "/"
-    return names.arn(names.USER, path, name)
+        return names.arn(names.USER, "/", name)
+    add_tags(call, found.tags)
+    return names.arn(names.USER, found.path, name)
+
+
+def add_tags(call: QueryCall, tags: Mapping[str, str]) -> None:
+    """The tags of what the call is about, as condition keys."""
+    for name, value in tags.items():
+        for prefix in ("aws:resourcetag/", "iam:resourcetag/"):
+            call.values[prefix + name.lower()] = (value,)
 
 
 async def group(call: QueryCall) -> str:
@@ -70,10 +78,11 @@ async def group(call: QueryCall) -> str:
 async def role(call: QueryCall) -> str:
     name = call.parameters.text("RoleName")
     try:
-        path = (await call.store.get_role(name)).path
+        found = await call.store.get_role(name)
     except NoSuchEntity:
-        path = "/"
-    return names.arn(names.ROLE, path, name)
+        return names.arn(names.ROLE, "/", name)
+    add_tags(call, found.tags)
+    return names.arn(names.ROLE, found.path, name)
 
 
 async def policy(call: QueryCall) -> str:

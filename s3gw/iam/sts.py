@@ -23,6 +23,7 @@ from s3gw.iam.errors import (
     PackedPolicyTooLarge,
     ValidationError,
 )
+from s3gw.iam.resources import add_tags
 from s3gw.identities import names
 from s3gw.identities.documents import check_document
 from s3gw.identities.errors import NoSuchEntity
@@ -189,7 +190,10 @@ async def _role(call: QueryCall) -> RoleRecord | None:
         role = await call.store.get_role(name)
     except NoSuchEntity:
         return None
-    return role if names.arn(names.ROLE, role.path, role.name) == arn else None
+    if names.arn(names.ROLE, role.path, role.name) != arn:
+        return None
+    add_tags(call, role.tags)
+    return role
 
 
 def _require_trust(call: QueryCall, action: str, role: RoleRecord | None) -> None:

@@ -320,6 +320,26 @@ def test_which_policies_may_be_attached_can_be_limited(server: Server, iam: Any)
     server.client("iam", keys).attach_user_policy(UserName=name, PolicyArn=arn)
 
 
+def test_tags_of_what_is_changed_are_conditions(server: Server, iam: Any) -> None:
+    only = {"StringEquals": {"iam:ResourceTag/team": "${aws:PrincipalTag/team}"}}
+    name, keys = make_user(server, policy("iam:GetUser", "iam:GetRole", condition=only))
+    iam.tag_user(UserName=name, Tags=[{"Key": "team", "Value": "a"}])
+    theirs = server.client("iam", keys)
+    for team in ("a", "b"):
+        other = fresh("tagged")
+        tags = [{"Key": "Team", "Value": team}]
+        iam.create_user(UserName=other, Tags=tags)
+        iam.create_role(RoleName=other, AssumeRolePolicyDocument=TRUST, Tags=tags)
+        if team == "a":
+            theirs.get_user(UserName=other)
+            theirs.get_role(RoleName=other)
+        else:
+            for call in (theirs.get_user, theirs.get_role):
+                with refused("AccessDenied", 403):
+                    kind = "UserName" if call == theirs.get_user else "RoleName"
+                    call(**{kind: other})
+
+
 def test_a_role_is_made_changed_and_removed(iam: Any) -> None:
     name = fresh("role")
     made = iam.create_role(
