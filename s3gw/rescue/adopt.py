@@ -38,6 +38,7 @@ from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
 from s3gw.objects.buckets import create_bucket
 from s3gw.objects.complete import PAGE_PARTS
+from s3gw.objects.keyring.ring import master_key_of
 from s3gw.objects.multipart import list_parts
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
@@ -62,6 +63,7 @@ class Adoption:
         self._storage = storage
         self._base = rebuild.base
         self._buckets: set[str] = set()
+        self._master_keys: set[bytes] = set()
         self.highest = 0
 
     async def run(self) -> None:
@@ -74,6 +76,8 @@ class Adoption:
                 batch = []
         await self._adopt(batch)
         await self._note_parts()
+        for name in sorted(self._master_keys - {b""}):
+            await self._storage.ring.note_in_use(name)
 
     async def _adopt(self, batch: Sequence[Key]) -> None:
         chosen = []
@@ -258,6 +262,7 @@ class Adoption:
         )
         publish.replace(self._storage, tx, target, record)
         await self._storage.store.apply(tx)
+        self._master_keys.add(master_key_of(footer.encryption))
         self._rebuild.report.objects += 1
 
     def _add(self, tx: Transaction, bucket: str, ref: BlobRef, holder: bytes) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from s3gw import limits
 from s3gw.objects.keyring.master import MasterKeys
+from s3gw.objects.keyring.ring import keys_in_use
 from s3gw.rescue.decode import NotReadable
 from s3gw.rescue.extract import body
 from s3gw.rescue.unsealing import RescueKeys
@@ -107,3 +108,5 @@ async def test_metadata_made_anew_from_shards_opens_what_they_hold(
     for key, content in EXPECTED.items():
         wanted = {"own": OWN, "own-parts": OWN, "text": None}.get(key, S3)
         assert await encrypted.get(done.process, key, wanted=wanted) == content
+    in_use, _ = await keys_in_use(done.process.kv)
+    assert in_use == (MasterKeys([MASTER_KEY]).present,)

@@ -30,7 +30,12 @@ from s3gw.metadata.records import Encryption, decode, encode
 from s3gw.objects.content import sealing
 from s3gw.objects.content.framing import ContentDamaged
 from s3gw.objects.content.sealing import KEY_BYTES, NotAuthentic
-from s3gw.objects.keyring.master import BadMasterKeys, MasterKeyMissing, MasterKeys
+from s3gw.objects.keyring.master import (
+    ID_BYTES,
+    BadMasterKeys,
+    MasterKeyMissing,
+    MasterKeys,
+)
 from s3gw.objects.keyring.named import NAME, KeyExists, NamedKeys
 from s3gw.objects.keyring.transit import Transit, version_of
 
@@ -208,11 +213,12 @@ class Ring:
         if master is None:
             raise errors.NotImplementedS3(NO_MASTER_KEY)
         if self._clock_ms() - self._noted_ms > NOTED_MS:
-            await self._note_in_use(master.present)
+            await self.note_in_use(master.present)
             self._noted_ms = self._clock_ms()
         return master
 
-    async def _note_in_use(self, name: bytes) -> None:
+    async def note_in_use(self, name: bytes) -> None:
+        """Something is wrapped under the master key with this id."""
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             known, revision = await keys_in_use(self._kv)
             if name in known:
@@ -251,6 +257,12 @@ def opened_by(
     if form == UNDER_MASTER and master is not None:
         return master.unwrap(wrapped, context)
     return None
+
+
+def master_key_of(encryption: Encryption | None) -> bytes:
+    """The id of the master key that a data key is wrapped under; b"" for none."""
+    wrapped = b"" if encryption is None else encryption.wrapped_key
+    return wrapped[1 : 1 + ID_BYTES] if wrapped[:1] == UNDER_MASTER else b""
 
 
 async def keys_in_use(kv: KV) -> tuple[tuple[bytes, ...], int]:
