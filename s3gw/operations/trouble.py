@@ -5,6 +5,8 @@ Engine, node and quorum trouble is 503 and worth a retry; nothing of it is the c
 
 from __future__ import annotations
 
+import logging
+
 from s3gw import errors
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.targets import TooFewNodes
@@ -13,6 +15,8 @@ from s3gw.cluster.writer import NotWritten
 from s3gw.kv.interface import CommitTooLarge, EngineError, NoSpace
 from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.content.framing import ContentDamaged
+
+log = logging.getLogger(__name__)
 
 TROUBLE = (
     errors.S3Error,
@@ -36,6 +40,7 @@ def translate(error: BaseException) -> errors.S3Error:
         case CommitTooLarge():
             return errors.InternalError()
         case ContentDamaged():
+            log.error("what is stored is not what was written: %s", error)
             return errors.ServiceUnavailable("What is stored of the object is damaged.")
         case OutcomeUnknown():
             return errors.ServiceUnavailable("The outcome of the request is not known.")

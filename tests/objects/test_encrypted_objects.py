@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from s3gw import errors, limits
+from s3gw.cluster.profiles import create_profile
 from s3gw.kv.interface import Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
@@ -25,13 +26,14 @@ from s3gw.objects.content.chunks import CHUNK_BYTES, SEALED_CHUNK_BYTES, sealed_
 from s3gw.objects.content.framing import ContentDamaged
 from s3gw.objects.encrypted import framing_of, framing_of_version
 from s3gw.objects.ingest import ingest
-from s3gw.objects.keyring.ring import Wanted
+from s3gw.objects.keyring.ring import Ring, Sources, Wanted
 from s3gw.objects.multipart import find_upload
 from s3gw.objects.profiles import profile_of
 from s3gw.objects.publish import read_target
 from s3gw.objects.read import read_data
 from s3gw.operations.trouble import translate
-from s3gw.workers import on_demand
+from s3gw.workers import on_demand, reprofile
+from s3gw.workers.reprofile import Reprofiler
 from tests.stores import encrypted, operations
 from tests.stores.audit import Audit
 from tests.stores.encrypted import ALL, CUSTOMER, KMS, OWN, S3
@@ -296,6 +298,36 @@ async def test_lost_shards_of_sealed_blobs_are_rebuilt_and_verified(
     assert await encrypted.get(memory_store, "small", wanted=OWN) == NOISE[:1000]
     report = await on_demand.verify_all(memory_store.storage)
     assert (report.damaged, report.missing) == (0, 0)
+
+
+async def test_another_profile_needs_no_key(memory_store: Process) -> None:
+    await create_profile(
+        memory_store.kv,
+        memory_store.topology,
+        "wide",
+        "5+3",
+        pg_count=16,
+        stripe_bytes=192 * 1024,
+        now_ms=1,
+    )
+    await encrypted.compress(memory_store)
+    for name, wanted in ALL.items():
+        await encrypted.put(memory_store, name, NOISE, wanted)
+        await encrypted.multipart(memory_store, f"{name}-parts", [TEXT, b"end"], wanted)
+    without = Ring(memory_store.kv, Sources(), memory_store.storage.clock_ms)
+    ring, memory_store.storage.ring = memory_store.storage.ring, without
+    await reprofile.start(memory_store.kv, BUCKET, "wide")
+    worker = Reprofiler(memory_store.storage)
+    for _ in range(100):
+        await worker.work()
+    job = await reprofile.status(memory_store.kv, BUCKET)
+    assert job is not None
+    assert job.state == reprofile.DONE
+    memory_store.storage.ring = ring
+    for name, wanted in ALL.items():
+        assert (await operations.blob_of(memory_store, name)).profile == "wide"
+        assert await encrypted.get(memory_store, name, wanted=wanted) == NOISE
+        assert await encrypted.get(memory_store, f"{name}-parts", wanted=wanted) == TEXT + b"end"
 
 
 async def test_a_rename_and_a_version_need_no_key(
