@@ -9,7 +9,7 @@ scheme bears, is not: `_bearable` says what may be damaged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from random import Random
 
 from nodes.protocol import ShardName
@@ -37,7 +37,7 @@ class Faults:
         self,
         network: Network,
         etcd: SimulatedEtcd,
-        nodes: Mapping[str, SimulatedNode],
+        nodes: MutableMapping[str, SimulatedNode],
         gateways: Sequence[SimulatedGateway],
         chance: Random,
         trace: Trace,
@@ -53,6 +53,7 @@ class Faults:
         self._trace = trace
         self._look = look
         self._profile = profile
+        self._retired: str = ""
         self._ends: set[asyncio.Task[None]] = set()
         self._kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self._kill_gateway, 4),
@@ -69,6 +70,7 @@ class Faults:
             (self._end_lease, 3),
             (self._stop_etcd, 2),
             (self._compact, 1),
+            (self._retire, 1),
             (self._change_layout, 5),
             (self._move_bucket, 1),
             (self._work, 2),
@@ -133,7 +135,11 @@ class Faults:
             if node.up:
                 self._say("power", node.name)
                 node.cut_power()
-                self._for_a_while(lambda node=node: node.up or node.start())  # type: ignore[misc]
+                self._for_a_while(lambda node=node: self._power_back(node))  # type: ignore[misc]
+
+    def _power_back(self, node: SimulatedNode) -> None:
+        if not node.up and node.name in self._nodes:
+            node.start()
 
     async def _stop_etcd(self) -> None:
         if self._network.machines[simulated_etcd.NAME].alive:
@@ -226,6 +232,23 @@ class Faults:
                 del file.seen[self._chance.randrange(len(file.seen)) :]
                 file.stored = bytes(file.seen)
 
+    async def _retire(self) -> None:
+        """A machine burns down; at most once, and only if every blob bears it."""
+        node = self._node()
+        seen = await self._look()
+        width = max(profile.scheme.width for profile in seen.topology.profiles())
+        if self._retired or not node.up or len(self._nodes) <= width + 1:
+            return
+        for ref in seen.audit.held().values():
+            scheme, _, _ = seen.topology.location(ref)
+            left = [i for i, there in seen.good(ref).items() if set(there) - {node.name}]
+            if len(left) <= scheme.width - scheme.tolerance:
+                return
+        self._say("retire", node.name)
+        self._retired = node.name
+        self._network.kill(node.name)
+        del self._nodes[node.name]
+
     async def _bearable(self, node: SimulatedNode) -> list[ShardName]:
         """Shards on a node that may be damaged: of blobs of which all shards are whole, but for one
         at most where the scheme bears two."""
@@ -290,6 +313,8 @@ class Faults:
         change: layouts.Change
         if new and self._chance.random() < 0.7:
             name = self._chance.choice(new)
+            if name not in self._nodes:
+                return
             change = layouts.Add(name, self._nodes[name].zone, 1, name)
         else:
             node = self._chance.choice(layout.record.nodes)
@@ -314,16 +339,28 @@ class Faults:
         )
 
     async def restore_layout(self, gateway: SimulatedGateway) -> None:
-        """Make all nodes active again. Raises what may fail for a while."""
+        """Make all nodes active again; spare ones take the place of one that burned down. Raises
+        what may fail for a while."""
         assert gateway.storage is not None
-        layout = await layouts.current(gateway.storage.store.kv)
-        changes = [
+        kv = gateway.storage.store.kv
+        layout = await layouts.current(kv)
+        changes: list[layouts.Change] = [
             layouts.SetState(node.node, ACTIVE)
             for node in layout.record.nodes
             if node.state in (CORDONED, DRAINING)
         ]
+        if self._retired:
+            new = await layouts.registered(kv) - {node.node for node in layout.record.nodes}
+            changes += [layouts.Add(n, self._nodes[n].zone, 1, n) for n in sorted(new)]
         if changes:
             await self._apply(gateway, layout, changes)
+
+    async def strike_off(self, gateway: SimulatedGateway) -> None:
+        """Strike off the node that burned down, once nothing counts on it. Raises as above."""
+        assert gateway.storage is not None
+        layout = await layouts.current(gateway.storage.store.kv)
+        if layout.node(self._retired) is not None:
+            await self._apply(gateway, layout, [layouts.Remove(self._retired)])
 
     async def _move_bucket(self) -> None:
         """Have the bucket go over to the other profile."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from nodes.sync import Batch
-from s3gw.kv.interface import Conflict, Guard, Write
 from s3gw.metadata import keys
-from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
+from s3gw.metadata.store import Transaction
 from s3gw.workers import placing
 from s3gw.workers.garbage import Entry, GarbageCollector, Verdict
 
@@ -30,11 +29,6 @@ def _without_guards(prefix: bytes) -> None:
     Transaction.expect = careless  # type: ignore[method-assign]
 
 
-def _unguarded_placement() -> None:
-    """A blob is published though its placement group has moved meanwhile."""
-    _without_guards(keys.PGS)
-
-
 def _lost_updates() -> None:
     """A version replaces another than the one that its conditions were judged on."""
     _without_guards(keys.OBJECTS)
@@ -43,21 +37,6 @@ def _lost_updates() -> None:
 def _early_acknowledgement() -> None:
     """Shards are acknowledged before their names are on the disk."""
     Batch._sync_directories = lambda self: None  # type: ignore[method-assign]
-
-
-def _certain_conflicts() -> None:
-    """A conflict is taken for certain after an answer that was lost."""
-
-    async def send(
-        self: Store, tx: Transaction, guards: Sequence[Guard], writes: Sequence[Write]
-    ) -> int:
-        try:
-            return await plain(self, tx, guards, writes)
-        except OutcomeUnknown:
-            raise Conflict(None) from None
-
-    plain = Store._send
-    Store._send = send  # type: ignore[method-assign]
 
 
 def _greedy_garbage() -> None:
@@ -74,9 +53,7 @@ def _greedy_garbage() -> None:
 
 
 PLANTS: dict[str, Callable[[], None]] = {
-    "certain conflicts": _certain_conflicts,
     "early acknowledgement": _early_acknowledgement,
     "greedy garbage": _greedy_garbage,
     "lost updates": _lost_updates,
-    "unguarded placement": _unguarded_placement,
 }

@@ -169,7 +169,7 @@ class Simulation:
         await LiveTunables(engine).change(dict(TUNABLES))
         for number in range(self.chance.choice((2, 2, 3))):
             gateway = SimulatedGateway(
-                *(f"g{number}", self.network, self.etcd, self.nodes),
+                *(f"g{number}", self.network, self.etcd, dict(self.nodes)),
                 *(self._chance(f"gateway/{number}"), self.trace, self.history.complain),
             )
             self.gateways.append(gateway)
@@ -247,6 +247,7 @@ class Simulation:
         self.trace.note("repair", await on_demand.repair_all(gateway.storage))
         self.trace.note("garbage", await on_demand.collect_garbage(gateway.storage))
         await on_demand.expire_completed(gateway.storage)
+        await faults.strike_off(gateway)
 
     async def _check_rest(self) -> None:
         storage, gateway = self.gateways[0].storage, self.gateways[0].gateway

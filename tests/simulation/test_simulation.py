@@ -24,7 +24,7 @@ COMMAND = "python -m tests.simulation"
 PLANTS = {
     "greedy garbage": 10,
     "lost updates": 10,
-    **({"certain conflicts": 200, "early acknowledgement": 50} if SOAK else {}),
+    **({"early acknowledgement": 100} if SOAK else {}),
 }
 
 
