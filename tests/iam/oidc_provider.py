@@ -5,6 +5,7 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,9 +124,13 @@ class Provider:
         certificate_key = directory / "oidc-key.pem"
         _make_certificate(self.ca, certificate_key)
         provider = self
+        self.odd: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path in provider.odd:
+                    provider.odd[self.path](self)
+                    return
                 body = provider.issuer.document(self.path)
                 self.send_response(404 if body is None else 200)
                 self.end_headers()

@@ -1,5 +1,6 @@
 """Tokens of identity providers: which are believed, and how often a provider is asked."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -233,6 +234,16 @@ async def test_rotated_keys_are_fetched_once_per_cool_down(idp: Fixture) -> None
     for _ in range(10):
         await idp.refused(old, InvalidIdentityToken)
     assert len(idp.issuer.asked) == 4
+
+
+async def test_a_crowd_asks_the_provider_once(idp: Fixture) -> None:
+    stranger = Key.rsa("nobody's")
+    tokens = [idp.issuer.token(idp.claims(sub=f"user-{n}")) for n in range(20)]
+    tokens += [idp.issuer.token(idp.claims(), key=stranger)] * 20
+    found = await asyncio.gather(*map(idp.verify, tokens), return_exceptions=True)
+    assert [each.subject for each in found[:20]] == [f"user-{n}" for n in range(20)]
+    assert all(isinstance(each, InvalidIdentityToken) for each in found[20:])
+    assert len(idp.issuer.asked) == 2
 
 
 async def test_a_revoked_key_is_good_for_an_hour_at_most(idp: Fixture) -> None:
