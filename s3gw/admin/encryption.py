@@ -8,7 +8,7 @@ from s3gw.admin import encryption_models as models
 from s3gw.admin.models import BucketPath
 from s3gw.admin.port import AdminPort, Refusal, conflict, not_found
 from s3gw.buckets.encryption import COMPRESSION
-from s3gw.errors import KmsNotFound, NotImplementedS3
+from s3gw.errors import KMSNotFoundException, NotImplementedS3
 from s3gw.metadata.key_records import NamedKey
 from s3gw.metadata.records import BucketRecord
 from s3gw.objects.buckets import change_bucket, find_bucket
@@ -59,7 +59,7 @@ async def show_key(port: AdminPort, path: models.KeyPath) -> models.Key:
     """One named key."""
     try:
         key, _ = await port.storage.ring.named.find(path.kms_key)
-    except KmsNotFound as error:
+    except KMSNotFoundException as error:
         raise _no_key(path) from error
     return _view(port, path.kms_key, key)
 
@@ -68,7 +68,7 @@ async def rotate_key(port: AdminPort, path: models.KeyPath) -> models.Key:
     """Give a named key a new version, which encrypts from now on; the former ones still open."""
     try:
         key = await port.storage.ring.named.rotate(path.kms_key, await _master(port))
-    except KmsNotFound as error:
+    except KMSNotFoundException as error:
         raise _no_key(path) from error
     return _view(port, path.kms_key, key)
 
@@ -93,7 +93,7 @@ async def _set_state(
 ) -> models.Key:
     try:
         key = await port.storage.ring.named.set_state(path.kms_key, state, days=days)
-    except KmsNotFound as error:
+    except KMSNotFoundException as error:
         raise _no_key(path) from error
     return _view(port, path.kms_key, key)
 

@@ -10,7 +10,6 @@ codes"), and where that list is silent those that S3 was seen to send. Two are n
 
 from s3gw.errors.access import *
 from s3gw.errors.base import *
-from s3gw.errors.encryption import *
 from s3gw.errors.missing import *
 from s3gw.errors.requests import *
 from s3gw.errors.state import *

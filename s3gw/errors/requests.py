@@ -171,6 +171,14 @@ class KMSDisabledException(S3Error):
     status, message = 400, "The request was rejected because the specified KMS key is disabled."
 
 
+class KMSInvalidStateException(S3Error):
+    code = "KMS.KMSInvalidStateException"
+    status, message = (
+        400,
+        "The request was rejected because the specified KMS key is to be deleted.",
+    )
+
+
 class KMSNotFoundException(S3Error):
     code = "KMS.NotFoundException"
     status, message = 400, "The request was rejected because the specified KMS key does not exist."

@@ -88,9 +88,9 @@ async def test_a_wrapped_key_of_another_object_does_not_open(process: Process) -
 async def test_a_key_that_is_not_there(process: Process, vault: FakeVault) -> None:
     await encrypted.put(process, "k", BODY, KMS)
     vault.keys.clear()
-    with pytest.raises(errors.KmsNotFound):
+    with pytest.raises(errors.KMSNotFoundException):
         await encrypted.put(process, "n", BODY, KMS)
-    with pytest.raises(errors.KmsNotFound):
+    with pytest.raises(errors.KMSNotFoundException):
         await encrypted.get(process, "k", wanted=KMS)
 
 
@@ -137,6 +137,6 @@ async def test_answers_that_the_interface_does_not_have(
 
 async def test_a_name_is_one_segment_of_the_path(vault: FakeVault, token_file: Path) -> None:
     transit = Transit("https://vault.test", token_file, client=vault.client())
-    with pytest.raises(errors.KmsNotFound):
+    with pytest.raises(errors.KMSNotFoundException):
         await transit.wrap("../sys/seal", b"k" * 32, b"context")
     assert vault.requests[-1].url.raw_path == b"/v1/transit/encrypt/..%2Fsys%2Fseal"

@@ -14,6 +14,7 @@ CLASSES = [
 RENAMED = {
     "InsufficientStorage": "XMinioStorageFull",
     "KMSDisabledException": "KMS.DisabledException",
+    "KMSInvalidStateException": "KMS.KMSInvalidStateException",
     "KMSNotFoundException": "KMS.NotFoundException",
     "NotImplementedS3": "NotImplemented",
     "S3Error": "InternalError",

@@ -40,8 +40,8 @@ class NamedKeys:
         self._clock_ms = clock_ms
 
     async def find(self, name: str) -> tuple[NamedKey, int]:
-        """A key and its revision. Raises KmsNotFound, also for one whose time is over, which is
-        removed."""
+        """A key and its revision. Raises KMSNotFoundException, also for one whose time is over,
+        which is removed."""
         (item,) = (await self._kv.get_many([keys.named_key(name)])).items
         if item is None:
             raise _not_found(name)
@@ -85,11 +85,12 @@ class NamedKeys:
         return record
 
     async def rotate(self, name: str, master: MasterKeys) -> NamedKey:
-        """Another version, which wraps from now on. Raises KmsNotFound, KmsInvalidState."""
+        """Another version, which wraps from now on. Raises KMSNotFoundException,
+        KMSInvalidStateException."""
 
         def newer(key: NamedKey) -> NamedKey:
             if key.state == PENDING or len(key.versions) >= VERSIONS_MAX:
-                raise errors.KmsInvalidState(f"Key '{name}' cannot be rotated.")
+                raise errors.KMSInvalidStateException(f"Key '{name}' cannot be rotated.")
             context = _context(name, len(key.versions) + 1)
             version = master.wrap(os.urandom(KEY_BYTES), context)
             return msgspec.structs.replace(key, versions=(*key.versions, version))
@@ -98,7 +99,7 @@ class NamedKeys:
 
     async def set_state(self, name: str, state: str, *, days: int = 0) -> NamedKey:
         """Enable a key (which also takes back its deletion), disable it, or have it removed in so
-        many days. Raises KmsNotFound."""
+        many days. Raises KMSNotFoundException."""
         after_ms = self._clock_ms() + days * SECONDS_PER_DAY * 1000 if state == PENDING else 0
         return await self._change(
             name, lambda key: msgspec.structs.replace(key, state=state, delete_after_ms=after_ms)
@@ -106,7 +107,7 @@ class NamedKeys:
 
     async def rewrap(self, name: str, master: MasterKeys) -> bool:
         """Wrap the versions of a key under the present master key; whether any was not. Raises
-        KmsNotFound, MasterKeyMissing, NotAuthentic."""
+        KMSNotFoundException, MasterKeyMissing, NotAuthentic."""
         changed = False
 
         def anew(key: NamedKey) -> NamedKey:
@@ -138,8 +139,9 @@ class NamedKeys:
         raise errors.OperationAborted("The key is changed too often by others.")
 
     async def wrap(self, name: str, master: MasterKeys, data: bytes, context: bytes) -> bytes:
-        """`data` under the newest version of a key: version (4), wrapped data. Raises KmsNotFound,
-        KmsDisabled, KmsInvalidState, MasterKeyMissing, NotAuthentic."""
+        """`data` under the newest version of a key: version (4), wrapped data. Raises
+        KMSNotFoundException, KMSDisabledException, KMSInvalidStateException, MasterKeyMissing,
+        NotAuthentic."""
         key = _usable(name, (await self.find(name))[0])
         number = len(key.versions)
         secret = master.unwrap(key.versions[-1], _context(name, number))
@@ -155,7 +157,7 @@ class NamedKeys:
         return sealing.unwrap(secret, wrapped[VERSION_BYTES:], context)
 
     async def is_newest(self, name: str, wrapped: bytes) -> bool:
-        """Whether this is wrapped under the newest version. Raises KmsNotFound."""
+        """Whether this is wrapped under the newest version. Raises KMSNotFoundException."""
         key, _ = await self.find(name)
         return int.from_bytes(wrapped[:VERSION_BYTES], "big") == len(key.versions)
 
@@ -166,11 +168,11 @@ def _context(name: str, version: int) -> bytes:
 
 def _usable(name: str, key: NamedKey) -> NamedKey:
     if key.state == DISABLED:
-        raise errors.KmsDisabled(f"Key '{name}' is disabled.")
+        raise errors.KMSDisabledException(f"Key '{name}' is disabled.")
     if key.state == PENDING:
-        raise errors.KmsInvalidState(f"Key '{name}' is pending deletion.")
+        raise errors.KMSInvalidStateException(f"Key '{name}' is pending deletion.")
     return key
 
 
 def _not_found(name: str) -> errors.S3Error:
-    return errors.KmsNotFound(f"Key '{name}' does not exist")
+    return errors.KMSNotFoundException(f"Key '{name}' does not exist")

@@ -89,18 +89,18 @@ class Ring:
 
     def name_of(self, text: str) -> str:
         """The name in what a client calls a key: a name, an alias, or the ARN of either. Raises
-        KmsNotFound."""
+        KMSNotFoundException."""
         name = text or self.sources.default_key
         if name.startswith("arn:"):
             prefix, _, name = name.rpartition(":")
             if prefix != self.arn("").rpartition(":")[0]:
-                raise errors.KmsNotFound(f"Key '{text}' does not exist")
+                raise errors.KMSNotFoundException(f"Key '{text}' does not exist")
             kind, _, name = name.partition("/")
             if kind not in ("key", "alias"):
-                raise errors.KmsNotFound(f"Key '{text}' does not exist")
+                raise errors.KMSNotFoundException(f"Key '{text}' does not exist")
         name = name.removeprefix("alias/")
         if not NAME.fullmatch(name):
-            raise errors.KmsNotFound("The name is not that of a key.")
+            raise errors.KMSNotFoundException("The name is not that of a key.")
         return name
 
     # Data keys.
@@ -138,7 +138,7 @@ class Ring:
         try:
             try:
                 return await self.named.wrap(name, master, data_key, context)
-            except errors.KmsNotFound:
+            except errors.KMSNotFoundException:
                 if name != self.sources.default_key:
                     raise
             await self._make_default(name, master)

@@ -57,14 +57,14 @@ class Transit:
         await self._client.aclose()
 
     async def wrap(self, name: str, data_key: bytes, context: bytes) -> str:
-        """The data key under the newest version of a key. Raises KmsNotFound,
+        """The data key under the newest version of a key. Raises KMSNotFoundException,
         ServiceUnavailable."""
         plain = data_key + sha256(context).digest()
         answer = await self._call("encrypt", name, {"plaintext": b64encode(plain).decode()})
         return _ciphertext(answer)
 
     async def unwrap(self, name: str, ciphertext: str, context: bytes) -> bytes:
-        """The data key. Raises NotAuthentic, KmsNotFound, ServiceUnavailable."""
+        """The data key. Raises NotAuthentic, KMSNotFoundException, ServiceUnavailable."""
         answer = await self._call("decrypt", name, {"ciphertext": ciphertext})
         try:
             plain = b64decode(answer["plaintext"], validate=True)
@@ -92,7 +92,7 @@ class Transit:
         problems = found.get("errors") if isinstance(found, dict) else None
         text = " ".join(map(str, problems)) if isinstance(problems, list) else ""
         if answer.status_code in (400, 404) and any(word in text for word in MISSING):
-            raise errors.KmsNotFound(f"Key '{name}' does not exist")
+            raise errors.KMSNotFoundException(f"Key '{name}' does not exist")
         if action == "decrypt" and answer.status_code == 400:
             raise NotAuthentic("the key management service does not open the data key")
         if answer.status_code != 200:
