@@ -69,6 +69,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lifecycle_day_seconds: int = 86_400
     lifecycle_interval_seconds: float = 60.0
     snapshot_interval_seconds: float = 24 * 3600.0
+    # Lines of access logs are kept so long and so many before they become an object.
+    access_log_seconds: float = 300.0
+    access_log_buffer_bytes: int = 16 * 1024 * 1024
     # Keys of server-side encryption (s3gw.key_sources).
     master_key: str = ""
     master_key_file: str = ""
@@ -108,6 +111,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("worker_interval_seconds", self.worker_interval_seconds, 0.1, 3600),
             ("lifecycle_day_seconds", self.lifecycle_day_seconds, 1, 86_400),
             ("lifecycle_interval_seconds", self.lifecycle_interval_seconds, 0.1, 24 * 3600),
+            ("access_log_seconds", self.access_log_seconds, 0.1, 24 * 3600),
+            ("access_log_buffer_bytes", self.access_log_buffer_bytes, 64 * 1024, 2**30),
             ("etcd_quota_bytes", self.etcd_quota_bytes, 1024 * 1024, 2**50),
         ]
         for name, value, least, most in bounds:

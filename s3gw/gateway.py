@@ -49,6 +49,8 @@ from s3gw.server.query_api import QueryApi, QueryEdge
 from s3gw.server.resolve import Domains
 from s3gw.server.website import App, WebsiteApp
 from s3gw.supervisor import WorkerContext
+from s3gw.workers.access_logs import OUTCOMES as LOG_OUTCOMES
+from s3gw.workers.access_logs import AccessLogs
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
 from s3gw.workers.completed import CompletedExpiry
 from s3gw.workers.contract import Worker
@@ -136,6 +138,7 @@ class Gateway:
         self._merge: MergeAndRepair | None = None
         self._departures: Departures | None = None
         self._lifecycle: Lifecycle | None = None
+        self._access_logs: AccessLogs | None = None
         self.metrics.collect(self._figures)
 
     def _damaged(self, ref: BlobRef, index: int, reason: str) -> None:
@@ -162,12 +165,20 @@ class Gateway:
             sources=self.sources,
         )
         self._damage = DamageQueue(storage.store, self.topology, storage.clock_ms)
+        self._access_logs = AccessLogs(
+            storage,
+            region=self.config.region,
+            interval_seconds=self.config.access_log_seconds,
+            buffer_bytes=self.config.access_log_buffer_bytes,
+            growth_refused=self.space.growth_refused,
+        )
         return storage
 
     def workers(self, storage: Storage, membership: Membership) -> list[Worker]:
         """The background work of this process; with `workers` off only what is its own."""
         assert self._damage is not None
-        own: list[Worker] = [self._damage, SpaceWatch(self.kv, self.space)]
+        assert self._access_logs is not None
+        own: list[Worker] = [self._damage, SpaceWatch(self.kv, self.space), self._access_logs]
         if not self.config.workers:
             return own
         interval = self.config.worker_interval_seconds
@@ -239,6 +250,7 @@ class Gateway:
                 metrics=self.metrics,
                 growth_refused=self.space.growth_refused,
                 explain_signatures=config.explain_signatures,
+                access_log=self._access_logs,
             )
         )
 
@@ -273,6 +285,9 @@ class Gateway:
                 self._departures is not None and time.monotonic() < self._departures.hold_down_until
             ),
         }
+        lines = self._access_logs.lines if self._access_logs is not None else {}
+        for outcome in LOG_OUTCOMES:
+            figures["s3gw_access_log_lines_total", (outcome,)] = lines.get(outcome, 0)
         done = self._lifecycle.actions if self._lifecycle is not None else {}
         for action in LIFECYCLE_ACTIONS:
             figures["s3gw_lifecycle_actions_total", (action,)] = done.get(action, 0)
@@ -356,6 +371,8 @@ class Gateway:
             await serve_beside(asyncio.gather(*servers), background, context.shutdown)
         finally:
             await runner.stop()
+            if self._access_logs is not None:
+                await self._access_logs.flush()
             await cancel(background)
             await self.provider_keys.close()
             await storage.store.settle()

@@ -64,6 +64,9 @@ FAMILIES: dict[str, Family] = {
         "versions removed, hidden behind markers and moved to another class, markers removed, "
         "uploads aborted, by lifecycle rules",
     ),
+    "s3gw_access_log_lines_total": Family(
+        COUNTER, ("outcome",), "lines of bucket access logs, delivered and dropped"
+    ),
     "s3gw_merge_alarms": Family(
         GAUGE, (), "groups where nothing is removed because too many blobs have no reference"
     ),

@@ -121,13 +121,15 @@ class Call:
 
 @dataclass(slots=True)
 class Reply:
-    """An answer. With `stream`, `length` bytes follow as lists of buffers; else `body`."""
+    """An answer. With `stream`, `length` bytes follow as lists of buffers; else `body`. `error` is
+    the code of the error that it is, if it is one."""
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
     stream: AsyncIterator[list[Buffer]] | None = None
     length: int = 0
+    error: str = ""
 
 
 def xml_reply(document: bytes, *, status: int = 200) -> Reply:

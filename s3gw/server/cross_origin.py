@@ -16,6 +16,7 @@ from s3gw.buckets.cors import CORS, VARY, Headers, answer_headers
 from s3gw.metadata.records import BucketRecord
 from s3gw.objects.buckets import find_bucket
 from s3gw.objects.storage import Storage
+from s3gw.operations.call import Call
 from s3gw.operations.trouble import TROUBLE
 from s3gw.server.resolve import Resolved
 from s3gw.server.routes import OPTIONS
@@ -25,9 +26,11 @@ log = logging.getLogger("s3gw.server")
 
 @dataclass(slots=True)
 class Seen:
-    """What became known of a request on its way: its bucket, once that was read."""
+    """What became known of a request on its way: its bucket, once that was read, and the call that
+    became of it."""
 
     bucket: BucketRecord | None = None
+    call: Call | None = None
 
 
 async def cors_headers(

@@ -37,6 +37,7 @@ from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Origin, Principal, Reply, Settings, xml_reply
 from s3gw.operations.present import visible
 from s3gw.operations.trouble import TROUBLE, translate
+from s3gw.server.access_log import AccessLog, Note, operation_name, wanted
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
@@ -107,6 +108,7 @@ class Edge:
     metrics: Metrics
     growth_refused: Callable[[], bool] = lambda: False
     explain_signatures: bool = False
+    access_log: AccessLog | None = None
 
 
 class S3App:
@@ -152,12 +154,45 @@ class S3App:
         operation = resolved.row.name if resolved else UNRESOLVED
         if resolved is not None:
             reply.headers += await cors_headers(self.edge.storage, resolved, named, seen)
+        note = self._note(scope, named, resolved, seen, time.perf_counter() - started)
+        if note is not None:
+            send = note.counting(send)
         try:
             await send_reply(reply, first, scope["method"], request_id, HOST_ID, send)
         finally:
             seconds = time.perf_counter() - started
             self.edge.metrics.request(operation, reply.status, seconds)
             log_access(scope, operation, reply.status, seconds, request_id)
+            if note is not None:
+                note.add(reply, request_id, seconds)
+
+    def _note(
+        self,
+        scope: AsgiScope,
+        headers: Mapping[str, str],
+        resolved: Resolved | None,
+        seen: Seen,
+        ready: float,
+    ) -> Note | None:
+        """What the access log of the bucket is to be told; None where there is none."""
+        log_of_buckets = self.edge.access_log
+        if log_of_buckets is None or resolved is None:
+            return None
+        bucket = wanted(log_of_buckets, resolved.bucket, seen.bucket)
+        if bucket is None:
+            return None
+        key = seen.call.key if seen.call is not None else resolved.key
+        return Note(
+            log_of_buckets,
+            scope,
+            headers,
+            operation_name(resolved),
+            resolved.bucket,
+            key,
+            bucket,
+            call=seen.call,
+            ready=ready,
+        )
 
     async def _or_error(
         self, answer: Awaitable[Reply], scope: AsgiScope, resolved: Resolved, request_id: str
@@ -215,6 +250,7 @@ class S3App:
         )
         if resolved.row.body is FORM:
             call = await form_call(call, self.edge.identities)
+        seen.call = call
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
@@ -308,7 +344,7 @@ class S3App:
         headers = list(error.headers.items())
         if body:
             headers.append(("Content-Type", CONTENT_TYPE))
-        return Reply(error.status, headers, body)
+        return Reply(error.status, headers, body, error=error.code)
 
 
 def log_access(

@@ -25,6 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from urllib.parse import unquote
 
 from nodes.protocol import Buffer
 from s3gw import errors
@@ -44,6 +45,7 @@ from s3gw.operations.get_object import get_object
 from s3gw.operations.head_object import head_object
 from s3gw.operations.present import visible
 from s3gw.operations.trouble import TROUBLE, translate
+from s3gw.server.access_log import Note, wanted
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import headers_of_bucket
 from s3gw.server.error_body import HOST_ID, new_request_id
@@ -110,12 +112,36 @@ class WebsiteApp:
         reply, first = await self._reply(visit)
         if visit.method != "OPTIONS":
             reply.headers += headers_of_bucket(visit.bucket, headers.get("origin"), visit.method)
+        note = self._note(visit, time.perf_counter() - started)
+        if note is not None:
+            send = note.counting(send)
         try:
             await send_reply(reply, first, visit.method, visit.request_id, HOST_ID, send)
         finally:
             seconds = time.perf_counter() - started
+            if note is not None:
+                note.add(reply, visit.request_id, seconds)
             self._edge.metrics.request(OPERATION, reply.status, seconds)
             log_access(scope, OPERATION, reply.status, seconds, visit.request_id)
+
+    def _note(self, visit: Visit, ready: float) -> Note | None:
+        """What the access log of the bucket is to be told; None where there is none."""
+        access_log = self._edge.access_log
+        bucket = wanted(access_log, visit.bucket_name, visit.bucket)
+        if access_log is None or bucket is None:
+            return None
+        key = unquote(visit.scope["raw_path"][1:].decode("latin-1"), errors="replace")
+        return Note(
+            access_log,
+            visit.scope,
+            visit.headers,
+            f"WEBSITE.{visit.method}.OBJECT",
+            visit.bucket_name,
+            key,
+            bucket,
+            call=None,
+            ready=ready,
+        )
 
     async def _reply(self, visit: Visit) -> tuple[Reply, list[Buffer]]:
         """The answer, and the first bytes of its body; any error as a page."""
@@ -272,7 +298,7 @@ def error_page(error: S3Error, request_id: str, also: tuple[S3Error, str] | None
     lines.append("<hr/></body></html>\n")
     body = "\n".join(lines).encode()
     headers: Headers = [HTML, ("x-amz-error-code", error.code), *error.headers.items()]
-    return Reply(error.status, headers, body, length=len(body))
+    return Reply(error.status, headers, body, length=len(body), error=error.code)
 
 
 def _listed(error: S3Error, fields: Mapping[str, str]) -> list[str]:
