@@ -114,6 +114,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("ListPolicyVersions", IAM, "policy", "PolicyArn! Marker MaxItems", "policies:list_policy_versions"),
     Action("SetDefaultPolicyVersion", IAM, "policy", "PolicyArn! VersionId!", "policies:set_default_policy_version"),
     Action("DeletePolicyVersion", IAM, "policy", "PolicyArn! VersionId!", "policies:delete_policy_version"),
+    Action("TagPolicy", IAM, "policy", "PolicyArn! Tags!", "policies:tag_policy", grows=True),
+    Action("UntagPolicy", IAM, "policy", "PolicyArn! TagKeys!", "policies:untag_policy"),
+    Action("ListPolicyTags", IAM, "policy", "PolicyArn! Marker MaxItems", "policies:list_policy_tags"),
     # Attachments.
     Action("AttachUserPolicy", IAM, "user", "UserName! PolicyArn!", "attachments:attach_user_policy", grows=True),
     Action("DetachUserPolicy", IAM, "user", "UserName! PolicyArn!", "attachments:detach_user_policy"),
@@ -136,7 +139,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("TagRole", IAM, "role", "RoleName! Tags!", "roles:tag_role", grows=True),
     Action("UntagRole", IAM, "role", "RoleName! TagKeys!", "roles:untag_role"),
     Action("ListRoleTags", IAM, "role", "RoleName! Marker MaxItems", "roles:list_role_tags"),
-    Action("ListInstanceProfilesForRole", IAM, "role", "RoleName! Marker MaxItems", "roles:list_instance_profiles_for_role"),
+    Action("UpdateRoleDescription", IAM, "role", "RoleName! Description!", "roles:update_role_description"),
     # Identity providers.
     Action("CreateOpenIDConnectProvider", IAM, "new-provider", "Url! ClientIDList ThumbprintList Tags", "providers:create_provider", grows=True),
     Action("GetOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn!", "providers:get_provider"),
@@ -145,6 +148,20 @@ ACTIONS: tuple[Action, ...] = (
     Action("AddClientIDToOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn! ClientID!", "providers:add_client_id", grows=True),
     Action("RemoveClientIDFromOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn! ClientID!", "providers:remove_client_id"),
     Action("UpdateOpenIDConnectProviderThumbprint", IAM, "provider", "OpenIDConnectProviderArn! ThumbprintList!", "providers:update_thumbprint"),
+    Action("TagOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn! Tags!", "providers:tag_provider", grows=True),
+    Action("UntagOpenIDConnectProvider", IAM, "provider", "OpenIDConnectProviderArn! TagKeys!", "providers:untag_provider"),
+    Action("ListOpenIDConnectProviderTags", IAM, "provider", "OpenIDConnectProviderArn! Marker MaxItems", "providers:list_provider_tags"),
+    # What there is none of.
+    Action("GetLoginProfile", IAM, "user", "UserName", "absent:login_profile"),
+    Action("DeleteLoginProfile", IAM, "user", "UserName", "absent:login_profile"),
+    Action("ListMFADevices", IAM, "user", "UserName Marker MaxItems", "absent:list_mfa_devices"),
+    Action("ListVirtualMFADevices", IAM, "account", "AssignmentStatus Marker MaxItems", "absent:list_virtual_mfa_devices"),
+    Action("ListSSHPublicKeys", IAM, "user", "UserName Marker MaxItems", "absent:list_ssh_public_keys"),
+    Action("ListSigningCertificates", IAM, "user", "UserName Marker MaxItems", "absent:list_signing_certificates"),
+    Action("ListServiceSpecificCredentials", IAM, "user", "UserName ServiceName Marker MaxItems", "absent:list_service_specific_credentials"),
+    Action("ListInstanceProfiles", IAM, "account", "PathPrefix Marker MaxItems", "absent:list_instance_profiles"),
+    Action("ListInstanceProfilesForRole", IAM, "role", "RoleName! Marker MaxItems", "absent:list_instance_profiles_for_role"),
+    Action("ListAccountAliases", IAM, "account", "Marker MaxItems", "absent:list_account_aliases"),
     # The account, and questions about policies.
     Action("GetAccountSummary", IAM, "account", "", "account:get_account_summary"),
     Action("SimulateCustomPolicy", IAM, "account", "PolicyInputList! PermissionsBoundaryPolicyInputList ActionNames! ResourceArns ContextEntries Marker MaxItems", "simulation:simulate_custom_policy"),
@@ -160,40 +177,39 @@ ACTIONS: tuple[Action, ...] = (
 
 # Why what the models have besides is not built, by what it is about.
 NOT_BUILT: dict[str, str] = {
-    "there are no passwords: the console signs in with access keys": """
-        ChangePassword CreateLoginProfile DeleteAccountPasswordPolicy DeleteLoginProfile
-        GetAccountPasswordPolicy GetLoginProfile UpdateAccountPasswordPolicy UpdateLoginProfile
+    "there are no passwords": """
+        ChangePassword CreateLoginProfile DeleteAccountPasswordPolicy GetAccountPasswordPolicy
+        UpdateAccountPasswordPolicy UpdateLoginProfile
     """,
     "there are no MFA devices": """
         CreateVirtualMFADevice DeactivateMFADevice DeleteVirtualMFADevice EnableMFADevice
-        GetMFADevice ListMFADeviceTags ListMFADevices ListVirtualMFADevices ResyncMFADevice
-        TagMFADevice UntagMFADevice
+        GetMFADevice ListMFADeviceTags ResyncMFADevice TagMFADevice UntagMFADevice
     """,
     "there are no machines with instance profiles": """
         AddRoleToInstanceProfile CreateInstanceProfile DeleteInstanceProfile GetInstanceProfile
-        ListInstanceProfileTags ListInstanceProfiles RemoveRoleFromInstanceProfile
-        TagInstanceProfile UntagInstanceProfile
+        ListInstanceProfileTags RemoveRoleFromInstanceProfile TagInstanceProfile
+        UntagInstanceProfile
     """,
     "SAML is not supported; OpenID Connect is": """
         AssumeRoleWithSAML CreateSAMLProvider DeleteSAMLProvider GetSAMLProvider
-        ListSAMLProviderTags ListSAMLProviders TagSAMLProvider UntagSAMLProvider UpdateSAMLProvider
+        ListSAMLProviderTags ListSAMLProviders TagSAMLProvider UntagSAMLProvider
+        UpdateSAMLProvider
     """,
     "credentials other than access keys are of other services": """
         CreateServiceSpecificCredential DeleteSSHPublicKey DeleteServerCertificate
         DeleteServiceSpecificCredential DeleteSigningCertificate GetSSHPublicKey
-        GetServerCertificate ListSSHPublicKeys ListServerCertificateTags ListServerCertificates
-        ListServiceSpecificCredentials ListSigningCertificates ResetServiceSpecificCredential
-        TagServerCertificate UntagServerCertificate UpdateSSHPublicKey UpdateServerCertificate
-        UpdateServiceSpecificCredential UpdateSigningCertificate UploadSSHPublicKey
-        UploadServerCertificate UploadSigningCertificate
+        GetServerCertificate ListServerCertificateTags ListServerCertificates
+        ResetServiceSpecificCredential TagServerCertificate UntagServerCertificate
+        UpdateSSHPublicKey UpdateServerCertificate UpdateServiceSpecificCredential
+        UpdateSigningCertificate UploadSSHPublicKey UploadServerCertificate
+        UploadSigningCertificate
     """,
     "a store is one account, in no organization": """
         AssumeRoot CreateAccountAlias DeleteAccountAlias
         DisableOrganizationsRootCredentialsManagement DisableOrganizationsRootSessions
         EnableOrganizationsRootCredentialsManagement EnableOrganizationsRootSessions
         GenerateOrganizationsAccessReport GetAccountProperties GetOrganizationsAccessReport
-        ListAccountAliases ListOrganizationsFeatures PutAccountProperties
-        SetSecurityTokenServicePreferences
+        ListOrganizationsFeatures PutAccountProperties SetSecurityTokenServicePreferences
     """,
     "roles are not made by other services": """
         CreateServiceLinkedRole DeleteServiceLinkedRole GetRoleTemplateVersion
@@ -216,8 +232,6 @@ NOT_BUILT: dict[str, str] = {
     "not built yet": """
         DecodeAuthorizationMessage GetAccessKeyInfo GetAccountAuthorizationDetails
         GetContextKeysForCustomPolicy GetContextKeysForPrincipalPolicy
-        ListOpenIDConnectProviderTags ListPolicyTags TagOpenIDConnectProvider TagPolicy
-        UntagOpenIDConnectProvider UntagPolicy UpdateRoleDescription
     """,
 }
 BY_NAME = {action.name: action for action in ACTIONS}

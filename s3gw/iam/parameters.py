@@ -124,6 +124,7 @@ DURATION = Integer(900, 129_600)
 SPECIFICATIONS: Mapping[str, Specification] = {
     "AccessKeyId": Text(16, 128, rf"[{WORD}]+"),
     "ActionNames": ListOf(Text(3, 128)),
+    "AssignmentStatus": OneOf(("Assigned", "Unassigned", "Any")),
     "AssumeRolePolicyDocument": PAPER,
     "ClientID": Text(1, 255),
     "ClientIDList": ListOf(Text(1, 255), most=100),
@@ -175,6 +176,7 @@ SPECIFICATIONS: Mapping[str, Specification] = {
     "RoleName": Text(1, 64, NAME),
     "RoleSessionName": Text(2, 64, NAME_OR_NONE),
     "Scope": OneOf(("All", "AWS", "Local")),
+    "ServiceName": Text(1, 200),
     "SetAsDefault": Flag(),
     "SourceIdentity": Text(2, 64, NAME_OR_NONE),
     "Status": OneOf(("Active", "Inactive")),

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
 from s3gw.iam.errors import NotImplementedAction
 from s3gw.iam.pages import page
+from s3gw.iam.users import with_tags, without_tags
 from s3gw.identities.documents import BUILT_IN
 from s3gw.identities.errors import DeleteConflict, NoSuchEntity
 from s3gw.identities.managed import arn_of, built_in
+from s3gw.identities.names import check_tags
 from s3gw.metadata.identity_records import (
     GroupRecord,
     ManagedPolicyRecord,
@@ -165,3 +169,25 @@ async def set_default_policy_version(call: QueryCall) -> None:
 async def delete_policy_version(call: QueryCall) -> None:
     await _version(call)
     raise DeleteConflict("Cannot delete the default version of a policy.")
+
+
+async def tag_policy(call: QueryCall) -> None:
+    tags = call.parameters.tags()
+    await call.store.change_policy(
+        call.parameters.text("PolicyArn"),
+        lambda before: replace(before, tags=check_tags(with_tags(before.tags, tags))),
+    )
+
+
+async def untag_policy(call: QueryCall) -> None:
+    gone = call.parameters.texts("TagKeys")
+    await call.store.change_policy(
+        call.parameters.text("PolicyArn"),
+        lambda before: replace(before, tags=without_tags(before.tags, gone)),
+    )
+
+
+async def list_policy_tags(call: QueryCall) -> Result:
+    tags = (await call.store.get_policy(call.parameters.text("PolicyArn"))).tags
+    found, more = page(call, list(tags), str)
+    return {"Tags": [{"Key": key, "Value": tags[key]} for key in found], **more}

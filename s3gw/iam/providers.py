@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
+from s3gw.iam.pages import page
+from s3gw.iam.users import with_tags, without_tags
 from s3gw.identities import names
 from s3gw.identities.web_identity import without_scheme
 
@@ -68,3 +70,23 @@ async def update_thumbprint(call: QueryCall) -> None:
     await call.store.change_open_id_connect_provider(
         _arn(call), lambda before: replace(before, thumbprints=thumbprints)
     )
+
+
+async def tag_provider(call: QueryCall) -> None:
+    tags = call.parameters.tags()
+    await call.store.change_open_id_connect_provider(
+        _arn(call), lambda before: replace(before, tags=with_tags(before.tags, tags))
+    )
+
+
+async def untag_provider(call: QueryCall) -> None:
+    gone = call.parameters.texts("TagKeys")
+    await call.store.change_open_id_connect_provider(
+        _arn(call), lambda before: replace(before, tags=without_tags(before.tags, gone))
+    )
+
+
+async def list_provider_tags(call: QueryCall) -> Result:
+    tags = (await call.store.get_open_id_connect_provider(_arn(call))).tags
+    found, more = page(call, list(tags), str)
+    return {"Tags": [{"Key": key, "Value": tags[key]} for key in found], **more}

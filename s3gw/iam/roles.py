@@ -39,6 +39,13 @@ async def update_role(call: QueryCall) -> Result:
     return {}
 
 
+async def update_role_description(call: QueryCall) -> Result:
+    record = await call.store.update_role(
+        call.parameters.text("RoleName"), description=call.parameters.text("Description")
+    )
+    return {"Role": shapes.role(record)}
+
+
 async def delete_role(call: QueryCall) -> None:
     await call.store.delete_role(call.parameters.text("RoleName"))
 
@@ -84,9 +91,3 @@ async def list_role_tags(call: QueryCall) -> Result:
     role = await call.store.get_role(call.parameters.text("RoleName"))
     found, more = page(call, list(role.tags), str)
     return {"Tags": [{"Key": key, "Value": role.tags[key]} for key in found], **more}
-
-
-async def list_instance_profiles_for_role(call: QueryCall) -> Result:
-    """There are none; what removes roles asks before it does."""
-    await call.store.get_role(call.parameters.text("RoleName"))
-    return {"InstanceProfiles": [], "IsTruncated": False}

@@ -17,8 +17,17 @@ ON = {
 # What to know of one that does not do all that Amazon's does.
 REMARKS = {
     "CreatePolicyVersion": "with `SetAsDefault`: one version is kept",
+    "DeleteLoginProfile": "nobody has one",
     "GetAccessKeyLastUsed": "without a date: it is not kept",
+    "GetLoginProfile": "nobody has one",
+    "ListAccountAliases": "there are none",
+    "ListInstanceProfiles": "there are none",
     "ListInstanceProfilesForRole": "there are none",
+    "ListMFADevices": "there are none",
+    "ListSSHPublicKeys": "there are none",
+    "ListServiceSpecificCredentials": "there are none",
+    "ListSigningCertificates": "there are none",
+    "ListVirtualMFADevices": "there are none",
     "SetDefaultPolicyVersion": "the one version that is kept",
     "UpdateGroup": "the path; groups cannot be renamed",
 }

@@ -6,7 +6,7 @@ changed; no other policy may have the name of one, so that a name alone says whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -150,6 +150,21 @@ class Managed(Changes):
                 before, document=document, updated_ms=self.clock_ms(), version=before.version + 1
             )
             change.put(policy_key(policy_arn), after)
+            return after
+
+        return await self.change(decide)
+
+    async def change_policy(
+        self, policy_arn: str, make: Callable[[ManagedPolicyRecord], ManagedPolicyRecord]
+    ) -> ManagedPolicyRecord:
+        """Replace what is said of the policy by what `make` makes of it. Raises NoSuchEntity,
+        ValidationError and what `make` raises."""
+
+        async def decide(change: Change) -> ManagedPolicyRecord:
+            before = await policy_of(change, policy_arn)
+            after = make(before)
+            if after != before:
+                change.put(policy_key(policy_arn), after)
             return after
 
         return await self.change(decide)

@@ -21,6 +21,7 @@ NOT_TAKEN = {
     "AssumeRole": {"MinimumSessionTokenSize", "ProvidedContexts", "SerialNumber", "TokenCode"},
     "AssumeRoleWithWebIdentity": {"MinimumSessionTokenSize", "ProviderId"},
     "GetFederationToken": {"MinimumSessionTokenSize"},
+    "ListServiceSpecificCredentials": {"AllUsers"},
     "GetSessionToken": {"MinimumSessionTokenSize", "SerialNumber", "TokenCode"},
     "SimulateCustomPolicy": {
         "CallerArn",

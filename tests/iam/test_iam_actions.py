@@ -64,6 +64,50 @@ def test_tags_of_users_and_roles(iam: Any) -> None:
             tag(**name, Tags=[{"Key": "x", "Value": "1"}, {"Key": "X", "Value": "2"}])
 
 
+def test_tags_of_policies_and_providers(iam: Any) -> None:
+    made = iam.create_policy(PolicyName=fresh("policy"), PolicyDocument=READ)
+    policy_arn = {"PolicyArn": made["Policy"]["Arn"]}
+    url = f"https://{fresh('idp')}.example.com"
+    made = iam.create_open_id_connect_provider(Url=url, ClientIDList=["a"])
+    provider = {"OpenIDConnectProviderArn": made["OpenIDConnectProviderArn"]}
+    for tag, untag, listing, what in (
+        (iam.tag_policy, iam.untag_policy, "list_policy_tags", policy_arn),
+        (
+            iam.tag_open_id_connect_provider,
+            iam.untag_open_id_connect_provider,
+            "list_open_id_connect_provider_tags",
+            provider,
+        ),
+    ):
+        tag(**what, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+        tag(**what, Tags=[{"Key": "A", "Value": "3"}])
+        untag(**what, TagKeys=["b"])
+        assert getattr(iam, listing)(**what)["Tags"] == [{"Key": "A", "Value": "3"}]
+        with refused("InvalidInput", 400):
+            tag(**what, Tags=[{"Key": "aws:x", "Value": "1"}])
+    assert iam.get_policy(**policy_arn)["Policy"]["Tags"] == [{"Key": "A", "Value": "3"}]
+    with refused("NoSuchEntity", 404):
+        iam.tag_policy(PolicyArn=policy_arn["PolicyArn"] + "x", Tags=[{"Key": "a", "Value": "1"}])
+
+
+def test_what_there_is_none_of_is_listed_as_none(iam: Any) -> None:
+    """Terraform and the aws cli ask before they remove a user."""
+    user, role = make_holder(iam, "user"), make_holder(iam, "role")
+    assert iam.list_mfa_devices(**user)["MFADevices"] == []
+    assert iam.list_ssh_public_keys(**user)["SSHPublicKeys"] == []
+    assert iam.list_signing_certificates(**user)["Certificates"] == []
+    assert iam.list_service_specific_credentials(**user)["ServiceSpecificCredentials"] == []
+    assert iam.list_virtual_mfa_devices(AssignmentStatus="Any")["VirtualMFADevices"] == []
+    assert iam.list_account_aliases()["AccountAliases"] == []
+    assert iam.list_instance_profiles()["InstanceProfiles"] == []
+    assert iam.list_instance_profiles_for_role(**role)["InstanceProfiles"] == []
+    for call in (iam.get_login_profile, iam.delete_login_profile):
+        with refused("NoSuchEntity", 404):
+            call(**user)
+    with refused("NoSuchEntity", 404):
+        iam.list_mfa_devices(UserName=fresh("nobody"))
+
+
 def test_lists_come_in_pages(iam: Any) -> None:
     path = f"/{fresh('pages')}/"
     names = sorted(fresh("user") for _ in range(5))
@@ -352,6 +396,9 @@ def test_a_role_is_made_changed_and_removed(iam: Any) -> None:
     assert made["Arn"] == f"arn:aws:iam::{ACCOUNT}:role/a/{name}"
     assert made["AssumeRolePolicyDocument"] == json.loads(TRUST)
     iam.update_role(RoleName=name, Description="two", MaxSessionDuration=3600)
+    described = iam.update_role_description(RoleName=name, Description="three")
+    assert described["Role"]["Description"] == "three"
+    iam.update_role(RoleName=name, Description="two")
     other = trust({"AWS": f"arn:aws:iam::{ACCOUNT}:user/ada"})
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=other)
     found = iam.get_role(RoleName=name)["Role"]
@@ -360,7 +407,6 @@ def test_a_role_is_made_changed_and_removed(iam: Any) -> None:
     for document in (READ, "{}", trust({"AWS": "nobody"}), trust({"AWS": ACCOUNT}, "s3:*")):
         with refused("MalformedPolicyDocument", 400):
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
-    assert iam.list_instance_profiles_for_role(RoleName=name)["InstanceProfiles"] == []
     iam.delete_role(RoleName=name)
     with refused("NoSuchEntity", 404):
         iam.get_role(RoleName=name)
