@@ -8,9 +8,11 @@ import random
 import pytest
 
 from s3gw import errors, limits
+from s3gw.kv.interface import Unavailable
 from s3gw.metadata import keys
 from s3gw.metadata.key_records import RewrapJob
 from s3gw.metadata.records import BlobRef, Description
+from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.encrypted import framing_of
 from s3gw.objects.keyring.master import BadMasterKeys, MasterKeys
 from s3gw.objects.keyring.named import DISABLED
@@ -20,6 +22,7 @@ from s3gw.objects.publish import read_target
 from s3gw.workers import rewrap
 from s3gw.workers.rewrap import DONE, Rewrapper
 from tests.stores import encrypted, operations
+from tests.stores.crashing_kv import Crashed, CrashingKV, Fuse, Mode
 from tests.stores.encrypted import ALL, KMS, OWN, S3
 from tests.stores.memory_store import BUCKET, MASTER_KEY, Bytes, MemoryCluster, Process
 
@@ -203,6 +206,29 @@ async def test_open_uploads_are_wrapped_anew(
     await upload_part(new.storage, upload, 1, Bytes(BODY), framing)
     await operations.complete(new, "k", upload_id)
     assert await encrypted.get(new, "k") == BODY
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 9, 14])
+async def test_a_crash_at_any_commit_loses_no_key(
+    memory_cluster: MemoryCluster, mode: Mode, at: int
+) -> None:
+    await fill(await process_with(memory_cluster, MASTER_KEY))
+    fuse = Fuse()
+    crashing = await memory_cluster.process(CrashingKV(memory_cluster.kv(), fuse), seed=next(SEEDS))
+    sources = Sources(master=MasterKeys([NEW_KEY, MASTER_KEY]))
+    crashing.storage.ring = Ring(crashing.kv, sources, crashing.storage.clock_ms)
+    fuse.arm(at, mode)
+    try:
+        await rewrap.start(crashing.storage)
+        await run(crashing, page=2)
+    except (Crashed, Unavailable, OutcomeUnknown):
+        pass
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await check(both)
+    await rewrap.start(both.storage)
+    assert (await run(both)).state == DONE
+    await check(await process_with(memory_cluster, NEW_KEY))
 
 
 async def test_without_a_master_key_there_is_nothing_to_wrap_under(
