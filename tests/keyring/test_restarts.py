@@ -14,20 +14,20 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from compose.local import StartError, Up
+from compose.local import Cluster, StartError, Up, running
 from s3gw.key_sources import MASTER_KEY_FILE
 
 CUSTOMER = secrets.token_bytes(32)
 SECRET_BODY = b"a body that nobody may find on a drive"
 
 
-def client_of(up: Up) -> Any:
+def client_of(store: Up | Cluster, endpoint: str = "") -> Any:
     return boto3.session.Session().client(
         "s3",
-        endpoint_url=up.endpoint,
+        endpoint_url=endpoint or store.endpoint,
         region_name="us-east-1",
-        aws_access_key_id=up.credentials.access_key,
-        aws_secret_access_key=up.credentials.secret_key,
+        aws_access_key_id=store.credentials.access_key,
+        aws_secret_access_key=store.credentials.secret_key,
         config=Config(retries={"total_max_attempts": 1}),
     )
 
@@ -131,3 +131,26 @@ def test_a_customers_key_in_the_clear_is_refused_unless_a_setting_allows_it(
         assert "secure connection" in caught.value.response["Error"]["Message"]
     finally:
         up.stop()
+
+
+def test_a_gateway_without_the_master_key_of_the_cluster_does_not_start(tmp_path: Path) -> None:
+    key = b64encode(os.urandom(32)).decode()
+    cluster = Cluster(tmp_path / "store", nodes=6, gateways=2, environment={"S3GW_MASTER_KEY": key})
+    with running(cluster):
+        first, second = cluster.gateways
+        [s3, other] = [client_of(cluster, gateway.endpoint) for gateway in (first, second)]
+        s3.create_bucket(Bucket="bucket")
+        s3.put_object(Bucket="bucket", Key="k", Body=SECRET_BODY, ServerSideEncryption="AES256")
+        assert other.get_object(Bucket="bucket", Key="k")["Body"].read() == SECRET_BODY
+        second.process.stop()
+        changed = dict(second.process.environment)
+        for told in (b64encode(os.urandom(32)).decode(), ""):
+            second.process.environment = {**changed, "S3GW_MASTER_KEY": told}
+            second.process.start()
+            assert second.process.wait() == 2
+            assert second.process.said("is not among those configured")
+        assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == SECRET_BODY
+        second.process.environment = changed
+        second.process.start()
+        cluster.wait_gateway(second)
+        assert other.get_object(Bucket="bucket", Key="k")["Body"].read() == SECRET_BODY
