@@ -56,6 +56,7 @@ async def _user_arn(call: QueryCall, name: str) -> str:
     except NoSuchEntity:
         return names.arn(names.USER, "/", name)
     add_tags(call, found.tags)
+    _add_boundary(call, found.boundary)
     return names.arn(names.USER, found.path, name)
 
 
@@ -64,6 +65,13 @@ def add_tags(call: QueryCall, tags: Mapping[str, str]) -> None:
     for name, value in tags.items():
         for prefix in ("aws:resourcetag/", "iam:resourcetag/"):
             call.values[prefix + name.lower()] = (value,)
+
+
+def _add_boundary(call: QueryCall, boundary: str) -> None:
+    """The boundary of what the call is about, as a condition key, unless the call sets another:
+    whoever is to manage only those who have a certain boundary is asked for it."""
+    if boundary:
+        call.values.setdefault("iam:permissionsboundary", (boundary,))
 
 
 async def group(call: QueryCall) -> str:
@@ -82,6 +90,7 @@ async def role(call: QueryCall) -> str:
     except NoSuchEntity:
         return names.arn(names.ROLE, "/", name)
     add_tags(call, found.tags)
+    _add_boundary(call, found.boundary)
     return names.arn(names.ROLE, found.path, name)
 
 

@@ -182,9 +182,9 @@ class Access:
                 raise errors.AccessDenied()
 
     def require_replace(self, call: Call, record: ObjectRecord | None) -> None:
-        """Authorize once more an anonymous write, which a list may allow for new keys alone, of a
-        key whose visible version is `record` at its commit. Raises AccessDenied."""
-        if call.principal.is_anonymous and record is not None:
+        """Authorize once more, where lists count, a write that one may allow for new keys alone, of
+        a key whose visible version is `record` at its commit. Raises AccessDenied."""
+        if record is not None and _lists(call.bucket_record):
             resource = Resource(call.bucket_name, call.bucket_record, call.key, True, record)
             self.require(call, "s3:PutObject", resource)
 

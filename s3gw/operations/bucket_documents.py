@@ -102,11 +102,14 @@ def with_document(record: BucketRecord, name: str, rendered: bytes | None) -> Bu
 # Configurations with an id.
 
 
-async def put_configuration(call: Call, kind: Kind) -> Reply:
-    """Store the configuration in the body under the `id` of the request, which it repeats."""
+async def put_configuration(
+    call: Call, kind: Kind, *, check: Callable[[Value], Awaitable[None]] | None = None
+) -> Reply:
+    """Store the configuration in the body under the `id` of the request, which it repeats, if
+    `check` does not raise."""
     id_ = check_id(call.query["id"])
 
-    def canonical(body: bytes) -> bytes:
+    def canonical(body: bytes) -> tuple[Value, bytes]:
         value = kind.document.parse(body)
         if value["Id"] != id_:
             raise errors.InvalidArgument(
@@ -114,9 +117,11 @@ async def put_configuration(call: Call, kind: Kind) -> Reply:
                 ArgumentName="id",
                 ArgumentValue=id_,
             )
-        return kind.document.fragment(value).encode()
+        return value, kind.document.fragment(value).encode()
 
-    stored = await parse_body(call, canonical)
+    value, stored = await parse_body(call, canonical)
+    if check is not None:
+        await check(value)
     await change_configurations(
         call.storage, call.bucket_name, kind.name, lambda by_id: {**by_id, id_: stored}
     )

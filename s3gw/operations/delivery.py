@@ -1,8 +1,9 @@
 """What the store itself writes into a bucket: inventory reports and access logs.
 
 S3 does so as a service (`s3.amazonaws.com`, `logging.s3.amazonaws.com`), which the policy of the
-bucket has to allow. Here all buckets belong to one account, which has asked for the delivery by the
-configuration of another of its buckets: that allows it. A policy that denies it to the service, or
+bucket has to allow. Here all buckets belong to one account. Whoever asks for the delivery, by the
+configuration of another of its buckets, must be allowed to write there himself
+(`require_target`): that allows it. A policy that denies it to the service, or
 to everyone, is obeyed; so are the bucket's default encryption and its object lock.
 """
 
@@ -25,10 +26,19 @@ from s3gw.objects.keyring.ring import Wanted
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import put_object
 from s3gw.operations.access import Access, Resource
+from s3gw.operations.call import Call
 from s3gw.operations.encryption import PREFIX, default_of_bucket
 
 INVENTORY_SERVICE = "s3.amazonaws.com"
 LOGGING_SERVICE = "logging.s3.amazonaws.com"
+
+
+def require_target(call: Call, bucket_name: str, bucket: BucketRecord | None, prefix: str) -> None:
+    """Authorize a configuration of the call's bucket that has the store write below a prefix of
+    another one: otherwise whoever may configure one bucket could write into all of them. Raises
+    AccessDenied."""
+    resource = Resource(bucket_name, bucket, f"{prefix}{call.bucket_name}/")
+    call.access.require(call, "s3:PutObject", resource)
 
 
 @dataclass(frozen=True, slots=True)
