@@ -20,6 +20,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -73,10 +74,8 @@ def build_app(port: AdminPort) -> Starlette:
         text = port.metrics.render(await port.surveyor.samples())
         return PlainTextResponse(text, media_type=METRICS_TYPE)
 
-    described = msgspec.json.encode(document(port.version))
-
     async def openapi(request: Request) -> Response:
-        return Response(described, media_type="application/json")
+        return Response(_described(port.version), media_type="application/json")
 
     async def unknown(request: Request) -> Response:
         return await _answered(port, used, None, request)
@@ -93,6 +92,12 @@ def build_app(port: AdminPort) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+@lru_cache(maxsize=1)
+def _described(version: str) -> bytes:
+    """The OpenAPI document. Made when it is first asked for: it takes a while."""
+    return msgspec.json.encode(document(version))
 
 
 def _route(port: AdminPort, used: UsedSignatures, path: str) -> Route:

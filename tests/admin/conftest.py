@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from s3gw.admin import models
 from s3gw.admin.app import SERVICE, build_app
@@ -41,6 +42,7 @@ class Admin:
     port: AdminPort
     http: httpx.AsyncClient
     membership: Membership
+    app: Starlette
     ready_reason: str = ""
     rebalance: models.Rebalance = field(default_factory=models.Rebalance)
 
@@ -117,9 +119,10 @@ async def make_admin(cluster: MemoryCluster, kv: KV | None = None) -> Admin:
         jobs=OperatorJobs(storage, orphan_after_seconds=3600.0),
         nodes_needed=3,
     )
-    transport = httpx.ASGITransport(build_app(port), raise_app_exceptions=True)
+    app = build_app(port)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     http = httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}")
-    admin = Admin(cluster, process, port, http, membership)
+    admin = Admin(cluster, process, port, http, membership, app)
     return admin
 
 

@@ -14,8 +14,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from s3gw.admin.app import SERVICE, build_app
-from s3gw.admin.routes import ROWS, Row, examples
+from s3gw.admin.app import SERVICE
+from s3gw.admin.routes import ROWS, examples
+from s3gw.admin.row import Row
 from s3gw.auth.signer import sign
 from s3gw.logs import AUDIT, configure
 from tests.admin.conftest import HOST, REGION, ROOT, Admin
@@ -76,7 +77,7 @@ async def ask(
         sent.append(message)
 
     async with asyncio.timeout(SECONDS_MAX):
-        await build_app(admin.port)(scope, receive, send)
+        await admin.app(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
