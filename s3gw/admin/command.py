@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from s3gw.admin import views
 from s3gw.admin.encryption_command import add_commands as add_encryption_commands
 from s3gw.admin.identity_command import add_commands as add_identity_commands
+from s3gw.admin.inventory_command import add_commands as add_inventory_commands
 from s3gw.admin.terminal import Bar
 from s3gw.admin.undo_command import add_commands as add_undo_commands
 
@@ -92,6 +93,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_identity_commands(action, _show, _add_policy(action))
     add_undo_commands(action, _show, _follow)
     add_encryption_commands(action, _show, _follow)
+    add_inventory_commands(action, _show)
     worker = action("run", _run_worker, "run a background worker to its end now")
     worker.add_argument("worker", help="garbage, repair, verify, merge, trash or lifecycle")
 

@@ -20,6 +20,7 @@ from s3gw.admin import (
 )
 from s3gw.admin.encryption_routes import ENCRYPTION_ROWS, KEY_EXAMPLES
 from s3gw.admin.identity_routes import EXAMPLES, IDENTITY_ROWS
+from s3gw.admin.inventories import INVENTORY_ROWS
 from s3gw.admin.lifecycle import LIFECYCLE_ROWS
 from s3gw.admin.port import AdminPort
 from s3gw.admin.row import Handler, Row
@@ -319,6 +320,7 @@ ROWS: tuple[Row, ...] = (
         repeatable=True,
     ),
     *LIFECYCLE_ROWS,
+    *INVENTORY_ROWS,
     *ENCRYPTION_ROWS,
     *IDENTITY_ROWS,
 )
@@ -331,4 +333,5 @@ DOCUMENT = "/openapi.json"
 
 def examples() -> dict[str, Any]:
     """A valid value for every path parameter that a row names."""
-    return {"node": "d0", "bucket": "bucket", "worker": "garbage", **KEY_EXAMPLES, **EXAMPLES}
+    mine = {"node": "d0", "bucket": "bucket", "worker": "garbage", "inventory": "one"}
+    return {**mine, **KEY_EXAMPLES, **EXAMPLES}

@@ -7,6 +7,7 @@ from typing import Any
 
 from s3gw.admin.encryption_views import ENCRYPTION_VIEWS
 from s3gw.admin.identity_views import IDENTITY_VIEWS
+from s3gw.admin.inventory_command import INVENTORY_VIEWS
 from s3gw.admin.lifecycle_views import show_lifecycle
 from s3gw.admin.terminal import duration, facts, moment, plain, size, table
 from s3gw.admin.undo_views import UNDO_VIEWS
@@ -440,5 +441,6 @@ VIEWS: dict[str, Callable[[Answer], str]] = {
     "profile": lambda answer: _profiles({"profiles": [answer]}),
     **IDENTITY_VIEWS,
     **UNDO_VIEWS,
+    **INVENTORY_VIEWS,
     **ENCRYPTION_VIEWS,
 }

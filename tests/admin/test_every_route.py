@@ -19,6 +19,7 @@ from s3gw.admin.row import Row
 from tests.admin.conftest import HOST, REGION, ROOT, Admin
 from tests.admin.identity_calls import IDENTITY_BEFORE, IDENTITY_BODIES
 from tests.stores.operations import set_versioning
+from tests.workers.inventories import configuration, configure
 
 BODIES: dict[str, Any] = {
     "failNode": {"seconds": 5, "force": True},
@@ -89,6 +90,7 @@ NOBODY = {
     "policy": "nothing",
     "key": "AKIANOBODYNOBODY0000",
     "kms_key": "nothing",
+    "inventory": "nothing",
 }
 # What wants the bucket to have versioning.
 VERSIONED = frozenset({"planUndo", "startUndo", "getUndo", "cancelUndo"})
@@ -108,6 +110,8 @@ async def prepare(admin: Admin, row: Row) -> str:
     draws it."""
     if row.operation in VERSIONED:
         await set_versioning(admin.process, "Enabled")
+    if "{inventory}" in row.path:
+        await configure(admin.process, configuration())
     for method, target, body in BEFORE.get(row.operation, []):
         await admin.call(method, target, body)
     found = await admin.port.identity_store.list_all_access_keys()

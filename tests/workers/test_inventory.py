@@ -24,7 +24,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.inventory_records import InventoryRun
 from s3gw.metadata.records import BucketRecord
 from s3gw.objects import inventories
-from s3gw.objects.buckets import change_bucket, change_configurations, create_bucket
+from s3gw.objects.buckets import change_bucket, change_configurations
 from s3gw.objects.encrypted import framing_of_version
 from s3gw.objects.listing import objects_of, page
 from s3gw.objects.publish import read_target
@@ -35,51 +35,9 @@ from s3gw.workers.inventory import InventoryWorker
 from tests.kv.etcd_server import EtcdServer
 from tests.stores.memory_store import BUCKET, MemoryCluster, Process
 from tests.stores.operations import delete, put, set_versioning
+from tests.workers.inventories import REPORTS, configuration, configure, make_reports
 
-REPORTS = "reports"
 KEYS = ["a", 'b "q", \n', "c/d e+f%", "é", "～", "😀"]
-
-
-def configuration(
-    form: str = "CSV",
-    *,
-    versions: str = "Current",
-    more: str = "",
-    frequency: str = "Daily",
-    fields: str = "<Field>Size</Field><Field>ETag</Field>",
-    bucket: str = REPORTS,
-    enabled: str = "true",
-) -> bytes:
-    return (
-        f"<InventoryConfiguration><Destination><S3BucketDestination>"
-        f"<Bucket>arn:aws:s3:::{bucket}</Bucket><Format>{form}</Format><Prefix>out/</Prefix>"
-        f"</S3BucketDestination></Destination><IsEnabled>{enabled}</IsEnabled>{more}<Id>one</Id>"
-        f"<IncludedObjectVersions>{versions}</IncludedObjectVersions>"
-        f"<OptionalFields>{fields}</OptionalFields>"
-        f"<Schedule><Frequency>{frequency}</Frequency></Schedule></InventoryConfiguration>"
-    ).encode()
-
-
-async def configure(process: Process, document: bytes) -> None:
-    document = INVENTORY.document.fragment(INVENTORY.document.parse(document)).encode()
-
-    def change(held: dict[str, bytes]) -> dict[str, bytes]:
-        return {"one": document}
-
-    await change_configurations(process.storage, BUCKET, INVENTORY.name, change)
-
-
-async def make_reports(process: Process, name: str = REPORTS) -> None:
-    profile = process.profile().name
-    await create_bucket(
-        process.storage,
-        name,
-        owner="owner",
-        region="us-east-1",
-        profile=profile,
-        object_lock=False,
-        tags={},
-    )
 
 
 async def read(process: Process, key: str) -> bytes:
