@@ -8,12 +8,21 @@ from __future__ import annotations
 from s3gw.buckets.fresh import ANSWERS, Document, Refusal
 from s3gw.server.routes import ROWS, Row
 
-# Why an operation that is not built is not, where the reason is not simply "later".
-NEVER = {
+# Why an operation that is not built is not.
+REASONS = {
     "AppendObject": "S3 Express One Zone",
     "CreateSession": "S3 Express One Zone",
+    "DeleteBucketReplication": "nothing is replicated to other stores yet",
+    "DeleteObjectAnnotation": "annotations are not kept",
+    "GetObjectAnnotation": "annotations are not kept",
     "GetObjectTorrent": "withdrawn by Amazon",
     "ListDirectoryBuckets": "S3 Express One Zone",
+    "ListObjectAnnotations": "annotations are not kept",
+    "PutBucketAbac": "policies do not look at the tags of buckets",
+    "PutBucketReplication": "nothing is replicated to other stores yet",
+    "PutObjectAnnotation": "annotations are not kept",
+    "RestoreObject": "nothing is archived, so there is nothing to restore",
+    "SelectObjectContent": "closed to new customers by Amazon",
     "WriteGetObjectResponse": "S3 Object Lambda",
 }
 # What is kept and given back, and does not do anything yet.
@@ -44,9 +53,7 @@ def status(row: Row) -> str:
 
 
 def _reason(name: str) -> str:
-    if "BucketMetadata" in name:
-        return _METADATA_TABLES
-    return NEVER.get(name, "not built yet")
+    return _METADATA_TABLES if "BucketMetadata" in name else REASONS[name]
 
 
 def table() -> str:

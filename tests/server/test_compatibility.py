@@ -15,6 +15,6 @@ def test_status_is_built_the_fresh_answer_or_a_reasoned_501() -> None:
     assert "without the setting: `ReplicationConfigurationNotFoundError` |\n" in rows
     assert "| GetBucketAbac | answers as for a resource without the setting: `AbacStatus` |" in rows
     assert "| CreateSession | 501: S3 Express One Zone |\n" in rows
-    assert "| SelectObjectContent | 501: not built yet |\n" in rows
+    assert "| SelectObjectContent | 501: closed to new customers by Amazon |\n" in rows
     assert "| PutBucketLogging | built: stored and returned; no access log is written yet |" in rows
     assert "| GetBucketLifecycleConfiguration / GetBucketLifecycle | built |\n" in rows
