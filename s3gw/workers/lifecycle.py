@@ -29,7 +29,7 @@ from dataclasses import dataclass, fields
 import msgspec
 
 from s3gw import errors
-from s3gw.buckets.lifecycle import Configuration
+from s3gw.buckets.lifecycle import NEWER_VERSIONS_MAX, Configuration
 from s3gw.buckets.lifecycle_due import Action, Kind, Version, abort, judge
 from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import At, Conflict, Guard, Item
@@ -50,7 +50,7 @@ from s3gw.workers.transition import Changed, change_class
 log = logging.getLogger(__name__)
 
 ENTRIES_AT_ONCE = 8
-ENTRIES_PER_COMMIT = 50
+WRITES_PER_COMMIT = 100
 INTERVAL_SECONDS = 60.0
 RETRY_PARTS = 144  # of a day: ten minutes of one that lasts 24 hours
 PUSHED_VERSIONS = 16
@@ -92,10 +92,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An entry that was dealt with. It goes, and these come in its place."""
+    """An entry that was dealt with. It goes, unless it is `gone`, and these come in its place."""
 
     entry: Entry
     again: Sequence[bytes] = ()
+    gone: bool = False
+
+    @property
+    def writes(self) -> int:
+        return len(self.again) + (not self.gone)
 
 
 class Lifecycle:
@@ -176,19 +181,27 @@ class Lifecycle:
             for item in items:
                 await lanes.start(self._look(claim, _entry(item), now_ms, settled))
             await lanes.done()
-        left = await self._still_there(settled)
-        for first in range(0, len(left), ENTRIES_PER_COMMIT):
-            await self._settle(claim, left[first : first + ENTRIES_PER_COMMIT])
+        together: list[Settled] = []
+        for one in await self._left(settled):
+            if sum(other.writes for other in together) + one.writes > WRITES_PER_COMMIT:
+                await self._settle(claim, together)
+                together = []
+            together.append(one)
+        if together:
+            await self._settle(claim, together)
 
-    async def _still_there(self, settled: Sequence[Settled]) -> list[Settled]:
-        """Those whose entry is as it was read. Most of what was done removed its entry itself."""
+    async def _left(self, settled: Sequence[Settled]) -> list[Settled]:
+        """Those of which something is to be written. Most of what was done removed its entry
+        itself; one that is not as it was read is somebody else's."""
         names = [one.entry.item.key for one in settled]
         reading = await self._storage.store.kv.get_many(names)
-        return [
-            one
-            for one, item in zip(settled, reading.items, strict=True)
-            if item is not None and item.revision == one.entry.item.revision
-        ]
+        left: list[Settled] = []
+        for one, item in zip(settled, reading.items, strict=True):
+            if item is not None and item.revision == one.entry.item.revision:
+                left.append(one)
+            elif one.again:
+                left.append(dataclasses.replace(one, gone=True))
+        return left
 
     async def _look(self, claim: Claim, entry: Entry, now_ms: int, settled: list[Settled]) -> None:
         """Deal with one entry; one that is not added to `settled` stays where it is."""
@@ -216,8 +229,9 @@ class Lifecycle:
         its own."""
         tx = Transaction()
         for one in settled:
-            tx.expect(one.entry.item.key, one.entry.item.revision)
-            tx.delete(one.entry.item.key)
+            if not one.gone:
+                tx.expect(one.entry.item.key, one.entry.item.revision)
+                tx.delete(one.entry.item.key)
         for one in settled:
             for key in one.again:
                 tx.put(key, Due(one.entry.bucket_name))
@@ -291,7 +305,45 @@ class Lifecycle:
             return self._when_unlocked(entry, target, found.record, now_ms)
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
+        return None if hides else await self._behind(entry, target, found, now_ms)
+
+    async def _behind(
+        self, entry: Entry, target: Target, found: Found, now_ms: int
+    ) -> bytes | None:
+        """The key of the entry for the next older version that has had its time, now that one is
+        removed. It may have stayed for want of younger ones, and have no entry any more."""
+        configuration = lifecycle.configuration_of(target.bucket)
+        if configuration is None or found.record is target.visible:
+            return None
+        if not configuration.newer_kept(entry.key)[0]:
+            return None
+        end = keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
+        page = await self._storage.store.scan_listed(
+            found.key + b"\x00", end, limit=PUSHED_VERSIONS, revision=target.revision
+        )
+        for item in page.items:
+            record = decode(ObjectRecord, item.value)
+            if self._is_due(target, configuration, record, now_ms):
+                subject = keys.due_version(entry.key, record.sequence)
+                return keys.due(now_ms, entry.bucket_id, subject)
         return None
+
+    def _is_due(
+        self,
+        target: Target,
+        configuration: Configuration,
+        record: ObjectRecord,
+        now_ms: int,
+        newer: int = NEWER_VERSIONS_MAX,
+    ) -> bool:
+        """Whether rules want something of a noncurrent version now that has so many younger ones.
+        Where its record does not say since when it is noncurrent, it may have been from the first
+        moment on."""
+        if not record.noncurrent_ms:
+            record = msgspec.structs.replace(record, noncurrent_ms=record.modified_ms)
+        version = lifecycle.as_seen(target.bucket, target.key, record, newer=newer)
+        day_ms = self._storage.lifecycle_day_ms
+        return judge(configuration, version, now_ms, day_ms).action is not None
 
     def _when_unlocked(
         self, entry: Entry, target: Target, record: ObjectRecord, now_ms: int
@@ -316,7 +368,7 @@ class Lifecycle:
             since_ms = await self._since(target, found)
             record = msgspec.structs.replace(record, noncurrent_ms=since_ms)
         _, most = configuration.newer_kept(target.key)
-        newer = await self._newer(target, found, most) if most else []
+        newer = await self._youngest(target, found.key, most) if most else []
         guards: list[Guard] = [At(item.key, item.revision) for item in newer]
         version = lifecycle.as_seen(target.bucket, target.key, record, newer=len(newer))
         return version, guards
@@ -328,19 +380,19 @@ class Lifecycle:
         )
         return bool(page.items)
 
-    async def _newer(self, target: Target, found: Found, most: int) -> list[Item]:
-        """The youngest noncurrent versions that are younger than this one, `most` at most."""
+    async def _youngest(self, target: Target, end: bytes, most: int) -> list[Item]:
+        """The youngest noncurrent versions whose keys lie before `end`, `most` at most."""
         start = _first_noncurrent(target)
-        newer: list[Item] = []
-        while len(newer) < most and start < found.key:
+        found: list[Item] = []
+        while len(found) < most and start < end:
             page = await self._storage.store.scan_listed(
-                start, found.key, limit=most - len(newer), revision=target.revision
+                start, end, limit=most - len(found), revision=target.revision
             )
-            newer += page.items
+            found += page.items
             if not page.more:
                 break
             start = page.items[-1].key + b"\x00"
-        return newer
+        return found
 
     async def _since(self, target: Target, found: Found) -> int:
         """When a version became noncurrent whose record does not say it: when the one that came
@@ -362,7 +414,8 @@ class Lifecycle:
 
     async def _key(self, claim: Claim, entry: Entry, now_ms: int) -> list[bytes]:
         """Look at what of a key may have become due because of its other versions: a marker that
-        may be alone, and versions that have enough younger ones by now."""
+        may be alone, and versions that have enough younger ones by now. Those that have not had
+        their time have entries of their own."""
         target = await read_target(self._storage, entry.bucket_name, entry.key)
         configuration = _rules(target, entry)
         if configuration is None:
@@ -371,23 +424,19 @@ class Lifecycle:
         latest = target.latest
         if latest is not None and latest.marker:
             sequences.append(latest.sequence)
-        kept, _ = configuration.newer_kept(entry.key)
-        more = False
+        kept, most = configuration.newer_kept(entry.key)
         if kept and target.bucket.versioning:
-            start = _first_noncurrent(target)
             end = keys.after_prefix(keys.versions_of(entry.bucket_name, entry.key))
-            page = await self._storage.store.scan_listed(
-                start, end, limit=kept + PUSHED_VERSIONS, revision=target.revision
-            )
-            more = page.more
-            sequences += [decode(ObjectRecord, item.value).sequence for item in page.items[kept:]]
+            items = await self._youngest(target, end, most + PUSHED_VERSIONS)
+            for newer, item in enumerate(items):
+                record = decode(ObjectRecord, item.value)
+                if self._is_due(target, configuration, record, now_ms, newer):
+                    sequences.append(record.sequence)
         again: list[bytes] = []
         for sequence in sequences:
             subject = keys.due_version(entry.key, sequence)
             one = dataclasses.replace(entry, sequence=sequence, subject=subject)
             again += _listed(await self._version(claim, one, now_ms))
-        if more and len(again) < len(sequences):  # something went, so that others may follow
-            again.append(keys.due(now_ms + 1, entry.bucket_id, entry.subject))
         return again
 
     async def _upload(self, entry: Entry, now_ms: int) -> bytes | None:
