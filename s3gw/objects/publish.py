@@ -31,7 +31,7 @@ from s3gw.buckets import lock as lock_rules
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import NotWritten, Written
-from s3gw.kv.interface import At, Conflict, Empty, Item
+from s3gw.kv.interface import At, Conflict, Empty, Item, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, BucketRecord, Lock, ObjectRecord, Usage, decode
 from s3gw.metadata.store import Transaction, Versioned, versioned
@@ -177,7 +177,8 @@ def no_check(current: ObjectRecord | None) -> None:
 
 def guarded(target: Target) -> Transaction:
     """A transaction that holds only while bucket and key are as read: the newest version is the
-    same, and no newer one came."""
+    same, and no newer one came. Nor may one have come and gone where it left its sequence behind,
+    in the trash: this one's may be the same."""
     tx = Transaction()
     tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
     tx.expect(keys.object_(target.bucket_name, target.key), target.current.revision)
@@ -189,6 +190,9 @@ def guarded(target: Target) -> Transaction:
             tx.expect(marker.key, marker.revision)
         else:
             tx.guards.append(Empty(first, keys.after_prefix(first)))
+    if trash.keeps(target.bucket) and target.current.record is None:
+        first = keys.trash_of(target.bucket_name, target.key)
+        tx.guards.append(NoneNewer(first, keys.after_prefix(first), target.revision))
     return tx
 
 
