@@ -242,6 +242,8 @@ def test_variables_count_since_2012_only() -> None:
 
 
 IDENTITY_GOOD = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+# Of S3 and of other services, all valid and none known here.
+OF_OTHERS = ["s3:Describe*", "s3:Nothing", "ec2:*", "kms:*", "s3-object-lambda:*", "s3express:*"]
 
 
 @pytest.mark.parametrize(
@@ -254,14 +256,19 @@ IDENTITY_GOOD = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
         ({**IDENTITY_GOOD, "Sid": "a b"}, "must be alpha-numeric"),
         ({**IDENTITY_GOOD, "Principal": "*"}, "should not specify a principal"),
         ({**IDENTITY_GOOD, "NotPrincipal": "*"}, "should not specify a principal"),
-        ({**IDENTITY_GOOD, "Action": "s3:Nothing"}, "invalid action"),
+        ({**IDENTITY_GOOD, "Action": OF_OTHERS}, None),
+        ({**IDENTITY_GOOD, "Action": None, "NotAction": OF_OTHERS}, None),
         ({**IDENTITY_GOOD, "Action": "anything"}, "invalid action"),
+        ({**IDENTITY_GOOD, "Action": "s3:"}, "invalid action"),
+        ({**IDENTITY_GOOD, "Action": "*:GetObject"}, "invalid action"),
+        ({**IDENTITY_GOOD, "Action": "ec2:Run Instances"}, "invalid action"),
+        ({**IDENTITY_GOOD, "Action": [*OF_OTHERS, "s3:Get-Object"]}, "invalid action"),
         ({**IDENTITY_GOOD, "Resource": "bucket"}, "must be in ARN format"),
         ({**IDENTITY_GOOD, "Resource": "arn:aws:s3"}, "must be in ARN format"),
     ],
 )
 def test_policies_of_identities(statement: dict[str, Any], reason: str | None) -> None:
-    document = policy(statement)
+    document = policy({name: value for name, value in statement.items() if value is not None})
     if reason is None:
         assert parse_identity_policy(document, "p", limit=6144).statements[0].principals is None
         return

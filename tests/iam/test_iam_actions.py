@@ -176,6 +176,25 @@ def test_users_may_be_let_to_manage_their_own_keys(server: Server) -> None:
         iam.create_access_key(UserName=other)
 
 
+def test_policies_may_name_actions_that_are_not_known_here(server: Server, iam: Any) -> None:
+    others = ("s3:Describe*", "ec2:*", "kms:*", "s3-object-lambda:*", "s3express:*")
+    name, keys = make_user(
+        server, policy(*others, "s3:CreateBucket"), policy(*others, "kms:List*", effect="Deny")
+    )
+    s3, bucket = server.client("s3", keys), fresh("bucket")
+    s3.create_bucket(Bucket=bucket)
+    with refused("AccessDenied", 403):
+        s3.list_objects_v2(Bucket=bucket)
+    document = policy(*others, "s3:List*")
+    arn = iam.create_policy(PolicyName=fresh("policy"), PolicyDocument=document)["Policy"]["Arn"]
+    iam.attach_user_policy(UserName=name, PolicyArn=arn)
+    s3.list_objects_v2(Bucket=bucket)
+    with refused("AccessDenied", 403):
+        s3.delete_bucket(Bucket=bucket)
+    with refused("MalformedPolicyDocument", 400):
+        iam.create_policy(PolicyName=fresh("policy"), PolicyDocument=policy("ec2:Run Instances"))
+
+
 def test_root_is_no_user(server: Server, iam: Any) -> None:
     user = iam.get_user()["User"]
     assert (user["Arn"], user["UserId"]) == (f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)
