@@ -4,6 +4,7 @@ Most mutations are signed after they are made, so that they reach the code behin
 """
 
 import hashlib
+import json
 import os
 import random
 from base64 import b64encode
@@ -19,16 +20,26 @@ from compose.s3_http import (
     STREAMING_UNSIGNED_TRAILER,
     UNSIGNED_PAYLOAD,
     S3Http,
+    Signer,
     chunked_signed,
     chunked_unsigned,
     quote_query,
 )
+from s3gw.iam.actions import ACTIONS
+from s3gw.server.routes import ROWS, Scope
 from tests.attacks.target import SOAK, Answer, Baseline, ask, request_bytes
 from tests.compat.forms import Poster, encode
+from tests.iam.test_denied_and_bad_input import good
 
 SEED = int(os.environ.get("FUZZ_SEED", "20260101"))
 REQUESTS_PER_KIND = 2500 if SOAK else 250
 CLIENTS = 4
+WEBSITE_DOMAIN = "web.test"
+SETTINGS = {
+    "S3GW_WEBSITE_DOMAINS": WEBSITE_DOMAIN,
+    "S3GW_ALLOW_SSEC_OVER_HTTP": "true",
+    "S3GW_MASTER_KEY": b64encode(b"m" * 32).decode(),
+}
 MEMORY_GROWTH_MAX = 96 << 20
 ALLOWED = frozenset({501, 503})
 
@@ -73,13 +84,25 @@ HEADER_NAMES = (
     *("x-amz-server-side-encryption", "x-amz-max-parts", "x-amz-mp-object-size", "expect"),
     *("access-control-request-method", "access-control-request-headers"),
     *("x-amz-grant-read", "x-amz-grant-write-acp", "x-amz-object-ownership", "x-s3gw-debug"),
+    *("x-amz-rename-source", "x-amz-rename-source-if-match", "x-amz-client-token"),
+    *("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-mfa"),
+    *("x-amz-object-lock-legal-hold", "x-amz-bypass-governance-retention"),
+    *("x-amz-bucket-object-lock-enabled", "x-amz-website-redirect-location"),
+    *("x-amz-security-token", "x-amz-if-match-size", "x-amz-if-match-last-modified-time"),
+    *("x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-context"),
+    *(f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")),
+    "x-amz-copy-source-server-side-encryption-customer-key",
+    "x-amz-server-side-encryption-bucket-key-enabled",
 )
 QUERY_NAMES = (
     *("acl", "tagging", "uploads", "uploadId", "partNumber", "versionId", "list-type", "prefix"),
     *("delimiter", "max-keys", "marker", "start-after", "continuation-token", "encoding-type"),
     *("key-marker", "upload-id-marker", "max-uploads", "max-parts", "part-number-marker"),
     *("attributes", "delete", "location", "policy", "response-content-type", "versions", "cors"),
-    *("ownershipControls", "publicAccessBlock"),
+    *("ownershipControls", "publicAccessBlock", "versioning", "versions", "object-lock"),
+    *("retention", "legal-hold", "renameObject", "encryption", "lifecycle", "inventory", "id"),
+    *("analytics", "metrics", "intelligent-tiering", "website", "notification", "logging"),
+    *("requestPayment", "accelerate", "policyStatus", "version-id-marker", "Action", "Version"),
 )
 DOCUMENTS = (
     b'<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
@@ -100,6 +123,69 @@ DOCUMENTS = (
     b"</OwnershipControls>",
     b"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument>"
     b"</WebsiteConfiguration>",
+    b"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules>"
+    b"<RoutingRule><Condition><KeyPrefixEquals>a</KeyPrefixEquals></Condition><Redirect>"
+    b"<ReplaceKeyPrefixWith>b</ReplaceKeyPrefixWith></Redirect></RoutingRule></RoutingRules>"
+    b"</WebsiteConfiguration>",
+    b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    b"<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate>"
+    b"</Retention>",
+    b"<LegalHold><Status>OFF</Status></LegalHold>",
+    b"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>"
+    b"<DefaultRetention><Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule>"
+    b"</ObjectLockConfiguration>",
+    b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><And><Prefix>p"
+    b"</Prefix><ObjectSizeGreaterThan>5</ObjectSizeGreaterThan></And></Filter><Expiration><Days>1"
+    b"</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays>"
+    b"</NoncurrentVersionExpiration></Rule></LifecycleConfiguration>",
+    b"<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>"
+    b"AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>"
+    b"</ServerSideEncryptionConfiguration>",
+    b"<ObjectEncryption><SSE-KMS><KMSKeyArn>arn:aws:kms:us-east-1:000000000000:key/a</KMSKeyArn>"
+    b"</SSE-KMS></ObjectEncryption>",
+    b"<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls>"
+    b"</PublicAccessBlockConfiguration>",
+    b"<InventoryConfiguration><Destination><S3BucketDestination><Bucket>arn:aws:s3:::x</Bucket>"
+    b"<Format>CSV</Format></S3BucketDestination></Destination><IsEnabled>false</IsEnabled><Id>one"
+    b"</Id><IncludedObjectVersions>All</IncludedObjectVersions><Schedule><Frequency>Daily"
+    b"</Frequency></Schedule></InventoryConfiguration>",
+    b"<BucketLoggingStatus><LoggingEnabled><TargetBucket>fuzzed-documents</TargetBucket>"
+    b"<TargetPrefix>l</TargetPrefix></LoggingEnabled></BucketLoggingStatus>",
+    b"<RequestPaymentConfiguration><Payer>BucketOwner</Payer></RequestPaymentConfiguration>",
+    b"<AccelerateConfiguration><Status>Enabled</Status></AccelerateConfiguration>",
+    b"<IntelligentTieringConfiguration><Id>one</Id><Status>Enabled</Status><Tiering><Days>90"
+    b"</Days><AccessTier>ARCHIVE_ACCESS</AccessTier></Tiering></IntelligentTieringConfiguration>",
+)
+POLICY_DOCUMENT = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "a",
+                "Effect": "Allow",
+                "Principal": {"AWS": "*"},
+                "Action": ["s3:Get*"],
+                "Resource": "arn:aws:s3:::fuzzed-documents/${aws:username}/*",
+                "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}},
+            }
+        ],
+    }
+).encode()
+DOCUMENTS_BUCKET = "fuzzed-documents"
+# Every operation that takes a document, of a bucket and a key of their own.
+DOCUMENT_PLACES = tuple(
+    (
+        row.method,
+        f"/{DOCUMENTS_BUCKET}" + ("/fuzz" if row.scope is Scope.OBJECT else ""),
+        "&".join(
+            term if "=" in term else f"{term}={'one' if term == 'id' else ''}"
+            for term in row.query.split("&")
+            if term
+        ),
+        row.body.kind,
+    )
+    for row in ROWS
+    if row.handler and row.body.kind in ("xml", "json")
 )
 
 FORM_FIELDS = (
@@ -164,18 +250,9 @@ def signed_oddity(chance: random.Random, http: S3Http, bucket: str) -> bytes:
 
 
 def signed_document(chance: random.Random, http: S3Http, bucket: str) -> bytes:
-    """Mutated XML under a good signature."""
-    method, path, query = chance.choice(
-        (
-            ("PUT", "/fuzzed-bucket", ""),
-            ("POST", f"/{bucket}", "delete="),
-            ("POST", f"/{bucket}/k", "uploadId=AAAA"),
-            *(("PUT", f"/{bucket}", f"{name}=") for name in ("tagging", "cors", "website")),
-            ("PUT", f"/{bucket}/k", "tagging="),
-            ("PUT", f"/{bucket}", "metrics=&id=one"),
-        )
-    )
-    body = mutated(chance, chance.choice(DOCUMENTS))
+    """Mutated XML and JSON under a good signature."""
+    method, path, query, kind = chance.choice(DOCUMENT_PLACES)
+    body = mutated(chance, POLICY_DOCUMENT if kind == "json" else chance.choice(DOCUMENTS))
     sum_of_body = b64encode(hashlib.md5(body).digest()).decode()
     signed, _ = http.signed_headers(
         method, path, query, {"content-md5": sum_of_body}, UNSIGNED_PAYLOAD
@@ -217,11 +294,51 @@ def signed_form(chance: random.Random, http: S3Http, bucket: str) -> bytes:
     return wire("POST", f"/{bucket}", "", {"host": http.netloc, "content-type": content_type}, body)
 
 
+def signed_action(chance: random.Random, http: S3Http, bucket: str) -> bytes:
+    """Actions of IAM and STS with odd parameters, under a good signature of their service."""
+    action = chance.choice(ACTIONS)
+    form = {"Action": action.name, "Version": action.service.version, **good(action)}
+    for name in chance.sample(sorted(action.names), min(len(action.names), chance.randint(0, 2))):
+        form[name] = text(chance)
+    for name in form.keys() & {"PolicyDocument", "AssumeRolePolicyDocument", "Policy"}:
+        form[name] = mutated(chance, POLICY_DOCUMENT).decode("latin-1")
+    body = quote_query(form).encode()
+    if chance.random() < 0.5:
+        body = mutated(chance, body)
+    service = action.service.name
+    signer = Signer(http.signer.access_key, http.signer.secret_key, service=service)
+    headers = {"host": http.netloc, "content-type": "application/x-www-form-urlencoded"}
+    digest = hashlib.sha256(body).hexdigest()
+    if chance.random() < 0.2:
+        query = body.decode("latin-1").replace(" ", "%20")
+        signed, _ = signer.headers("GET", "/", query, headers, hashlib.sha256().hexdigest())
+        return wire("GET", "/", query, signed, b"")
+    signed, _ = signer.headers("POST", "/", "", headers, digest)
+    return wire("POST", "/", "", signed, body)
+
+
+def website(chance: random.Random, http: S3Http, bucket: str) -> bytes:
+    """Odd visits of a website, of one without configuration and of none."""
+    method = chance.choice(("GET", "GET", "HEAD", "OPTIONS", "POST", "PUT"))
+    path = mutated(chance, chance.choice((b"/", b"/i", b"/dir/", b"/fuzz", b"/a/b%20c")))
+    host = mutated(chance, f"{DOCUMENTS_BUCKET}.{WEBSITE_DOMAIN}".encode())
+    if chance.random() < 0.7:
+        host = f"{chance.choice((DOCUMENTS_BUCKET, bucket, 'none'))}.{WEBSITE_DOMAIN}".encode()
+    names = chance.sample(HEADER_NAMES, chance.choice((0, 1, 2)))
+    given = {name: text(chance) for name in names}
+    spelt = path.decode("latin-1").replace(" ", "%20")
+    if not spelt.startswith("/"):
+        spelt = "/" + spelt
+    return wire(method, spelt, "", {"host": host.decode("latin-1"), **given}, b"")
+
+
 def raw_bytes(chance: random.Random, http: S3Http, bucket: str) -> bytes:
     """A request broken after it was signed, or no request at all."""
     if chance.random() < 0.2:
         return chance.randbytes(chance.randint(1, 2000))
-    make = chance.choice((signed_oddity, signed_document, chunked_body, signed_form))
+    make = chance.choice(
+        (signed_oddity, signed_document, chunked_body, signed_form, signed_action, website)
+    )
     return mutated(chance, make(chance, http, bucket))
 
 
@@ -230,12 +347,24 @@ def wire(method: str, path: str, query: str, headers: dict[str, str], body: byte
 
 
 @pytest.mark.parametrize(
-    "make", [signed_oddity, signed_document, chunked_body, signed_form, raw_bytes]
+    "make",
+    [
+        signed_oddity,
+        signed_document,
+        chunked_body,
+        signed_form,
+        signed_action,
+        website,
+        raw_bytes,
+    ],
 )
 def test_no_request_makes_the_server_fail_hang_or_grow(
     make: Make, store: Up, http: S3Http, s3: Any, bucket: str
 ) -> None:
     s3.put_object(Bucket=bucket, Key="fuzz", Body=b"x" * 100)
+    if make in (signed_document, website, raw_bytes):
+        s3.create_bucket(Bucket=DOCUMENTS_BUCKET)
+        s3.put_object(Bucket=DOCUMENTS_BUCKET, Key="fuzz", Body=b"x" * 100)
 
     def attempt(number: int) -> tuple[bytes, Answer]:
         request = make(random.Random(f"{SEED}/{make.__name__}/{number}"), http, bucket)
