@@ -449,11 +449,6 @@ def purge(due_ms: int, holder: bytes) -> bytes:
     return PURGES + due_ms.to_bytes(8, "big") + holder
 
 
-def purge_due(due_ms: int) -> bytes:
-    """The end of the slice of `purge/` that is due at `due_ms`."""
-    return PURGES + (due_ms + 1).to_bytes(8, "big")
-
-
 def split_purge(key: bytes) -> tuple[int, bytes]:
     """Due time and holder."""
     rest = key[len(PURGES) :]
@@ -465,9 +460,14 @@ def due(due_ms: int, bucket_id: bytes, subject: bytes) -> bytes:
     return DUE + due_ms.to_bytes(8, "big") + bucket_id + subject
 
 
-def due_until(due_ms: int) -> bytes:
-    """The end of the slice of `due/` that is due at `due_ms`."""
-    return DUE + (due_ms + 1).to_bytes(8, "big")
+def due_until(queue: bytes, due_ms: int) -> bytes:
+    """The end of the slice of a queue (`due/`, `purge/`) that is due at `due_ms`."""
+    return queue + (due_ms + 1).to_bytes(8, "big")
+
+
+def due_time(queue: bytes, entry: bytes) -> int:
+    """The due time of an entry of such a queue."""
+    return int.from_bytes(entry[len(queue) :][:8], "big")
 
 
 def due_version(key: str, sequence: int) -> bytes:

@@ -1,4 +1,5 @@
-"""Reading `due/`, the queue of what lifecycle rules want to be looked at, in order of time.
+"""Reading a queue in order of time: `due/`, of what lifecycle rules want to be looked at, or
+`purge/`, of what leaves the trash.
 
 Where a range of keys costs what is in it, so does every look at the queue: it is read in slices of
 time, each of them twice as long as the one before as long as they are empty, and as short as can be
@@ -45,7 +46,7 @@ class SteadyClock:
             if self._jumped is None:
                 self._jumped = now
                 log.warning(
-                    "the clock was set ahead by %d s: lifecycle rules wait for an hour",
+                    "the clock was set ahead by %d s: what is due by it waits for an hour",
                     (wall_ms - expected_ms) // 1000,
                 )
             if now - self._jumped < HOLD_SECONDS:
@@ -58,12 +59,13 @@ class SteadyClock:
 class DueQueue:
     """One reader of the queue; it keeps its place in memory."""
 
-    def __init__(self, kv: KV, *, batch: int = BATCH_ENTRIES) -> None:
+    def __init__(self, kv: KV, *, queue: bytes = keys.DUE, batch: int = BATCH_ENTRIES) -> None:
         self._kv = kv
+        self._queue = queue
         self._batch = batch
         self._passed_ms = 0
         self._end_ms = -1
-        self._position = keys.DUE
+        self._position = queue
         self._slice_end_ms = 0
         self._slice_ms = SLICE_MS
 
@@ -75,9 +77,9 @@ class DueQueue:
         """The next entries that are due, in order; none at the end of a round."""
         if self._end_ms < 0:
             self._begin(now_ms)
-        end = keys.due_until(self._end_ms)
+        end = keys.due_until(self._queue, self._end_ms)
         while self._position < end:
-            slice_end = min(end, keys.due_until(self._slice_end_ms))
+            slice_end = min(end, keys.due_until(self._queue, self._slice_end_ms))
             if self._position < slice_end:
                 page = await self._kv.scan(self._position, slice_end, limit=self._batch)
                 if page.items:
@@ -86,7 +88,7 @@ class DueQueue:
                     if page.more:
                         last = page.items[-1].key
                         self._position = last + b"\x00"
-                        near_ms = keys.split_due(last)[0] + SLICE_MS
+                        near_ms = keys.due_time(self._queue, last) + SLICE_MS
                         self._slice_end_ms = min(self._slice_end_ms, near_ms)
                     return page.items
                 self._position = slice_end
@@ -94,7 +96,7 @@ class DueQueue:
                 first = await self._kv.scan(self._position, end, limit=1, keys_only=True)
                 if not first.items:
                     break
-                self._slice_end_ms = keys.split_due(first.items[0].key)[0]
+                self._slice_end_ms = keys.due_time(self._queue, first.items[0].key)
             else:
                 self._slice_end_ms += self._slice_ms
                 self._slice_ms = min(2 * self._slice_ms, SLICE_MS_MAX)
@@ -106,6 +108,6 @@ class DueQueue:
         """A round: what was left, then what has become due since; of a first one the beginning is
         looked up."""
         self._end_ms = now_ms
-        self._position = keys.DUE
+        self._position = self._queue
         self._slice_end_ms = min(self._passed_ms, now_ms)
         self._slice_ms = SLICE_MS

@@ -1,21 +1,19 @@
 """What has been in the trash for long enough leaves it: its references are dropped, and the
 collector does the rest. The queue `purge/` is ordered by time, so that this costs in proportion to
-what is due."""
+what is due. A clock that is set ahead empties no trash (`s3gw.workers.due`)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from s3gw.kv.interface import Item
 from s3gw.metadata import keys
 from s3gw.objects import trash
 from s3gw.objects.restore import Emptied, take_away
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim
+from s3gw.workers.due import DueQueue, SteadyClock
 
-BATCH_ENTRIES = 100
-SLICE_MS = 10_000
 INTERVAL_SECONDS = 60.0
 
 
@@ -35,7 +33,8 @@ class TrashPurge:
         self._storage = storage
         self._interval_seconds = interval_seconds
         self._sleep = sleep
-        self._position = keys.PURGES
+        self._queue = DueQueue(storage.store.kv, queue=keys.PURGES)
+        self._clock = SteadyClock(storage.clock_ms, storage.monotonic)
 
     async def wait(self) -> None:
         await self._sleep(self._interval_seconds)
@@ -46,18 +45,16 @@ class TrashPurge:
     async def run_once(self) -> Emptied:
         """Empty the trash of all that is due."""
         report = Emptied()
-        self._position = keys.PURGES
+        self._queue.restart()
         while await self._batch(report):
             pass
         return report
 
     async def _batch(self, report: Emptied) -> bool:
         """The next due entries; False at the end of what is due."""
-        items = await self._next_items()
+        items = await self._queue.next(self._clock.now_ms())
         if not items:
-            self._position = keys.PURGES
             return False
-        self._position = items[-1].key + b"\x00"
         record_keys = []
         for item in items:
             _, holder = keys.split_purge(item.key)
@@ -67,17 +64,3 @@ class TrashPurge:
         found = [trash.of_item(record) for record in reading.items if record is not None]
         await take_away(self._storage, found, report)
         return True
-
-    async def _next_items(self) -> list[Item]:
-        """The first entries of the next slice of time that has any. One read of the first key, and
-        one of the slice, so that a range does not cost what lies in the future."""
-        kv = self._storage.store.kv
-        end = keys.purge_due(self._storage.clock_ms())
-        if self._position >= end:
-            return []
-        first = await kv.scan(self._position, end, limit=1, keys_only=True)
-        if not first.items:
-            return []
-        due_ms, _ = keys.split_purge(first.items[0].key)
-        slice_end = min(end, keys.purge_due(due_ms + SLICE_MS))
-        return (await kv.scan(first.items[0].key, slice_end, limit=BATCH_ENTRIES)).items
