@@ -63,6 +63,8 @@ async def rename_object(
         renamed = publish.under_new_name(storage, tx, target, record)
         renamed = publish.replace(storage, tx, target, renamed)
         _leave(storage, tx, source, record, renaming.owner)
+        # The marker that the source gets could be that of a delete.
+        tx.witness = keys.object_(target.bucket_name, target.key)
         await tell_reprofile(storage, tx, target.bucket_name)
         version_id = version_id_of(target.bucket, renamed)
         if renaming.token:
@@ -70,6 +72,7 @@ async def rename_object(
             tx.expect(key, answered.revision)
             expires_ms = storage.clock_ms() + RENAMED_MS
             tx.put(key, RenamedRecord(renaming.digest, expires_ms, version_id))
+            tx.witness = key
         try:
             await storage.store.apply(tx)
         except Conflict:

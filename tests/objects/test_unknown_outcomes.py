@@ -13,8 +13,19 @@ from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
 from s3gw.metadata import store as metadata_store
 from s3gw.metadata.store import OutcomeUnknown
-from tests.stores.memory_store import MemoryCluster, Process
-from tests.stores.operations import abort, complete, get, part, start
+from tests.stores.memory_store import BUCKET, MemoryCluster, Process
+from tests.stores.operations import (
+    abort,
+    complete,
+    get,
+    part,
+    put,
+    record,
+    remove,
+    rename,
+    set_versioning,
+    start,
+)
 
 
 class LosingKV(MemoryKV):
@@ -85,6 +96,43 @@ async def test_a_complete_under_way_in_this_process_is_not_taken_over(losing: Pr
     )
     assert sum(isinstance(result, errors.SlowDown) for result in results) == 1
     assert await get(losing, "k") == b"x"
+
+
+@pytest.mark.parametrize("token", [b"", b"t" * 16])
+async def test_a_rename_without_an_answer_is_not_taken_for_the_delete_that_overtook_it(
+    losing: Process, monkeypatch: pytest.MonkeyPatch, token: bytes
+) -> None:
+    """Both make the same delete marker, of one owner and moment."""
+    await set_versioning(losing, "Enabled")
+    await put(losing, "old", b"content")
+    other = await losing.cluster.process()
+    plain = engine(losing).commit
+
+    async def lost(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        monkeypatch.setattr(engine(losing), "commit", plain)
+        await remove(other, "old")
+        raise Unavailable("lost")
+
+    monkeypatch.setattr(engine(losing), "commit", lost)
+    with pytest.raises(OutcomeUnknown):
+        await rename(losing, "old", "new", token)
+    assert await record(losing, "new") is None
+
+
+@pytest.mark.parametrize("token", [b"", b"t" * 16])
+@pytest.mark.parametrize("versioning", ["", "Enabled", "Suspended"])
+async def test_a_rename_whose_answer_was_lost_is_known_to_be_done(
+    losing: Process, token: bytes, versioning: str
+) -> None:
+    if versioning:
+        await set_versioning(losing, versioning)
+    await put(losing, "old", b"content")
+    engine(losing).away = keys.object_(BUCKET, "new")
+    engine(losing).applies = True
+    await rename(losing, "old", "new", token)
+    engine(losing).away = b""
+    assert await get(losing, "new") == b"content"
+    assert await record(losing, "old") is None
 
 
 async def _nobody_knows(tx: object) -> None:
