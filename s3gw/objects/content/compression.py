@@ -25,6 +25,8 @@ from nodes.protocol import Buffer
 
 NAME = "zstd"
 FRAME_BYTES = 256 * 1024
+# What decompresses at once: stored bytes do not say how much content is in them.
+FRAMES_AT_ONCE = 4
 WORD = struct.Struct(">I")
 AS_IT_IS = 1 << 31
 LEVEL = 3
@@ -125,11 +127,12 @@ class Decompressor:
         self._held = bytearray()
 
     def feed(self, buffers: Iterable[Buffer]) -> list[Buffer]:
-        """The content of the frames that are complete. Raises NotDecompressible."""
+        """The content of the frames that are complete, at most FRAMES_AT_ONCE of them: there may be
+        more until it gives nothing. Raises NotDecompressible."""
         for data in buffers:
             self._held += data
         opened: list[Buffer] = []
-        while self._left > 0 and len(self._held) >= WORD.size:
+        while self._left > 0 and len(self._held) >= WORD.size and len(opened) < FRAMES_AT_ONCE:
             (word,) = WORD.unpack_from(self._held)
             stop = WORD.size + (word & ~AS_IT_IS)
             if stop > WORD.size + FRAME_BYTES:

@@ -139,11 +139,18 @@ def decoded(
         if framing.compression:
             frames = Decompressor(size)
             for piece in pieces:
-                yield from frames.feed([piece])
+                yield from _decompressed(frames, piece)
         else:
             yield from pieces
     except (NotAuthentic, compression.NotDecompressible) as error:
         raise ContentDamaged(str(error)) from error
+
+
+def _decompressed(frames: Decompressor, piece: Buffer) -> Iterator[Buffer]:
+    content = frames.feed([piece])
+    while content:
+        yield from content
+        content = frames.feed(())
 
 
 def _opened(framing: Framing, inner: int, buffers: Iterator[Buffer]) -> Iterator[Buffer]:

@@ -39,11 +39,15 @@ def framed(source: Source, framing: Framing, size: int, stored: int, executor: E
 
 
 async def _run(
-    executor: Executor, work: Callable[[Sequence[Buffer]], list[Buffer]], buffers: Sequence[Buffer]
+    executor: Executor,
+    work: Callable[[Sequence[Buffer]], list[Buffer]],
+    buffers: Sequence[Buffer],
+    size: int,
 ) -> list[Buffer]:
-    """The work, off the event loop unless it is little. Raises ContentDamaged."""
+    """The work, which is on `size` bytes of content, off the event loop unless these are few.
+    Raises ContentDamaged."""
     try:
-        if compression.total(buffers) <= INLINE_BYTES_MAX:
+        if size <= INLINE_BYTES_MAX:
             return work(buffers)
         return await asyncio.get_running_loop().run_in_executor(executor, work, buffers)
     except (NotAuthentic, NotDecompressible) as error:
@@ -94,10 +98,11 @@ class _Sealed:
         left = stop - first
         async with aclosing(self._source(first, stop)) as stored:
             async for buffers in stored:
-                left -= compression.total(buffers)
-                opened = await _run(self._executor, opener.feed, buffers)
+                size = compression.total(buffers)
+                left -= size
+                opened = await _run(self._executor, opener.feed, buffers, size)
                 if left == 0:
-                    opened += await _run(self._executor, lambda _: opener.finish(), ())
+                    opened += await _run(self._executor, lambda _: opener.finish(), (), 0)
                 yield opened
 
 
@@ -135,7 +140,10 @@ class _Compressed:
     ) -> AsyncGenerator[list[Buffer], None]:
         async with aclosing(self._source(begin, end)) as stored:
             async for buffers in stored:
-                yield await _run(self._executor, frames.feed, buffers)
+                content = await _run(self._executor, frames.feed, buffers, self._size)
+                while content:
+                    yield content
+                    content = await _run(self._executor, frames.feed, (), self._size)
 
     async def _read_index(self) -> Index:
         if self._index is None:
