@@ -142,8 +142,9 @@ async def _whole(
     storage: Storage, upload: Upload, record: ObjectRecord, first: int, stop: int, held: Keys
 ) -> Whole | None:
     """The blob that is these bytes of a version, if there is one that the upload can share."""
-    if record.description.encryption is not None and record.content_id != held.content_id:
-        return None  # another version by now, or one with other keys
+    sealed = record.description.encryption is not None or bool(held.source.data_key)
+    if sealed and record.content_id != held.content_id:
+        return None  # another version by now, with other keys or none
     data, whole = record.data, None
     if isinstance(data, BlobRef) and (first, stop) == (0, record.size):
         whole = _object(data, record, held)
