@@ -25,7 +25,7 @@ from s3gw.cluster.founding import profile_name
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
-from s3gw.cluster.tunables import LiveTunables, Throttle
+from s3gw.cluster.tunables import LiveTunables, Throttle, rebuild_throttle
 from s3gw.config import Config
 from s3gw.iam.call import Services
 from s3gw.identities.root import Root
@@ -183,7 +183,7 @@ class Gateway:
             return own
         interval = self.config.worker_interval_seconds
         tunables = self.tunables
-        rebuild = Throttle(lambda: tunables.current.rebuild_bytes_per_second)
+        rebuild = rebuild_throttle(tunables)
         scrub = Throttle(lambda: tunables.current.scrub_bytes_per_second)
         self._merge = MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds)
         self._departures = Departures(

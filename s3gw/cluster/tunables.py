@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 5.0
 BURST_SECONDS = 1.0
+# What a rebuild is charged for a shard at least: a small one costs an I/O of each drive involved
+# and its share of a commit, not its bytes. At 64 MiB/s that is a thousand small shards a second.
+REBUILT_SHARD_BYTES_MIN = 64 * 1024
 # What may be set: least and most.
 BOUNDS: dict[str, tuple[float, float]] = {
     "rebuild_after_seconds": (1, 30 * 24 * 3600),
@@ -86,16 +89,19 @@ class LiveTunables:
 
 class Throttle:
     """Lets through as many bytes per second as `rate` says (0: any number), after a burst of at
-    most a second's worth. Shared by all tasks of one kind of work."""
+    most a second's worth. Each piece counts as `least` bytes at least. Shared by all tasks of one
+    kind of work."""
 
     def __init__(
         self,
         rate: Callable[[], float],
         *,
+        least: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._rate = rate
+        self._least = least
         self._clock = clock
         self._sleep = sleep
         self._free_at = 0.0
@@ -111,4 +117,19 @@ class Throttle:
             # In short steps: the rate may be raised meanwhile.
             await self._sleep(min(1.0, self._free_at - now - BURST_SECONDS))
         if rate > 0:
-            self._free_at = max(self._free_at, now) + count / rate
+            self._free_at = max(self._free_at, now) + max(count, self._least) / rate
+
+
+def rebuild_throttle(
+    tunables: LiveTunables,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> Throttle:
+    """The throttle of all that moves, rebuilds and rewrites blobs in one process."""
+    return Throttle(
+        lambda: tunables.current.rebuild_bytes_per_second,
+        least=REBUILT_SHARD_BYTES_MIN,
+        clock=clock,
+        sleep=sleep,
+    )

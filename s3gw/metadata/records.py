@@ -470,7 +470,7 @@ class Tunables(msgspec.Struct, array_like=True, frozen=True):
 
     rebuild_after_seconds: float = 600.0
     hold_down_seconds: float = 1800.0
-    rebuild_bytes_per_second: int = 0
+    rebuild_bytes_per_second: int = 64 * 1024 * 1024
     rebuild_groups_at_once: int = 4
     scrub_bytes_per_second: int = 32 * 1024 * 1024
     scrub_interval_seconds: float = 7 * 24 * 3600.0

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from s3gw.cluster import layouts
 from s3gw.cluster.layouts import Layout
 from s3gw.cluster.topology import Group
-from s3gw.cluster.tunables import LiveTunables, Throttle
+from s3gw.cluster.tunables import LiveTunables, Throttle, rebuild_throttle
 from s3gw.kv.interface import Conflict, EngineError
 from s3gw.metadata import keys
 from s3gw.metadata.records import Slot
@@ -90,9 +90,7 @@ class Rebalancer:
         self._merge = merge or MergeAndRepair(storage)
         self._sleep = sleep
         self._clock = clock
-        self._throttle = throttle or Throttle(
-            lambda: tunables.current.rebuild_bytes_per_second, clock=clock, sleep=sleep
-        )
+        self._throttle = throttle or rebuild_throttle(tunables, clock=clock, sleep=sleep)
         self._identity = os.urandom(16)
         self._under_way: set[GroupId] = set()
         self._rests: dict[GroupId, _Rest] = {}

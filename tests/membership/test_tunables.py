@@ -1,14 +1,25 @@
 """Settings that are changed while the store runs, and the throttle that obeys them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3gw.cluster.tunables import BOUNDS, BadTunable, LiveTunables, Throttle
+from s3gw.cluster.tunables import (
+    BOUNDS,
+    REBUILT_SHARD_BYTES_MIN,
+    BadTunable,
+    LiveTunables,
+    Throttle,
+    rebuild_throttle,
+)
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata.records import Tunables
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
 class Time:
@@ -62,6 +73,12 @@ def test_every_setting_has_bounds_and_its_default_is_within() -> None:
         assert least <= getattr(Tunables(), name) <= most
 
 
+def test_the_defaults_are_in_the_documents() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", OPERATIONS.read_text(), re.MULTILINE))
+    for name in BOUNDS:
+        assert float(rows[name]) == getattr(Tunables(), name)
+
+
 @given(pieces=st.lists(st.integers(1, 5000), min_size=1, max_size=50), rate=st.integers(1, 10_000))
 async def test_no_more_than_the_rate_after_a_burst(pieces: list[int], rate: int) -> None:
     time = Time()
@@ -85,3 +102,19 @@ async def test_a_raised_rate_takes_effect_while_somebody_waits() -> None:
     await throttle.take(1000)
     await throttle.take(1)
     assert time.now <= 1.0
+
+
+async def test_a_small_shard_is_charged_what_it_costs_a_rebuild() -> None:
+    time = Time()
+    tunables = LiveTunables(MemoryKV(MemoryStore(time)))
+    assert tunables.current.rebuild_bytes_per_second == 64 * 1024 * 1024
+    throttle = rebuild_throttle(tunables, clock=time, sleep=time.sleep)
+    for _ in range(5001):
+        await throttle.take(100)
+    assert time.now == pytest.approx(5000 * REBUILT_SHARD_BYTES_MIN / 2**26 - 1, abs=0.01)
+    await tunables.change({"rebuild_bytes_per_second": 10 * REBUILT_SHARD_BYTES_MIN})
+    began = time.now
+    await throttle.take(1)
+    for _ in range(10):
+        await throttle.take(10 * REBUILT_SHARD_BYTES_MIN)  # and a large one its bytes
+    assert time.now - began == pytest.approx(9, abs=1.1)

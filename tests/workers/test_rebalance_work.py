@@ -10,7 +10,7 @@ import pytest
 
 from nodes.protocol import ShardName
 from s3gw.cluster.layouts import OUT, Add, SetState
-from s3gw.cluster.tunables import LiveTunables
+from s3gw.cluster.tunables import REBUILT_SHARD_BYTES_MIN, LiveTunables
 from s3gw.kv.interface import Guard, Page, Put, Write
 from s3gw.metadata import keys
 from s3gw.metadata.records import Count, PgRecord, decode
@@ -18,6 +18,7 @@ from s3gw.workers.contract import UNCLAIMED, take_lock
 from s3gw.workers.progress import read_progress, total
 from s3gw.workers.rebalance import LOOK_SECONDS, changes
 from tests.stores.memory_store import Process
+from tests.stores.operations import put
 from tests.stores.virtual_time import run_virtual
 from tests.workers.moving import World, placed, rebalancer, start
 
@@ -189,6 +190,31 @@ def test_the_bandwidth_is_obeyed_and_may_be_changed_meanwhile(lost: bool) -> Non
         assert rest > 1_000_000
         assert clock.seconds - changed_at < 3 * rest / fast + 2  # not at the old rate any more
         await world.check_settled()
+
+    run_virtual(scenario())
+
+
+def test_a_rebuild_of_many_small_shards_obeys_the_limit() -> None:
+    async def scenario() -> None:
+        world = await World.make(9, nodes=8)
+        for number in range(120):
+            world.objects[f"small{number}"] = b"%d" % number
+            await put(world.process, f"small{number}", world.objects[f"small{number}"])
+        lost = len(world.drive("d0").shards)
+        tunables = LiveTunables(world.process.kv)
+        per_second = 8
+        rate = per_second * REBUILT_SHARD_BYTES_MIN
+        await tunables.change({"rebuild_bytes_per_second": rate})
+        worker = rebalancer(world.process, tunables)
+        world.fail("d0")
+        await world.change(SetState("d0", OUT), Add("d8", "z8", 1))
+        began = world.cluster.clock.seconds
+        assert await worker.run_once()
+        await world.check_settled()
+        # What moved is far below the rate, which all of these bytes would pass within the burst.
+        assert lost > 5 * per_second
+        assert placed(worker.meter) + worker.meter.record().bytes_read < rate
+        assert world.cluster.clock.seconds - began >= lost / per_second - 2
 
     run_virtual(scenario())
 
