@@ -25,6 +25,7 @@ AsgiScope = MutableMapping[str, Any]
 # Resources as S3's log names them, by the sub-resource; others by their own name in capitals.
 RESOURCES = {
     "": "BUCKET",
+    "list-type": "BUCKET",
     "delete": "MULTI_OBJECT_DELETE",
     "uploads": "UPLOADS",
     "uploadId": "UPLOAD",

@@ -25,13 +25,12 @@ REASONS = {
     "SelectObjectContent": "closed to new customers by Amazon",
     "WriteGetObjectResponse": "S3 Object Lambda",
 }
-# What is kept and given back, and does not do anything yet.
+# What is kept and given back, and does not do all that it says.
 STORED = {
     "PutBucketAccelerateConfiguration": "stored and returned; nothing is accelerated",
     "PutBucketAnalyticsConfiguration": "stored and returned; nothing is analysed",
     "PutBucketIntelligentTieringConfiguration": "stored and returned; nothing is moved",
-    "PutBucketInventoryConfiguration": "stored and returned; no inventory is written yet",
-    "PutBucketLogging": "stored and returned; no access log is written yet",
+    "PutBucketInventoryConfiguration": "CSV and Parquet, not ORC",
     "PutBucketMetricsConfiguration": "stored and returned; no request metrics are kept",
     "PutBucketNotificationConfiguration": "the empty configuration; there are no destinations yet",
     "PutBucketRequestPayment": "stored and returned; nobody is charged",

@@ -81,7 +81,7 @@ TIERINGS = st.sampled_from(
     ]
 )
 INVENTORY_TARGET = some(
-    {"Bucket": st.just(BUCKET_ARN), "Format": st.sampled_from(["CSV", "ORC", "Parquet"])},
+    {"Bucket": st.just(BUCKET_ARN), "Format": st.sampled_from(["CSV", "Parquet"])},
     AccountId=NAME,
     Prefix=TEXT,
     Encryption=st.sampled_from([{"SSES3": {}}, {"SSEKMS": {"KeyId": "key"}}]),

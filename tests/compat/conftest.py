@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "S3GW_DOMAINS": DOMAIN,
     "S3GW_WEBSITE_DOMAINS": WEBSITE_DOMAIN,
     "S3GW_ALLOW_SSEC_OVER_HTTP": "true",
+    "S3GW_ACCESS_LOG_SECONDS": "0.5",
     "S3GW_MASTER_KEY": b64encode(os.urandom(32)).decode(),
 }
 

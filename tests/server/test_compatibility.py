@@ -16,5 +16,5 @@ def test_status_is_built_the_fresh_answer_or_a_reasoned_501() -> None:
     assert "| GetBucketAbac | answers as for a resource without the setting: `AbacStatus` |" in rows
     assert "| CreateSession | 501: S3 Express One Zone |\n" in rows
     assert "| SelectObjectContent | 501: closed to new customers by Amazon |\n" in rows
-    assert "| PutBucketLogging | built: stored and returned; no access log is written yet |" in rows
+    assert "| PutBucketRequestPayment | built: stored and returned; nobody is charged |" in rows
     assert "| GetBucketLifecycleConfiguration / GetBucketLifecycle | built |\n" in rows

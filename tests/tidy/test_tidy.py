@@ -29,6 +29,7 @@ HOMES = {
         "s3gw.identities.web_identity",
         "s3gw.objects.keyring.transit",
     ),
+    "pyarrow": ("s3gw.workers.inventory_encoder",),
     "pyeclib": ("erasure.codec",),
     "xmltodict": ("s3gw.wire.xml",),
     "multipart": ("s3gw.wire.forms",),
@@ -145,7 +146,9 @@ def test_no_test_sleeps() -> None:
     assert lines_matching(SLEEPS, tests) == []
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-dev.lock", "requirements-clients.lock"]
+)
 def test_lock_files_pin_versions_and_hashes_and_name_no_address(name: str) -> None:
     text = (REPOSITORY / name).read_text()
     requirements = re.findall(r"^[A-Za-z].*$", text, re.MULTILINE)
