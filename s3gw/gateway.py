@@ -135,7 +135,6 @@ class Gateway:
         self.blobs = BlobStore(self.topology, self.directory, self.executor, self._damaged)
         self.blobs.zone = config.zone if config.zone != DEFAULT_ZONE else ""
         self._damage: DamageQueue | None = None
-        self._merge: MergeAndRepair | None = None
         self._departures: Departures | None = None
         self._lifecycle: Lifecycle | None = None
         self._access_logs: AccessLogs | None = None
@@ -185,7 +184,7 @@ class Gateway:
         tunables = self.tunables
         rebuild = rebuild_throttle(tunables)
         scrub = Throttle(lambda: tunables.current.scrub_bytes_per_second)
-        self._merge = MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds)
+        merge = MergeAndRepair(storage, orphan_after_seconds=self.config.orphan_after_seconds)
         self._departures = Departures(
             storage,
             tunables,
@@ -202,8 +201,8 @@ class Gateway:
             GarbageCollector(storage, interval_seconds=interval),
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
             Reprofiler(storage, throttle=rebuild, interval_seconds=interval),
-            self._merge,
-            Rebalancer(storage, tunables, merge=self._merge, throttle=rebuild),
+            merge,
+            Rebalancer(storage, tunables, merge=merge, throttle=rebuild),
             ShardVerifier(
                 storage,
                 throttle=scrub,
@@ -280,7 +279,6 @@ class Gateway:
         now = self.directory.clock()
         figures: dict[tuple[str, tuple[str, ...]], float] = {
             ("s3gw_hedged_reads_total", ()): self.blobs.hedges,
-            ("s3gw_merge_alarms", ()): len(self._merge.alarms) if self._merge else 0,
             ("s3gw_rebuild_held_down", ()): int(
                 self._departures is not None and time.monotonic() < self._departures.hold_down_until
             ),
@@ -311,7 +309,6 @@ class Gateway:
         needed = scheme_of(self.config).tolerance + 1
         signals = Signals(
             hold_down=lambda: shared.gauge("s3gw_rebuild_held_down") > 0,
-            merge_alarms=lambda: int(shared.gauge("s3gw_merge_alarms")),
             certificate_days_left=self._certificate_days_left,
             rebalance=jobs.rebalance,
         )

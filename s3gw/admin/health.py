@@ -21,7 +21,8 @@ CERTIFICATE_URGENT_DAYS = 3.0
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the score is made of. Blobs are counted by how much redundancy they have left:
-    `reduced` have lost some, `critical` do not survive one more loss, `lost` cannot be read."""
+    `reduced` have lost some, `critical` do not survive one more loss, `lost` cannot be read.
+    `merge_alarm` is the oldest of the `merge_alarms`."""
 
     engine_error: str = ""
     ledger_error: str = ""
@@ -35,6 +36,7 @@ class Facts:
     repair_oldest_seconds: float = 0.0
     hold_down: bool = False
     merge_alarms: int = 0
+    merge_alarm: str = ""
     engine_share: float = 0.0
     certificate_days_left: float | None = None
 
@@ -94,8 +96,8 @@ RULES: tuple[Rule, ...] = (
         "removal of orphans stopped",
         lambda f: f.merge_alarms,
         lambda f: (
-            f"in {f.merge_alarms} placement groups too many blobs have no reference: "
-            "nothing is removed there, look at the logs of the merge worker"
+            f"in {f.merge_alarms} placement groups too many blobs have no reference, and nothing "
+            f"is removed there: {f.merge_alarm}"
         ),
         cap=50,
     ),

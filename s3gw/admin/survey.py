@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -18,12 +18,12 @@ from s3gw.admin import models
 from s3gw.admin.health import DRIVE_FULL_SHARE, Facts, score
 from s3gw.cluster import layouts
 from s3gw.cluster.layouts import Layout, NoLayout
-from s3gw.cluster.ledger import Ledger, Redundancy, read_ledger, read_scrub
+from s3gw.cluster.ledger import Ledger, Redundancy, read_ledger, read_merge_alarms, read_scrub
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.kv.interface import EngineError, Space
 from s3gw.metadata import keys
 from s3gw.metadata.counters import total
-from s3gw.metadata.records import ScrubState, Usage
+from s3gw.metadata.records import MergeAlarm, ScrubState, Usage
 from s3gw.metrics import Samples
 from s3gw.objects.storage import Storage
 
@@ -98,11 +98,10 @@ async def no_moves() -> models.Rebalance:
 @dataclass(frozen=True, slots=True)
 class Signals:
     """What other parts of the gateway know, asked at each gathering: whether the rebuild is held
-    down, groups where the merge worker removes nothing, days until this gateway's certificate ends
-    (None without one), and how far moves have come."""
+    down, days until this gateway's certificate ends (None without one), and how far moves have
+    come."""
 
     hold_down: Callable[[], bool] = lambda: False
-    merge_alarms: Callable[[], int] = lambda: 0
     certificate_days_left: Callable[[], Awaitable[float | None]] = no_certificate
     rebalance: Callable[[], Awaitable[models.Rebalance]] = no_moves
 
@@ -120,6 +119,7 @@ class Survey:
     space: Space = field(default_factory=lambda: Space(0, 0))
     scrub: ScrubState = field(default_factory=ScrubState)
     rebalance: models.Rebalance = field(default_factory=models.Rebalance)
+    merge_alarms: Sequence[MergeAlarm] = ()
     facts: Facts = field(default_factory=Facts)
     now_ms: int = 0
 
@@ -166,6 +166,7 @@ class Surveyor:
                 layout = await layouts.current(storage.store.kv)
                 space = await storage.store.kv.space()
                 scrub = await read_scrub(storage.store.kv)
+                alarms = await read_merge_alarms(storage.store.kv)
                 rebalance = await self.signals.rebalance()
         except TimeoutError:
             return await self._judged(Survey(stats, f"not within {ENGINE_SECONDS_MAX:g} seconds"))
@@ -174,7 +175,17 @@ class Surveyor:
         ledger, ledger_error = await self._ledger_soon()
         now_ms = storage.clock_ms()
         return await self._judged(
-            Survey(stats, "", layout, ledger, ledger_error, space, scrub, rebalance, now_ms=now_ms)
+            Survey(
+                stats,
+                layout=layout,
+                ledger=ledger,
+                ledger_error=ledger_error,
+                space=space,
+                scrub=scrub,
+                rebalance=rebalance,
+                merge_alarms=alarms,
+                now_ms=now_ms,
+            )
         )
 
     async def _ledger(self) -> Ledger:
@@ -215,7 +226,8 @@ class Surveyor:
             reduced_blobs=blobs(Redundancy.REDUCED),
             repair_oldest_seconds=survey.repair_oldest_seconds,
             hold_down=self.signals.hold_down(),
-            merge_alarms=self.signals.merge_alarms(),
+            merge_alarms=len(survey.merge_alarms),
+            merge_alarm=survey.merge_alarms[0].reason if survey.merge_alarms else "",
             engine_share=space.used_bytes / space.quota_bytes if space.quota_bytes else 0.0,
             certificate_days_left=await self.signals.certificate_days_left(),
         )
@@ -253,6 +265,7 @@ class Surveyor:
             values["s3gw_layout_epoch", ()] = survey.layout.epoch
             values["s3gw_engine_used_bytes", ()] = survey.space.used_bytes
             values["s3gw_engine_quota_bytes", ()] = survey.space.quota_bytes
+            values["s3gw_merge_alarms", ()] = len(survey.merge_alarms)
         values["s3gw_nodes_known", ()] = len(known)
         if survey.ledger is not None:
             values["s3gw_repairs_waiting", ()] = survey.ledger.repairs_waiting

@@ -42,7 +42,15 @@ from s3gw.cluster.layouts import Layout
 from s3gw.cluster.topology import Profile, Topology, UnknownProfile
 from s3gw.kv.interface import KV, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import Count, PgRecord, Reference, Repair, ScrubState, decode
+from s3gw.metadata.records import (
+    Count,
+    MergeAlarm,
+    PgRecord,
+    Reference,
+    Repair,
+    ScrubState,
+    decode,
+)
 
 READS_AT_ONCE = 16
 SCRUB_ROUNDS_OVERDUE = 3
@@ -175,6 +183,19 @@ async def read_scrub(kv: KV) -> ScrubState:
     """How far shard verification has come. Raises EngineError."""
     (item,) = (await kv.get_many([keys.SCRUB])).items
     return decode(ScrubState, item.value) if item is not None else ScrubState()
+
+
+async def read_merge_alarms(kv: KV) -> list[MergeAlarm]:
+    """Why no orphans are removed, one for each group where that is so, the newest last. Raises
+    EngineError."""
+    alarms: list[MergeAlarm] = []
+    start, end = keys.ALARMS, keys.after_prefix(keys.ALARMS)
+    while True:
+        page = await kv.scan(start, end, limit=limits.SCAN_ITEMS_MAX)
+        alarms += (decode(MergeAlarm, item.value) for item in page.items)
+        if not page.more:
+            return sorted(alarms, key=lambda alarm: alarm.since_ms)
+        start = page.items[-1].key + b"\x00"
 
 
 async def degraded_reasons(

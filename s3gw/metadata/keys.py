@@ -26,6 +26,7 @@
     inventory/<bucket>/<id>, pin/<worker>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
+    alarm/<profile>/<pg:2>
     lock/<name>, cursor/<worker>, process/<lease:8>, progress/<lease:8>
     signed/<sha256:32>
     identity/generation, identity/user/<name>, identity/group/<name>, identity/role/<name>
@@ -63,6 +64,7 @@ VERSIONS = b"version/"
 UPLOADS = b"upload/"
 GARBAGE = b"garbage/"
 REPAIRS = b"repair/"
+ALARMS = b"alarm/"
 NODES = b"node/"
 SNAPSHOTS = b"snapshot/"
 DEPARTURES = b"departure/"
@@ -406,6 +408,11 @@ def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> b
 def repairs(urgency: int) -> bytes:
     """The part of the repair queue with this urgency."""
     return REPAIRS + bytes((urgency,))
+
+
+def alarm(profile: str, pg: int) -> bytes:
+    """In this placement group too many blobs have no reference."""
+    return ALARMS + profile.encode() + b"/" + pg.to_bytes(2, "big")
 
 
 def lock(name: str) -> bytes:

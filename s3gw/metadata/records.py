@@ -287,6 +287,14 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     pg: int
 
 
+class MergeAlarm(msgspec.Struct, array_like=True, frozen=True):
+    """In a placement group so many blobs have no reference that none is removed. It stays until a
+    whole look at the group finds nothing of the kind."""
+
+    reason: str
+    since_ms: int
+
+
 class ScrubRound(msgspec.Struct, array_like=True, frozen=True):
     """One round of shard verification over all placement groups. `finished_ms` is 0 while it goes
     on. Shards and bytes verified, shards found damaged, missing, and not to be asked for."""

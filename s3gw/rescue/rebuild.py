@@ -82,6 +82,7 @@ _LEFT_OUT = (
     keys.NODES,
     keys.DEPARTURES,
     keys.LIFECYCLES,
+    keys.ALARMS,
     b"lock/",
     b"cursor/",
     b"process/",

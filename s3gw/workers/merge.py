@@ -12,7 +12,8 @@ pass over both, ordered by blob, gives
 
 Since nodes are listed before references are read, a blob written in between is never a candidate;
 and before a shard counts as missing its node is asked again. More candidates than a store in order
-can have mean that the metadata is not the drives': nothing is removed then, and health is red.
+can have mean that the metadata is not the drives': nothing is removed then, and an alarm is kept in
+the metadata, which makes health red at every gateway until a whole look at the group is clean.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from nodes.protocol import DriveError, DriveRefused, ShardEntry, ShardMissing, S
 from s3gw.cluster.topology import Group
 from s3gw.kv.interface import Conflict, Empty, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, Repair
+from s3gw.metadata.records import BlobRef, MergeAlarm, Repair
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED, is_held
 from s3gw.objects.storage import Storage
@@ -66,7 +67,7 @@ class MergeReport:
 
 
 class MergeAndRepair:
-    """The worker. One unit is one placement group. `alarms` (group to reason) makes health red."""
+    """The worker. One unit is one placement group."""
 
     name = "merge"
     exclusive = True
@@ -86,7 +87,6 @@ class MergeAndRepair:
         self._interval_seconds = interval_seconds
         self._sleep = sleep
         self._walk = Walk(storage, self.name)
-        self.alarms: dict[str, str] = {}
 
     async def wait(self) -> None:
         await self._sleep(self._interval_seconds)
@@ -256,22 +256,50 @@ class _GroupMerge:
         if count > ORPHANS_ALARM_MIN and count > ORPHANS_ALARM_SHARE * self._blobs:
             reason = f"{count} of {self._blobs} blobs of group {name} have no reference"
             log.error("%s: nothing is removed there", reason)
-            self._worker.alarms[name] = reason
-            self._report.alarms.append(reason)
+            await self._alarm(reason)
             return
         if count and await self._is_held_back():
-            reason = f"{count} blobs of group {name} are not in the restored metadata"
-            self._worker.alarms[name] = reason
-            self._report.alarms.append(reason)
+            await self._alarm(f"{count} blobs of group {name} are not in the restored metadata")
             return
-        self._worker.alarms.pop(name, None)
         if self._listings.unlisted:
-            return
+            return  # they may be what the alarm is about
+        await self._end_alarm()
         for blob, copies in self._candidates:
             old = [copy for copy in copies if self._worker.old_enough(copy.entry, orphan=True)]
             if old and not await self._is_referred_to(blob):
                 for copy in old:
                     self._report.orphans_removed += await self._delete(copy, blob)
+
+    async def _alarm(self, reason: str) -> None:
+        """Have every gateway know that nothing is removed here, and since when."""
+        self._report.alarms.append(reason)
+        found = await self._storage.store.get(MergeAlarm, self._alarm_key)
+        if found.record is not None and found.record.reason == reason:
+            return
+        since_ms = found.record.since_ms if found.record else self._storage.clock_ms()
+        tx = Transaction()
+        tx.expect(self._alarm_key, found.revision)
+        tx.put(self._alarm_key, MergeAlarm(reason, since_ms))
+        await self._note(tx)
+
+    async def _end_alarm(self) -> None:
+        found = await self._storage.store.get(MergeAlarm, self._alarm_key)
+        if found.record is not None:
+            tx = Transaction()
+            tx.expect(self._alarm_key, found.revision)
+            tx.delete(self._alarm_key)
+            await self._note(tx)
+
+    async def _note(self, tx: Transaction) -> None:
+        try:
+            await commit(self._storage.store, self._claim, tx)
+        except (Conflict, OutcomeUnknown) as error:
+            # Another has looked as well, or it is noted by the next look.
+            log.info("the alarm of group %s is noted later: %r", self._group.key, error)
+
+    @property
+    def _alarm_key(self) -> bytes:
+        return keys.alarm(self._group.profile.name, self._group.number)
 
     async def _is_held_back(self) -> bool:
         """Whether the metadata was restored and nobody has confirmed it yet: what was written after

@@ -30,6 +30,7 @@ WORSE = {
     "repair_oldest_seconds": st.floats(0, 10**6),
     "hold_down": st.just(True),
     "merge_alarms": COUNTS,
+    "merge_alarm": st.just("many"),
     "engine_share": SHARES,
     "certificate_days_left": DAYS,
 }
@@ -47,6 +48,7 @@ FACTS = st.builds(
     repair_oldest_seconds=st.floats(0, 10**6),
     hold_down=st.booleans(),
     merge_alarms=COUNTS,
+    merge_alarm=st.just("many"),
     engine_share=SHARES,
     certificate_days_left=DAYS,
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from nodes.protocol import ShardName
 from s3gw.metrics import (
     FAMILIES,
     HALF_BYTES,
@@ -19,8 +20,10 @@ from s3gw.metrics import (
     Snapshot,
     boards_of,
 )
-from tests.admin.conftest import Admin
+from s3gw.workers.merge import MergeAndRepair
+from tests.admin.conftest import Admin, make_admin
 from tests.admin.test_nodes import lose_shards
+from tests.stores.memory_store import MemoryCluster
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -142,6 +145,35 @@ async def test_the_port_shows_the_whole_store(admin: Admin) -> None:
         name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names
     }
     assert plain <= FAMILIES.keys()
+
+
+async def test_every_gateway_shows_where_the_removal_of_orphans_has_stopped(
+    memory_cluster: MemoryCluster,
+) -> None:
+    gateways = [await make_admin(memory_cluster) for _ in range(2)]
+    process = (await make_admin(memory_cluster)).process  # the one that does the work
+    group = process.topology.group(process.profile(), 3)
+    orphans = [
+        ShardName(group.profile.name, 3, number.to_bytes(16, "big"), 0) for number in range(101)
+    ]
+    drive = memory_cluster.drives[group.nodes[0]]
+    drive.shards.update(dict.fromkeys(orphans, b"shard"))
+    for left, score, alarms in ((101, 50, 1), (5, 100, 0)):
+        await MergeAndRepair(process.storage).run_once()
+        for gateway in gateways:
+            gateway.forget_survey()
+            health = await gateway.get("/health")
+            assert health == (await gateway.get("/admin/summary"))["health"]
+            assert health["score"] == score
+            assert len(health["reasons"]) == alarms
+            assert all("101 of 101 blobs of group 4+2/3" in why for why in health["reasons"])
+            found = values((await gateway.http.get("/metrics")).text)
+            assert found["s3gw_merge_alarms{}"] == alarms
+        assert len(drive.shards) == left
+        for name in orphans[5:]:
+            drive.shards.pop(name, None)
+    for gateway in gateways:
+        await gateway.http.aclose()
 
 
 def test_every_metric_is_documented() -> None:
