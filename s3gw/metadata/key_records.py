@@ -27,8 +27,9 @@ class NamedKey(msgspec.Struct, array_like=True, frozen=True):
 class RewrapJob(msgspec.Struct, array_like=True, frozen=True):
     """Wrapping all data keys anew, under the newest version of what each is wrapped under. `state`:
     walking or done. `stage` and `cursor` say where the walk is, `walked` how many records it has
-    seen, `rewrapped` how many it has changed (`rewrapped_before`: in former rounds), and `failed`
-    how many it could not. `master_key` is the id of the one that the job wraps under."""
+    seen, `rewrapped` how many it has changed (`rewrapped_before`: in former rounds, -1 in the
+    first), and `failed` how many it could not. `master_key` is the id of the one that the job wraps
+    under."""
 
     started_ms: int
     state: str = "walking"

@@ -3,8 +3,9 @@
 The job is one record (`kms/rewrap`). It goes over the named keys of the built-in key store, open
 uploads, objects, noncurrent versions and the trash, page by page, and writes each record whose data
 key is under a former master key, or a former version of its named key, by compare-and-swap. Records
-move while it walks, so it goes round until a whole round has met nothing to change; what is written
-meanwhile is under the newest keys, and a copy is guarded by the record that it copies. Then no
+move while it walks (a rename, an undo), also behind it, so it goes round until a whole round after
+the first has met nothing to change; what is written meanwhile is under the newest keys, and a copy
+is guarded by the record that it copies. Then no
 former master key is in use any more, and a process may start without it. Whoever holds the
 worker's lock goes on where the record says.
 
@@ -20,7 +21,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from s3gw.errors import S3Error
+from s3gw.errors import KMSNotFoundException, S3Error
 from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.key_records import RewrapJob
@@ -56,7 +57,7 @@ async def start(storage: Storage) -> RewrapJob:
         master = await storage.ring.usable_master()
     present = master.present if master is not None else b""
     before = await status(storage)
-    job = RewrapJob(storage.clock_ms(), stage=NAMED, master_key=present)
+    job = RewrapJob(storage.clock_ms(), stage=NAMED, master_key=present, rewrapped_before=-1)
     tx = Transaction()
     tx.expect(keys.REWRAP, before.revision)
     tx.put(keys.REWRAP, job)
@@ -141,7 +142,8 @@ class Rewrapper:
         return await self._end_of_round(after)
 
     async def _end_of_round(self, job: RewrapJob) -> RewrapJob:
-        """Done when the round has changed nothing, or something could not be changed."""
+        """Done when the round, not the first one, has changed nothing, or something could not be
+        changed."""
         if job.rewrapped != job.rewrapped_before and not job.failed:
             return msgspec.structs.replace(
                 job, stage=NAMED, cursor=b"", rewrapped_before=job.rewrapped
@@ -155,10 +157,12 @@ class Rewrapper:
         ring = self._storage.ring
         if stage == NAMED:
             name = item.key[len(keys.NAMED_KEYS) :].decode()
-            return int(
-                ring.sources.master is not None
-                and await ring.named.rewrap(name, await ring.usable_master())
-            )
+            if ring.sources.master is None:
+                return 0
+            try:
+                return int(await ring.named.rewrap(name, await ring.usable_master()))
+            except KMSNotFoundException:
+                return 0  # deleted meanwhile
         record = await self._changed(stage, item)
         if record is None:
             return 0

@@ -15,7 +15,7 @@ from s3gw.metadata.records import BlobRef, Description
 from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.encrypted import framing_of
 from s3gw.objects.keyring.master import BadMasterKeys, MasterKeys
-from s3gw.objects.keyring.named import DISABLED
+from s3gw.objects.keyring.named import DISABLED, PENDING
 from s3gw.objects.keyring.ring import Ring, Sources, keys_in_use, require_master_keys
 from s3gw.objects.multipart import create_upload, find_upload, upload_part
 from s3gw.objects.publish import read_target
@@ -136,6 +136,42 @@ async def test_what_is_written_and_copied_meanwhile_is_not_missed(
         assert await encrypted.get(new, f"b-{number}") == BODY
 
 
+@pytest.mark.parametrize("how", ["rename", "copy", "restore", "undelete"])
+@pytest.mark.parametrize("units", range(1, 14))
+async def test_what_goes_behind_the_back_of_the_walk_is_not_missed(
+    memory_cluster: MemoryCluster, how: str, units: int
+) -> None:
+    """An object leaves a place that the walk has not come to, for one that it has left."""
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    for number in range(4):
+        await encrypted.put(both, f"b-{number}", BODY)
+    old = await process_with(memory_cluster, MASTER_KEY)
+    if how == "restore":
+        await operations.set_trash(old, 86_400)
+    if how == "undelete":
+        await operations.set_versioning(old, "Enabled")
+    key = "z" if how in ("rename", "copy") else "a"
+    record = await encrypted.put(old, key, BODY)
+    if how == "restore":
+        await operations.delete(old, key)
+    newest = await encrypted.put(both, key, b"newest") if how == "undelete" else None
+    await rewrap.start(both.storage)
+    await run(both, units=units, page=1)
+    if how == "rename":
+        await operations.rename(old, "z", "a")
+    elif how == "copy":
+        await encrypted.copy(old, "z", "a")
+        await operations.delete(old, "z")
+    elif how == "restore":
+        await operations.untrash(old, "a", record.sequence)
+    else:
+        assert newest is not None
+        await operations.remove(old, "a", newest.sequence)
+    assert (await run(both, page=1)).state == DONE
+    assert (await keys_in_use(both.kv))[0] == (MasterKeys([NEW_KEY]).present,)
+    assert await encrypted.get(await process_with(memory_cluster, NEW_KEY), "a") == BODY
+
+
 async def test_a_rotated_named_key_is_used_for_all(memory_store: Process) -> None:
     before = await encrypted.put(memory_store, "k", BODY, KMS)
     ring = memory_store.storage.ring
@@ -243,3 +279,36 @@ async def test_without_a_master_key_there_is_nothing_to_wrap_under(
     await encrypted.put(process, "c", BODY, OWN)
     assert await encrypted.get(process, "c", wanted=OWN) == BODY
     assert not [key for key in memory_cluster.engine.items if key.startswith(keys.MASTER_KEYS)]
+
+
+async def test_a_record_that_moves_behind_the_walk_is_found(memory_cluster: MemoryCluster) -> None:
+    old = await process_with(memory_cluster, MASTER_KEY)
+    for key in "bcd":
+        await encrypted.put(old, key, BODY, None)
+    await encrypted.put(old, "z", BODY)
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await rewrap.start(both.storage)
+    worker = Rewrapper(both.storage, records_per_unit=1)
+    while (job := (await rewrap.status(both.storage)).record) is None or job.walked < 3:
+        await worker.work()
+    await operations.rename(both, "z", "a")
+    assert (await run(both)).state == DONE
+    assert (await keys_in_use(both.kv))[0] == (MasterKeys([NEW_KEY]).present,)
+    new = await process_with(memory_cluster, NEW_KEY)
+    assert await encrypted.get(new, "a") == BODY
+
+
+async def test_objects_of_a_named_key_that_was_deleted_do_not_keep_a_master_key(
+    memory_cluster: MemoryCluster,
+) -> None:
+    old = await process_with(memory_cluster, MASTER_KEY)
+    await encrypted.put(old, "lost", BODY, KMS)
+    await encrypted.put(old, "k", BODY)
+    await old.storage.ring.named.set_state("default", PENDING, days=7)
+    memory_cluster.clock.advance(8 * 86_400.0)
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await rewrap.start(both.storage)
+    job = await run(both)
+    assert (job.state, job.failed, job.rewrapped) == (DONE, 0, 1)
+    assert (await keys_in_use(both.kv))[0] == (MasterKeys([NEW_KEY]).present,)
+    assert await encrypted.get(await process_with(memory_cluster, NEW_KEY), "k") == BODY
