@@ -216,7 +216,9 @@ class Gateway:
             StaleUploads(storage, self.config.stale_upload_seconds),
             self._lifecycle,
             LifecycleWalk(storage, interval_seconds=interval),
-            InventoryWorker(storage, interval_seconds=interval),
+            InventoryWorker(
+                storage, interval_seconds=interval, growth_refused=self.space.growth_refused
+            ),
             SnapshotWorker(storage, interval_seconds=self.config.snapshot_interval_seconds),
         ]
         if self.kv.range_costs_its_size:  # etcd: it does not compact itself

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import msgspec
 
-from s3gw import limits
+from s3gw import errors, limits
 from s3gw.buckets.configurations import INVENTORY
 from s3gw.buckets.inventory import Inventory, next_slot_ms, read_inventory, slot_ms
 from s3gw.kv.interface import KV, At, Conflict, Item, Put
@@ -15,6 +16,8 @@ from s3gw.metadata.inventory_records import InventoryRun
 from s3gw.metadata.records import BucketRecord, Configurations, encode
 from s3gw.metadata.store import Versioned, versioned
 from s3gw.objects.storage import Storage
+
+log = logging.getLogger(__name__)
 
 ASKED, WRITING, PUBLISHING, DONE, FAILED = "asked", "writing", "publishing", "done", "failed"
 UNDER_WAY = frozenset({WRITING, PUBLISHING})
@@ -73,12 +76,15 @@ async def all_jobs(kv: KV) -> tuple[list[Job], list[Item]]:
         bucket = keys.split_configurations(key)[0]
         for id_, document in (held.by_id if held is not None else {}).items():
             run = versioned(InventoryRun, runs.pop(keys.inventory(bucket, id_), None))
-            found.append(Job(bucket, document, read_inventory(document), run))
+            try:
+                found.append(Job(bucket, document, read_inventory(document), run))
+            except errors.S3Error as error:  # one that would be refused now must not stop others
+                log.warning("inventory %s of bucket %s: %s", id_, bucket, error.message)
     return found, list(runs.values())
 
 
 async def find_job(kv: KV, bucket: str, id_: str) -> Job | None:
-    """One of them, or None. Raises EngineError."""
+    """One of them, or None. Raises EngineError, and S3Error for one that would be refused now."""
     wanted = [keys.configurations(bucket, INVENTORY.name), keys.inventory(bucket, id_)]
     reading = await kv.get_many(wanted)
     held = versioned(Configurations, reading.items[0]).record

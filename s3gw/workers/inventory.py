@@ -28,7 +28,7 @@ import msgspec
 
 from nodes.protocol import Buffer
 from s3gw import errors
-from s3gw.buckets.inventory import PARQUET, SUFFIXES, DataFile, Inventory, Layout, read_inventory
+from s3gw.buckets.inventory import PARQUET, DataFile, Inventory, Layout, read_inventory
 from s3gw.kv.interface import Compacted, Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.inventory_records import InventoryFile, InventoryRun, Pin
@@ -85,11 +85,13 @@ class InventoryWorker:
         *,
         interval_seconds: float = INTERVAL_SECONDS,
         rows_per_file: int = ROWS_PER_FILE,
+        growth_refused: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._storage = storage
         self._interval_seconds = interval_seconds
         self._rows_per_file = rows_per_file
+        self._growth_refused = growth_refused
         self._sleep = sleep
         self._stopping = False
 
@@ -107,8 +109,10 @@ class InventoryWorker:
         return made
 
     async def work(self, claim: Claim = UNCLAIMED) -> bool:
-        """The report that is due for longest; False when there is none."""
+        """The report that is due for longest; False when there is none, or no room for one."""
         storage = self._storage
+        if self._growth_refused():
+            return False
         found, forsaken = await inventories.all_jobs(storage.store.kv)
         for item in forsaken:
             await self._forget(claim, item)
@@ -118,8 +122,13 @@ class InventoryWorker:
         if not due or self._stopping:
             return False
         _, job = min(due, key=lambda each: (each[0], each[1].key))
-        with contextlib.suppress(Stopped):
+        try:
             await _Report(storage, claim, job, self._rows_per_file, self._is_stopping).make()
+        except Stopped:
+            log.info("inventory %s of bucket %s is left unfinished", job.inventory.id, job.bucket)
+        except Conflict:
+            # Asked for a moment ago, or another process makes it: its record says which.
+            log.info("inventory %s of bucket %s was begun elsewhere", job.inventory.id, job.bucket)
         return not self._stopping
 
     def _is_stopping(self) -> bool:
@@ -217,8 +226,6 @@ class _Report:
         found = await storage.store.get(BucketRecord, keys.bucket(job.bucket))
         if found.record is None:
             raise errors.NoSuchBucket(BucketName=job.bucket)
-        if self._inventory.format not in SUFFIXES:
-            raise errors.NotImplementedS3(f"{self._inventory.format} is not written.")
         self._bucket = found.record
         await self._save(
             msgspec.structs.replace(

@@ -408,3 +408,36 @@ async def test_a_pin_holds_history_up_to_a_bound(store: Process) -> None:
     for _ in range(5):
         assert await later(window) <= pinned
     assert await later(window * PIN_WINDOWS_MAX) > pinned
+
+
+async def test_two_processes_at_once_make_one_whole_report(process: Process) -> None:
+    for number in range(6):
+        await put(process, f"{number}", b"")
+    await configure(process, configuration())
+    other = await process.cluster.process(process.kv, seed=1)
+    await other.take_lease(600)
+    workers = [InventoryWorker(each.storage, rows_per_file=2) for each in (process, other)]
+    await asyncio.gather(*(worker.work() for worker in workers))
+    while await workers[0].work():
+        pass
+    assert [row["Key"] for row in await rows(process)] == [f"{number}" for number in range(6)]
+
+
+async def test_nothing_is_made_while_the_engine_is_nearly_full(store: Process) -> None:
+    await configure(store, configuration())
+    worker = InventoryWorker(store.storage, growth_refused=lambda: True)
+    assert not await worker.work()
+    assert (await store.kv.get_many([keys.inventory(BUCKET, "one")])).items == [None]
+
+
+async def test_one_configuration_of_former_times_does_not_stop_the_others(store: Process) -> None:
+    await put(store, "a", b"")
+    await configure(store, configuration())
+
+    def change(held: dict[str, bytes]) -> dict[str, bytes]:
+        old = held["one"].replace(b"CSV", b"ORC").replace(b"<Id>one<", b"<Id>before<")
+        return {"before": old, **held}
+
+    await change_configurations(store.storage, BUCKET, INVENTORY.name, change)
+    assert await InventoryWorker(store.storage).run_once() == 1
+    assert [row["Key"] for row in await rows(store)] == ["a"]
