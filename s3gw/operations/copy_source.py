@@ -26,23 +26,33 @@ async def load_source(call: Call) -> Target:
     if named.version_id is not None:
         asked = decode_version_id(named.version_id, "x-amz-copy-source")
     source = await publish.read_target(call.storage, named.bucket, named.key, asked)
-    resource = Resource.of_target(source, named.version_id)
-    named_version = named.version_id is not None
-    read = "s3:GetObjectVersion" if named_version else "s3:GetObject"
-    call.access.require(call, read, resource)
+    _authorize(call, source, None if source.found is None else source.found.record)
     call.access.require_owner(call, "x-amz-source-expected-bucket-owner", source.bucket.owner)
-    record = source_version(source).record
-    copies_tags = call.headers.get("x-amz-tagging-directive", "COPY") == "COPY"
-    if call.operation == "CopyObject" and copies_tags and record.description.tags:
-        read = "s3:GetObjectVersionTagging" if named_version else "s3:GetObjectTagging"
-        call.access.require(call, read, resource)
-        call.access.require(call, "s3:PutObjectTagging", call.access.resource_of(call))
+    source_version(source)  # or its error
     return source
 
 
-def check_source(call: Call, record: ObjectRecord) -> None:
-    """The `x-amz-copy-source-if-*` conditions, and the key that opens the source. Raises
-    PreconditionFailed, InvalidRequest without it, AccessDenied."""
+def _authorize(call: Call, source: Target, record: ObjectRecord | None) -> None:
+    """Whether the caller may copy this version. Raises AccessDenied."""
+    version_id = parse_copy_source(call.headers["x-amz-copy-source"]).version_id
+    resource = Resource(source.bucket_name, source.bucket, source.key, True, record, version_id)
+    named_version = version_id is not None
+    read = "s3:GetObjectVersion" if named_version else "s3:GetObject"
+    call.access.require(call, read, resource)
+    copies_tags = call.headers.get("x-amz-tagging-directive", "COPY") == "COPY"
+    tagged = record is not None and record.description.tags
+    if call.operation == "CopyObject" and copies_tags and tagged:
+        read = "s3:GetObjectVersionTagging" if named_version else "s3:GetObjectTagging"
+        call.access.require(call, read, resource)
+        call.access.require(call, "s3:PutObjectTagging", call.access.resource_of(call))
+
+
+def check_source(call: Call, source: Target, record: ObjectRecord) -> None:
+    """The `x-amz-copy-source-if-*` conditions, and the key that opens the source; whether the
+    caller may copy it, if it is no longer as `load_source` found it. Raises PreconditionFailed,
+    InvalidRequest without the key, AccessDenied."""
+    if record is not source_version(source).record:
+        _authorize(call, source, record)
     encryption = record.description.encryption
     opening_key(call, encryption, SOURCE)
     if encryption is not None and encryption.kind == SSE_KMS:

@@ -14,7 +14,6 @@ import msgspec
 from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
-from s3gw.objects.publish import Target
 from s3gw.objects.rename import Renaming, answer_of
 from s3gw.objects.rename import rename_object as rename_stored
 from s3gw.operations.access import Resource
@@ -46,7 +45,8 @@ async def rename_object(call: Call) -> Reply:
     if answered is not None:
         return _reply(answered.version_id)
     source = await publish.read_target(call.storage, call.bucket_name, key)
-    _authorize(call, source)
+    if source.visible is None:
+        _authorize(call, key, None)  # whether that may be told
     return _reply(await rename_stored(call.storage, source, call.target, renaming))
 
 
@@ -59,6 +59,7 @@ def _renaming(call: Call, source_key: str) -> Renaming:
     of_target = ReadConditions.of_rename(call.headers)
 
     def check_source(record: ObjectRecord) -> None:
+        _authorize(call, source_key, record)
         of_source.check_renamed(current_of(record), RENAME_SOURCE_PREFIX)
 
     def check(record: ObjectRecord | None) -> None:
@@ -89,12 +90,12 @@ def _token(call: Call, source_key: str) -> tuple[bytes, bytes]:
     return blake2b(who, digest_size=16).digest(), blake2b(what, digest_size=16).digest()
 
 
-def _authorize(call: Call, source: Target) -> None:
-    """What a rename needs beside its row's action, as far as the source tells now."""
-    access, held = call.access, Resource.of_target(source, None)
+def _authorize(call: Call, key: str, record: ObjectRecord | None) -> None:
+    """What a rename needs beside its row's action, for the source as it is found."""
+    access, target = call.access, call.access.resource_of(call)
+    held = Resource(call.bucket_name, call.bucket_record, key, True, record)
     access.require(call, "s3:GetObject", held)
     access.require(call, "s3:DeleteObject", held)
-    record, target = source.visible, access.resource_of(call)
     if record is None:
         return
     if record.description.tags:

@@ -93,6 +93,53 @@ async def test_a_list_that_lets_write_lets_nobody_replace(attacked: Attacked) ->
     assert (await port.send("PUT", f"/{BUCKET}/new", b"x", keys)).status == 200
 
 
+@pytest.mark.parametrize("operation", ["copy", "copy of a part", "rename"])
+async def test_what_is_decided_on_the_source_holds_at_the_commit(
+    attacked: Attacked, operation: str
+) -> None:
+    """A source that is replaced between the decision and the commit is decided on again."""
+    port = attacked.port
+    secret, target = b"s" * 300_000, f"/{BUCKET}/target"
+    opened = {"StringEquals": {"s3:ExistingObjectTag/open": "yes"}}
+    copied = f"arn:aws:s3:::{BUCKET}/raced"
+    keys = await port.user(
+        "reader",
+        allow("s3:GetObject", "s3:GetObjectTagging", resource=copied, Condition=opened),
+        allow("s3:DeleteObject", resource=copied),
+        allow("s3:PutObject", "s3:PutObjectTagging", resource=f"arn:aws:s3:::{BUCKET}/target"),
+    )
+    tags = {"x-amz-tagging": "open=yes"}
+    body = b"o" * 300_000
+    assert (await port.send("PUT", f"/{BUCKET}/raced", body, headers=tags)).status == 200
+    begun = await port.send("POST", f"{target}?uploads=")
+    upload = begun.text("UploadId")
+    kv, raced = port.process.storage.store.kv, []
+    plain = kv.commit
+
+    async def commit(*given: Any, **named: Any) -> Any:
+        if not raced:
+            raced.append(True)
+            assert (await port.send("PUT", f"/{BUCKET}/raced", secret)).status == 200
+        return await plain(*given, **named)
+
+    kv.commit = commit  # type: ignore[method-assign]
+    source = f"/{BUCKET}/raced"
+    sent, headers = {
+        "copy": (target, {"x-amz-copy-source": source}),
+        "copy of a part": (
+            f"{target}?partNumber=1&uploadId={upload}",
+            {"x-amz-copy-source": source},
+        ),
+        "rename": (f"{target}?renameObject=", {"x-amz-rename-source": source}),
+    }[operation]
+    answer = await port.send("PUT", sent, keys=keys, headers=headers)
+    assert raced
+    assert (answer.status, code_of(answer)) == (403, "AccessDenied"), answer.body
+    assert (await port.send("GET", target)).status == 404
+    assert b"<Part>" not in (await port.send("GET", f"{target}?uploadId={upload}")).body
+    assert (await port.send("GET", source)).body == secret
+
+
 async def test_a_manager_of_bounded_users_manages_no_others(attacked: Attacked) -> None:
     """Delegation by boundary (IAM User Guide, "Delegating responsibility to others using
     permissions boundaries")."""
