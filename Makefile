@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := env -u CI -u BUILD_NUMBER $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test check fmt bench cluster soak lock clean
+.PHONY: help install install-dev install-clients run test check fmt bench cluster soak lock clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,12 +32,12 @@ cluster: install ## Start etcd, nine nodes in three zones and two gateways on lo
 	@compose/packages etcd
 	@exec $(BIN)/python -m compose.cluster $(ARGS)
 
-test: check ## Check the code, then run every test, real etcd and real S3 clients included
-	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc chromium
+test: check install-clients ## Check the code, then run every test, real etcd and real S3 clients included
+	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
-soak: install-dev ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
-	@compose/packages etcd rclone s3cmd restic fuse haproxy prometheus cc libc chromium
+soak: install-dev install-clients ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
+	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium
 	SOAK=1 \
 		$(PYTEST) $(PARALLEL) --timeout 7200 $(ARGS)
 
@@ -56,16 +56,20 @@ fmt: install-dev ## Format the code and apply the linter's safe fixes
 bench: install-dev ## Measure speed, server CPU and memory (ARGS="--form cluster", "--quick", "--endpoint URL …")
 	@exec $(BIN)/python -m bench $(ARGS)
 
-lock: install-dev ## Resolve the newest versions allowed by pyproject.toml into the two lock files
+lock: install-dev ## Resolve the newest versions allowed by pyproject.toml into the three lock files
 	echo 'setuptools>=77' | $(LOCK) --upgrade pyproject.toml - --output-file requirements.lock
 	echo 'setuptools>=77' | $(LOCK) --upgrade pyproject.toml - --extra dev \
 		--constraints requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --upgrade --group clients --output-file requirements-clients.lock
 
 clean: ## Remove the environment and what tools left behind; data is kept
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The package itself is built with the locked setuptools: nothing is downloaded unpinned.
 install-dev: .venv/installed-dev
+
+# S3 clients that cannot share an environment with the newest boto3.
+install-clients: .venv/clients/installed
 
 .venv/installed: requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) --require-hashes -r requirements.lock
@@ -75,6 +79,11 @@ install-dev: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
 	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/clients/installed: requirements-clients.lock | .venv/installed-dev
+	$(BIN)/uv venv --quiet --no-project --clear --python $(BIN)/python .venv/clients
+	$(BIN)/uv pip sync --quiet --require-hashes --python .venv/clients requirements-clients.lock
 	@touch $@
 
 $(BIN)/python:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,19 @@ def run(tmp_path):
         return done.stdout
 
     return execute
+
+
+@pytest.fixture
+def library(server, run):
+    """`library(script, bucket)` → what a script beside this file prints, run with the libraries of
+    requirements-clients.lock (`make install-clients`)."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    python = Path(sys.prefix) / "clients/bin/python"
+    scripts = Path(__file__).parent
+    return lambda script, *words: run([python, scripts / script, *words], environment)
