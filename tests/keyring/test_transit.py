@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -112,6 +113,23 @@ async def test_trouble_there_is_worth_a_retry(
     with pytest.raises(errors.ServiceUnavailable):
         await encrypted.get(process, "k", wanted=KMS)
     assert "Vault is sealed" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize("text", [f"{TOKEN}\nanother", f"{TOKEN} another", f"{TOKEN}\x00", ""])
+async def test_a_token_file_that_holds_something_else_is_not_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "token").write_text(text)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    transit = Transit(f"http://127.0.0.1:{port}", tmp_path / "token")
+    with pytest.raises(errors.ServiceUnavailable):
+        await transit.wrap("default", b"k" * 32, b"")
+    await transit.close()
+    server.close()
+    assert "holds no token" in caplog.text
     assert TOKEN not in caplog.text
 
 

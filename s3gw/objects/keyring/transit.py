@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 10.0
 CONTEXT_BYTES = 32
 TOKEN_HEADER = "X-Vault-Token"  # noqa: S105 (a name)
+TOKEN = re.compile(r"[!-~]+")
 CIPHERTEXT = re.compile(r"vault:v(\d+):[A-Za-z0-9+/=]+")
 MISSING = ("not found", "no existing key", "could not be found")
 
@@ -82,8 +83,10 @@ class Transit:
     async def _call(self, action: str, name: str, body: dict[str, str]) -> dict[str, Any]:
         url = f"{self._base}/{action}/{quote(name, safe='')}"
         try:
-            token = await asyncio.to_thread(self._token_file.read_text, "utf-8")
-            headers = {TOKEN_HEADER: token.strip()}
+            token = (await asyncio.to_thread(self._token_file.read_text, "ascii")).strip()
+            if not TOKEN.fullmatch(token):  # of what no header can hold the error would show it all
+                raise ValueError("the token file holds no token")
+            headers = {TOKEN_HEADER: token}
             answer = await self._client.post(url, json=body, headers=headers)
             found = answer.json()
         except (OSError, httpx.HTTPError, ValueError) as error:
