@@ -380,6 +380,7 @@ async def encoded(header: Header, rows: AsyncIterator[Rows]) -> AsyncGenerator[B
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
+        start_new_session=True,  # what ends this process from a terminal is not for that one
     )
     assert process.stdin is not None
     assert process.stdout is not None
