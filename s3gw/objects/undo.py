@@ -6,8 +6,9 @@ becomes a noncurrent version, and so an undo can be undone. A bucket's default r
 the copies as for every new version.
 
 What was visible at a moment is told by the versions that are there: it is the newest that was last
-modified at or before it. A version that was removed for good is not there, and what was behind it
-then takes its place. Who writes a key after the undo has begun wins: a key whose newest version has
+modified at or before it, unless it was on its way then: a version comes when the one behind it
+becomes noncurrent. A version that was removed for good is not there, and what was behind it then
+takes its place. Who writes a key after the undo has begun wins: a key whose newest version has
 no lower sequence than the undo (the revision that its beginning was read at) is left alone.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import zip_longest
 
 import msgspec
 
@@ -55,8 +57,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Keys whose newest version is younger than the moment, in order; `seen` counts all keys of the
-    page, and `last` is the last of them, "" behind which there are no more."""
+    """Keys whose newest version may be younger than the moment, in order; `seen` counts all keys of
+    the page, and `last` is the last of them, "" behind which there are no more."""
 
     changed: list[str]
     seen: int
@@ -70,9 +72,18 @@ async def keys_changed(
     listing = await list_versions(
         storage, bucket, prefix=prefix, delimiter="", most=most, after_key=after
     )
-    newest = [entry for entry in listing.entries if entry.latest]
-    changed = [entry.key for entry in newest if entry.record.modified_ms > at_ms]
-    return Page(changed, len(newest), listing.last_key if listing.truncated else "")
+    changed: list[str] = []
+    seen = 0
+    for entry, behind in zip_longest(listing.entries, listing.entries[1:]):
+        if not entry.latest:
+            continue
+        seen += 1
+        came_later = behind is None and listing.truncated
+        if behind is not None and behind.key == entry.key:
+            came_later = behind.record.noncurrent_ms > at_ms
+        if came_later or entry.record.modified_ms > at_ms:
+            changed.append(entry.key)
+    return Page(changed, seen, listing.last_key if listing.truncated else "")
 
 
 async def judge(storage: Storage, target: Target, moment: Moment) -> tuple[Verdict, Found | None]:
@@ -80,10 +91,12 @@ async def judge(storage: Storage, target: Target, moment: Moment) -> tuple[Verdi
     if target.bucket.versioning != ENABLED:
         raise NotVersioned
     latest, visible = target.latest, target.visible
-    if latest is None or latest.modified_ms <= moment.at_ms:
+    if latest is None:
         return Verdict.UNCHANGED, None
-    found = await _visible_at(storage, target, moment.at_ms)
-    if found is None or found.record.marker:
+    found = await _newest_at(storage, target, latest, moment.at_ms)
+    if found is not None and found.record is latest:
+        verdict = Verdict.UNCHANGED
+    elif found is None or found.record.marker:
         verdict = Verdict.UNCHANGED if visible is None else Verdict.HIDE
     else:
         same = visible is not None and _is_copy(visible, found.record)
@@ -115,22 +128,34 @@ async def undo_key(storage: Storage, bucket: str, key: str, moment: Moment) -> V
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 
-async def _visible_at(storage: Storage, target: Target, at_ms: int) -> Found | None:
-    """The newest noncurrent version that is not younger than the moment, maybe a marker."""
+async def _newest_at(
+    storage: Storage, target: Target, latest: ObjectRecord, at_ms: int
+) -> Found | None:
+    """The newest version that was there at the moment, maybe a marker."""
     position = keys.versions_of(target.bucket_name, target.key)
     end = keys.after_prefix(position)
+    held: Found | None = Found(
+        keys.object_(target.bucket_name, target.key), latest, target.current.revision
+    )
+    if target.visible is None:
+        held = target.noncurrent[target.newest]
+        position = held.key + b"\x00"
+    if latest.modified_ms > at_ms:
+        held = None
     while position < end:
         page = await storage.store.scan_listed(
             position, end, limit=VERSIONS_PER_READ, revision=target.revision
         )
         for item in page.items:
             record = decode(ObjectRecord, item.value)
-            if record.modified_ms <= at_ms:
-                return Found(item.key, record, item.revision)
+            if held is not None and record.noncurrent_ms <= at_ms:
+                return held
+            there = record.modified_ms <= at_ms
+            held = Found(item.key, record, item.revision) if there else None
         if not page.more:
-            return None
+            break
         position = page.items[-1].key + b"\x00"
-    return None
+    return held
 
 
 def _is_copy(visible: ObjectRecord, old: ObjectRecord) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 
+from nodes.protocol import Buffer
 from s3gw.metadata import keys
-from s3gw.metadata.records import Lock, UndoJob
+from s3gw.metadata.records import Description, Lock, UndoJob
 from s3gw.objects import publish, undo
 from s3gw.objects.undo import Moment, NotVersioned, Verdict
+from s3gw.objects.write import put_object
 from s3gw.wire.version_ids import NULL_VERSION
 from s3gw.workers import on_demand
 from s3gw.workers import undo as job
 from tests.stores import operations
 from tests.stores.audit import Audit
 from tests.stores.crashing_kv import Crashed, CrashingKV, Fuse, Mode
-from tests.stores.memory_store import BUCKET, MemoryCluster, Process
+from tests.stores.memory_store import BUCKET, Bytes, MemoryCluster, Process
 
 
 @pytest.fixture
@@ -98,6 +101,71 @@ async def test_each_key_shows_what_it_showed(versioned: Process) -> None:
         b"now",
     ]
     check(versioned)
+
+
+class SlowBytes(Bytes):
+    """A body during whose upload a moment passes, which it notes."""
+
+    def __init__(self, data: bytes, process: Process) -> None:
+        super().__init__(data)
+        self._process = process
+        self.moment = 0
+
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        tick(self._process)
+        self.moment = now(self._process)
+        tick(self._process)
+        async for piece in super().__aiter__():
+            yield piece
+
+
+@pytest.mark.parametrize("then", [b"then", None])
+@pytest.mark.parametrize("later", [0, 1, 5])
+async def test_what_was_on_its_way_at_the_moment_came_after_it(
+    versioned: Process, then: bytes | None, later: int
+) -> None:
+    """A version that was begun before the moment and was published after it."""
+    await operations.put(versioned, "p/k", b"then")
+    if then is None:
+        tick(versioned)
+        await operations.remove(versioned, "p/k")
+    tick(versioned)
+    slow = SlowBytes(b"slow" * 30_000, versioned)
+    target = await publish.read_target(versioned.storage, BUCKET, "p/k")
+    await put_object(versioned.storage, target, "owner", Description(), slow, publish.no_check)
+    await operations.put(versioned, "p/other", b"other")
+    for number in range(later):
+        tick(versioned)
+        await operations.put(versioned, "p/k", b"later %d" % number)
+    tick(versioned)
+    before = now(versioned)
+    tick(versioned)
+    done = await run(versioned, "p/", slow.moment)
+    assert (done.restored, done.hidden) == (then is not None, 1 + (then is None))
+    assert await shown(versioned, "p/k", "p/other") == [then, None]
+    tick(versioned)
+    await run(versioned, "p/", before)
+    latest = b"later %d" % (later - 1) if later else b"slow" * 30_000
+    assert await shown(versioned, "p/k", "p/other") == [latest, b"other"]
+    check(versioned)
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5])
+async def test_what_was_on_its_way_is_found_wherever_a_page_ends(
+    versioned: Process, page: int
+) -> None:
+    for key in ("a", "b", "c"):
+        await operations.put(versioned, key, b"then")
+    tick(versioned)
+    slow = SlowBytes(b"slow" * 30_000, versioned)
+    target = await publish.read_target(versioned.storage, BUCKET, "b")
+    await put_object(versioned.storage, target, "owner", Description(), slow, publish.no_check)
+    tick(versioned)
+    await job.start(versioned.storage, BUCKET, "", slow.moment)
+    worker = job.Undoer(versioned.storage, versions_per_unit=page)
+    while await worker.work():
+        pass
+    assert await shown(versioned, "a", "b", "c") == [b"then"] * 3
 
 
 async def test_a_plan_says_what_would_be_done_and_does_nothing(versioned: Process) -> None:
