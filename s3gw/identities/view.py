@@ -4,7 +4,8 @@ Every request asks, so everything is in memory and costs a look-up. The view is 
 `identity/` at one revision. It is made anew whenever `identity/generation` has changed, which the
 watch tells at once; since a watch is only a hint, the generation is also read twice a second. So a
 change takes effect in every process within a second, whatever becomes of the watch. While the
-engine does not answer the view stays as it is, but then no request is served either.
+engine does not answer the view stays as it is, but then no request is served either. Only records
+that have changed are decoded, and requests are served meanwhile, from the copy before.
 
 Root is not among them: the configuration makes it, it wins over all, and its key is not looked up.
 
@@ -17,14 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from s3gw import limits
 from s3gw.auth.policy import Policy, Principal
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Permissions
 from s3gw.errors import ExpiredToken, InvalidAccessKeyId, InvalidToken
@@ -55,6 +55,11 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 WATCH_AGAIN_SECONDS = 1.0
 SESSIONS_KEPT_MAX = 4096
+# Records that are sorted in before others on the event loop have their turn: a few milliseconds.
+STEP_ITEMS = 500
+# Small enough that the engine's answer is made into items as fast. Not smaller: for each page etcd
+# goes over all that is left of the range.
+PAGE_ITEMS = 1000
 
 KINDS: tuple[tuple[bytes, type[msgspec.Struct]], ...] = (
     (keys.IDENTITY_USERS, UserRecord),
@@ -253,38 +258,43 @@ class Identities:
     async def load(self) -> None:
         """Read all identities. Raises EngineError."""
         async with self._loading:
-            before = self.known.records
-            after = Snapshot()
-            async for item in self._items():
+            await self._load()
+
+    async def _load(self) -> None:
+        before, after = self.known.records, Snapshot()
+        async for items in self._steps():
+            for item in items:
                 if item.key == keys.IDENTITY_GENERATION:
                     after.generation = item.revision
                     continue
-                revision, record = before.get(item.key, (0, None))
-                if revision != item.revision:
-                    record = _decoded(item)
-                after.records[item.key] = (item.revision, record)
-                if record is not None:
-                    after.add(record)
-            self.known = after
-            self._credentials = {}
-            self._sessions = {}
+                known = before.get(item.key)
+                if known is None or known[0] != item.revision:
+                    known = (item.revision, _decoded(item))
+                after.records[item.key] = known
+                if known[1] is not None:
+                    after.add(known[1])
+            await asyncio.sleep(0)
+        self.known = after
+        self._credentials = {}
+        self._sessions = {}
 
-    async def _items(self) -> AsyncIterator[Item]:
-        """All items of `identity/` at one revision."""
+    async def _steps(self) -> AsyncIterator[Sequence[Item]]:
+        """All items of `identity/` at one revision, a few at a time."""
         start, end, revision = keys.IDENTITIES, keys.after_prefix(keys.IDENTITIES), None
         while True:
-            page = await self._kv.scan(start, end, limit=limits.SCAN_ITEMS_MAX, revision=revision)
-            for item in page.items:
-                yield item
+            page = await self._kv.scan(start, end, limit=PAGE_ITEMS, revision=revision)
+            for first in range(0, len(page.items), STEP_ITEMS):
+                yield page.items[first : first + STEP_ITEMS]
             if not page.more:
                 return
             start, revision = page.items[-1].key + b"\x00", page.revision
 
     async def refresh(self) -> None:
         """Load if anything has changed. Raises EngineError."""
-        (item,) = (await self._kv.get_many([keys.IDENTITY_GENERATION])).items
-        if (item.revision if item is not None else 0) != self.known.generation:
-            await self.load()
+        async with self._loading:  # what another has just loaded is not loaded again
+            (item,) = (await self._kv.get_many([keys.IDENTITY_GENERATION])).items
+            if (item.revision if item is not None else 0) != self.known.generation:
+                await self._load()
 
     async def catch_up(self) -> None:
         """`refresh` after a change of this process; when the engine does not answer, `follow` will

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from s3gw import limits
@@ -14,13 +18,15 @@ from s3gw.auth.policy import Match, PrincipalType, RequestContext
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, decide
 from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.errors import InvalidAccessKeyId, InvalidToken
+from s3gw.identities import view
 from s3gw.identities.managed import arn_of
 from s3gw.identities.view import Identities, user_principal
 from s3gw.kv.interface import KV, Event, Put, Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
 from s3gw.metadata.identity_records import UserRecord
-from tests.identities.conftest import ROOT, START_MS, Clock, Gateway, make_gateway
+from s3gw.metadata.records import encode
+from tests.identities.conftest import ROOT, START_MS, STORES, Clock, Gateway, make_gateway
 from tests.identities.policies import EVERYTHING, READ_ONLY, allow, document, trust
 
 Pair = tuple[Gateway, Gateway]
@@ -63,7 +69,6 @@ async def test_root_wins_over_a_key_of_the_same_id(gateway: Gateway) -> None:
 
 
 def generation() -> Put:
-    return Put(keys.IDENTITY_GENERATION, b"changed!")
 
 
 async def test_a_user_is_known_by_its_key(anywhere: Gateway) -> None:
@@ -339,9 +344,70 @@ async def test_more_identities_than_a_page(
     for number in range(10):
         await gateway.store.create_user(f"u{number}")
     monkeypatch.setattr(limits, "SCAN_ITEMS_MAX", 3)
+    monkeypatch.setattr(view, "PAGE_ITEMS", 3)
+    monkeypatch.setattr(view, "STEP_ITEMS", 2)
     await gateway.view.load()
     assert len(gateway.view.known.users) == 10
     assert len(await gateway.store.list_users()) == 10
+
+
+async def test_a_change_among_thousands_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = STORES["sqlite"](tmp_path)
+    gateway = await make_gateway(await data.open(), Clock())
+    user = await gateway.store.create_user("u")
+    names = [f"u{number}" for number in range(6000)]
+    for first in range(0, len(names), 100):
+        users = [msgspec.structs.replace(user, name=n) for n in names[first : first + 100]]
+        writes = [Put(keys.identity_user(each.name), encode(each)) for each in users]
+        await gateway.kv.commit([], [*writes, generation()])
+    decoded, sorted_in, turns = [0], [0], []
+    counted(monkeypatch, view, "_decoded", decoded)
+    counted(monkeypatch, view.Snapshot, "add", sorted_in)
+
+    async def watch() -> None:
+        """What each turn of the event loop has sorted in, and its seconds of CPU."""
+        before, began = 0, time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            turns.append((sorted_in[0] - before, time.thread_time() - began))
+            before, began = sorted_in[0], time.thread_time()
+            # What is known is whole at every moment.
+            assert len(gateway.view.known.users) in (0, 6001)
+
+    gc.collect()
+    gc.disable()  # its passes are nobody's turn
+    watching = asyncio.create_task(watch())
+    try:
+        for changed in (6001, 1):
+            decoded[0] = sorted_in[0] = 0
+            turns.clear()
+            await asyncio.gather(*(gateway.view.refresh() for _ in range(3)))
+            assert len(gateway.view.known.users) == sorted_in[0] == 6001  # by one of the three
+            assert decoded[0] == changed
+            assert max(count for count, _ in turns) <= view.STEP_ITEMS
+            steps = [seconds for count, seconds in turns if count]
+            assert max(steps) < sum(steps) / 4
+            await gateway.store.update_user("u9", new_path=f"/{changed}/")
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+    finally:
+        gc.enable()
+        await gateway.kv.close()
+        await data.close()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: list[int]) -> None:
+    """Count the calls of a function."""
+    plain = getattr(owner, name)
+
+    def counting(*arguments: Any) -> Any:
+        calls[0] += 1
+        return plain(*arguments)
+
+    monkeypatch.setattr(owner, name, counting)
 
 
 async def test_a_record_that_cannot_be_read_hides_its_own_identity_only(gateway: Gateway) -> None:
