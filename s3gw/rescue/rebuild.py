@@ -82,6 +82,8 @@ _LEFT_OUT = (
     keys.NODES,
     keys.DEPARTURES,
     keys.LIFECYCLES,
+    keys.INVENTORIES,
+    keys.PINS,
     keys.ALARMS,
     b"lock/",
     b"cursor/",
