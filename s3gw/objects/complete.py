@@ -121,8 +121,6 @@ async def complete_upload(
         upload = await _take(storage, upload, attempt)
         try:
             return await _complete_taken(storage, upload, target, completion)
-        except Conflict:
-            raise  # the upload is another's by now: nothing to give back
         except BaseException:
             # Also when the outcome is unknown: only one of this commit and that one can succeed.
             await storage.store.shielded(_give_back(storage, upload))
@@ -195,14 +193,18 @@ async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
 
 
 async def _give_back(storage: Storage, upload: Upload) -> None:
-    """`completing` → `open`, unless somebody else has taken it meanwhile."""
+    """`completing` → `open`, unless somebody else has taken it meanwhile. Its record may be another
+    one for all that: its key was wrapped anew."""
     try:
+        now = await find_upload(storage, upload.bucket_name, upload.key, upload.upload_id)
+        if (now.record.state, now.record.attempt) != (COMPLETING, upload.record.attempt):
+            return
         await change_record(
             storage,
-            upload,
+            now,
             lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
         )
-    except (EngineError, OutcomeUnknown):
+    except (EngineError, OutcomeUnknown, errors.NoSuchUpload, errors.NoSuchBucket):
         return  # completed or taken over; else this process or the lease's end says that it is free
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from s3gw import limits
+from s3gw import errors, limits
+from s3gw.kv.interface import Conflict, Put
+from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord
-from s3gw.objects import part_copy, publish
+from s3gw.objects import complete, part_copy, publish
 from s3gw.objects.encrypted import framing_of, framing_of_version
 from s3gw.objects.keyring.ring import Wanted
-from s3gw.objects.multipart import find_upload, list_parts
-from tests.stores import encrypted
+from s3gw.objects.multipart import find_upload, list_parts, upload_part
+from s3gw.workers import rewrap
+from tests.stores import encrypted, operations
 from tests.stores.encrypted import KMS, S3
-from tests.stores.memory_store import BUCKET, Process
+from tests.stores.memory_store import BUCKET, Bytes, MemoryCluster, Process
 
 DATA = b"content " * 20_000
 
@@ -45,3 +50,40 @@ async def test_no_part_of_an_encrypted_upload_shares_a_plain_blob(
 
     assert await part_copy.share_part(storage, upload, 1, source, whole, held) is None
     assert (await list_parts(storage, upload_id))[0].records == []
+
+
+@pytest.mark.parametrize("step", ["_write_manifest", "_publish"])
+async def test_an_upload_whose_keys_are_wrapped_anew_while_it_is_completed_stays_completable(
+    memory_cluster: MemoryCluster,
+    memory_store: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """By every process, at once: the one whose attempt failed gives the upload back."""
+    lease = await memory_store.take_lease()
+    await memory_store.kv.commit([], [Put(keys.process(lease), b"", lease)])
+    upload_id = await encrypted.begin(memory_store, "k", KMS)
+    framing = await framing_of(
+        memory_store.storage,
+        (await find_upload(memory_store.storage, BUCKET, "k", upload_id)).record.description,
+        upload_id,
+    )
+    upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id, 1)
+    await upload_part(memory_store.storage, upload, 1, Bytes(DATA), framing)
+    going_on = getattr(complete, step)
+
+    async def overtaken(*arguments: Any) -> Any:
+        ring = memory_store.storage.ring
+        await ring.named.rotate("default", await ring.usable_master())
+        await rewrap.start(memory_store.storage)
+        while await rewrap.Rewrapper(memory_store.storage).work():
+            pass
+        return await going_on(*arguments)
+
+    monkeypatch.setattr(complete, step, overtaken)
+    with pytest.raises((errors.SlowDown, Conflict)):
+        await operations.complete(memory_store, "k", upload_id)
+    monkeypatch.setattr(complete, step, going_on)
+    other = await memory_cluster.process(seed=77)
+    await operations.complete(other, "k", upload_id)
+    assert await encrypted.get(other, "k", wanted=KMS) == DATA
