@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import msgspec
@@ -352,3 +353,23 @@ async def test_a_customers_key_is_nowhere_in_the_store(
     kept += [bytes(data) for d in memory_cluster.drives.values() for data in d.shards.values()]
     assert not any(CUSTOMER[:16] in value for value in kept)
     assert not any(b"m" * 16 in value for value in kept)
+
+
+async def test_named_keys_open_what_they_wrapped_when_the_region_had_another_name(
+    memory_store: Process,
+) -> None:
+    await encrypted.put(memory_store, "k", NOISE, KMS)
+    before = memory_store.storage.ring
+    sources = dataclasses.replace(before.sources, region="eu-central-1")
+    ring = Ring(memory_store.kv, sources, memory_store.storage.clock_ms)
+    memory_store.storage.ring = ring
+    assert await encrypted.get(memory_store, "k", wanted=KMS) == NOISE
+    record = await operations.record(memory_store, "k")
+    assert record is not None
+    assert record.description.encryption is not None
+    await ring.named.rotate("default", await ring.usable_master())
+    anew = await ring.rewrapped(record.description.encryption, record.content_id)
+    assert anew is not None
+    assert await ring.open(anew, record.content_id) == await before.open(
+        record.description.encryption, record.content_id
+    )

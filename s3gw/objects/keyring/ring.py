@@ -126,7 +126,7 @@ class Ring:
             return UNDER_CUSTOMER + sealing.wrap(customer_key, data_key, context)
         if encryption.kind == SSE_KMS or sources.transit_key:
             kms = encryption.kind == SSE_KMS
-            name = self.name_of(encryption.key_name) if kms else sources.transit_key
+            name = _named_by(encryption.key_name) if kms else sources.transit_key
             if sources.transit is not None:
                 text = await sources.transit.wrap(name, data_key, context)
                 return _under_transit(name, text)
@@ -169,7 +169,7 @@ class Ring:
                 name, text = _of_transit(wrapped)
                 return await self.sources.transit.unwrap(name, text, context)
             if form == UNDER_NAMED and self.sources.master is not None:
-                name = self.name_of(encryption.key_name)
+                name = _named_by(encryption.key_name)
                 return await self.named.unwrap(name, self.sources.master, wrapped, context)
         except MasterKeyMissing as error:
             raise _missing(error) from error
@@ -198,7 +198,7 @@ class Ring:
             if (await self.usable_master()).is_present(wrapped):
                 return None
         elif form == UNDER_NAMED and self.sources.transit is None:
-            name = self.name_of(encryption.key_name)
+            name = _named_by(encryption.key_name)
             if await self.named.is_newest(name, wrapped):
                 return None
         data_key = await self.open(encryption, content_id)
@@ -290,6 +290,11 @@ async def require_master_keys(kv: KV, master: MasterKeys | None) -> None:
 def _context(encryption: Encryption, content_id: bytes) -> bytes:
     bound = ("s3gw data key", encryption.kind, content_id, encryption.key_name, encryption.context)
     return msgspec.msgpack.encode(bound)
+
+
+def _named_by(arn: str) -> str:
+    """The name in a stored ARN; its region may have another name by now."""
+    return arn.rpartition("/")[2]
 
 
 def _under_transit(name: str, text: str) -> bytes:
