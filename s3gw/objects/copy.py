@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -53,7 +53,7 @@ class Copying:
     check: Check
     check_source: SourceCheck
     wanted: Wanted | None = None
-    source_key: bytes = b""
+    source_key: bytes = field(default=b"", repr=False)
 
 
 class StoredPayload:

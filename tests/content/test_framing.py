@@ -6,10 +6,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3gw.metadata.records import Content
+from s3gw.metadata.records import Content, Description
 from s3gw.objects.content.chunks import CHUNK_BYTES
 from s3gw.objects.content.compression import FRAME_BYTES
 from s3gw.objects.content.framing import ContentDamaged, Framing, decoded
+from s3gw.objects.copy import Copying
+from s3gw.objects.keyring.ring import SSE_C, Wanted
+from s3gw.objects.publish import no_check
 from tests.content.framed import encode, read_range
 
 KEY, ID = b"k" * 32, b"i" * 16
@@ -137,3 +140,6 @@ def test_an_etag_that_hides_the_md5_differs_by_key_and_content() -> None:
 
 def test_keys_are_not_shown() -> None:
     assert "kkk" not in repr(Framing(ID, KEY))
+    assert "kkk" not in repr(Wanted(SSE_C, customer_key=KEY))
+    copying = Copying("o", lambda _: Description(), "", no_check, lambda _: None, source_key=KEY)
+    assert "kkk" not in repr(copying)
