@@ -98,8 +98,9 @@ def judge(
     """What is to be done with a version now."""
     wanted = list(_wanted(configuration, version, day_ms))
     due = [action for action in wanted if action.due_ms <= now_ms]
-    later = [action.due_ms for action in wanted if action.due_ms > now_ms]
-    look = min(later, default=None)
+    # Also at the time of what is not wanted now: enough younger ones may be there then.
+    ever = _wanted(configuration, version, day_ms, anyhow=version.noncurrent)
+    look = min((one.due_ms for one in ever if one.due_ms > now_ms), default=None)
     action = None
     if due:
         action = min(due, key=lambda one: (one.kind, -coldness(one.storage_class), one.due_ms))

@@ -210,7 +210,7 @@ class Lifecycle:
             if entry.upload_id:
                 again = _listed(await self._upload(entry, now_ms))
             elif entry.sequence:
-                again = _listed(await self._version(claim, entry, now_ms))
+                again = await self._version(claim, entry, now_ms)
             else:
                 again = await self._key(claim, entry, now_ms)
         except (errors.NoSuchBucket, errors.NoSuchUpload):
@@ -257,14 +257,14 @@ class Lifecycle:
 
     # Versions.
 
-    async def _version(self, claim: Claim, entry: Entry, now_ms: int) -> bytes | None:
-        """Do what rules want of a version. Returns the key of the entry for the next look."""
+    async def _version(self, claim: Claim, entry: Entry, now_ms: int) -> list[bytes]:
+        """Do what rules want of a version. Returns the keys of entries for the next looks."""
         storage = self._storage
         target = await read_target(storage, entry.bucket_name, entry.key, entry.sequence)
         configuration = _rules(target, entry)
         found = target.found
         if configuration is None or found is None:
-            return None
+            return []
         version, guards = await self._seen(target, found, configuration)
         verdict = judge(configuration, version, now_ms, storage.lifecycle_day_ms)
         action = verdict.action
@@ -275,13 +275,14 @@ class Lifecycle:
             if moved:
                 self._count("moved")
                 if verdict.hide is not None:
-                    return keys.due(now_ms, entry.bucket_id, entry.subject)
-                return self._again(target, entry, verdict.look_ms)
+                    return [keys.due(now_ms, entry.bucket_id, entry.subject)]
+                behind = await self._behind(entry, target, found, now_ms)
+                return _listed(self._again(target, entry, verdict.look_ms)) + behind
             action = verdict.hide
             if action is None:
-                return self._later(entry, now_ms)
+                return [self._later(entry, now_ms)]
         if action is None:
-            return self._again(target, entry, verdict.look_ms)
+            return _listed(self._again(target, entry, verdict.look_ms))
         return await self._remove(entry, target, found, action, guards, now_ms)
 
     async def _remove(
@@ -292,7 +293,7 @@ class Lifecycle:
         action: Action,
         guards: Sequence[Guard],
         now_ms: int,
-    ) -> bytes | None:
+    ) -> list[bytes]:
         """Remove the version, or hide it behind a marker."""
         hides = action.kind is Kind.HIDE
         if hides:
@@ -302,21 +303,19 @@ class Lifecycle:
                 self._storage, target, _once(), owner=target.bucket.owner, guards=guards
             )
         except errors.AccessDenied:
-            return self._when_unlocked(entry, target, found.record, now_ms)
+            return _listed(self._when_unlocked(entry, target, found.record, now_ms))
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
-        return None if hides else await self._behind(entry, target, found, now_ms)
+        return [] if hides else await self._behind(entry, target, found, now_ms)
 
-    async def _behind(
-        self, entry: Entry, target: Target, found: Found, now_ms: int
-    ) -> bytes | None:
-        """The key of the entry for the next older version that has had its time, now that one is
-        removed. It may have stayed for want of younger ones, and have no entry any more."""
+    async def _behind(self, entry: Entry, target: Target, found: Found, now_ms: int) -> list[bytes]:
+        """The key of an entry for the next older version that has had its time, now that one is
+        dealt with. It may have stayed for want of younger ones, and have no entry any more."""
         configuration = lifecycle.configuration_of(target.bucket)
         if configuration is None or found.record is target.visible:
-            return None
+            return []
         if not configuration.newer_kept(entry.key)[0]:
-            return None
+            return []
         end = keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
         page = await self._storage.store.scan_listed(
             found.key + b"\x00", end, limit=PUSHED_VERSIONS, revision=target.revision
@@ -325,8 +324,8 @@ class Lifecycle:
             record = decode(ObjectRecord, item.value)
             if self._is_due(target, configuration, record, now_ms):
                 subject = keys.due_version(entry.key, record.sequence)
-                return keys.due(now_ms, entry.bucket_id, subject)
-        return None
+                return [keys.due(now_ms, entry.bucket_id, subject)]
+        return []
 
     def _is_due(
         self,
@@ -433,10 +432,10 @@ class Lifecycle:
                 if self._is_due(target, configuration, record, now_ms, newer):
                     sequences.append(record.sequence)
         again: list[bytes] = []
-        for sequence in sequences:
+        for sequence in sequences[: PUSHED_VERSIONS + 1]:  # the last one says what is behind it
             subject = keys.due_version(entry.key, sequence)
             one = dataclasses.replace(entry, sequence=sequence, subject=subject)
-            again += _listed(await self._version(claim, one, now_ms))
+            again += await self._version(claim, one, now_ms)
         return again
 
     async def _upload(self, entry: Entry, now_ms: int) -> bytes | None:

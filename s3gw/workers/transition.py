@@ -132,9 +132,10 @@ async def _move_parts(
     it is another by more than that."""
     record = found.record
     assert isinstance(record.data, ManifestRef)
+    done: set[bytes] = set()
     async for ref in _blobs_of(storage, record.data):
         await profiles.know(storage, ref.profile)
-        if not _at_home(ref, profile):
+        if ref.blob not in done and not _at_home(ref, profile):
             moved = await move_blob(
                 storage,
                 claim,
@@ -146,6 +147,7 @@ async def _move_parts(
             )
             if not moved:
                 raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
+            done.add(ref.blob)  # of all parts that share it
     now = await publish.read_target(storage, target.bucket_name, target.key, record.sequence)
     if now.bucket_revision != target.bucket_revision or now.found is None:
         raise Changed

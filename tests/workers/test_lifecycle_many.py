@@ -56,3 +56,24 @@ async def test_versions_that_waited_for_younger_ones_go_with_those_after_a_burst
     assert await get(memory_store, "k") == b"59"
     check(memory_store)
     await at_rest(memory_store)
+
+
+async def test_what_has_had_its_time_goes_when_the_last_younger_one_comes(
+    memory_store: Process,
+) -> None:
+    """All but one of many versions are pushed out by one that comes."""
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1, newer=100)), rule(removes(2, newer=60), id_="s"))
+    await carry_out(memory_store)
+    for number in range(101):
+        await put(memory_store, "k", b"%d" % number)
+        await put(memory_store, "l", b"%d" % number)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(memory_store)).removed == 0
+    await put(memory_store, "k", b"last")
+    assert (await carry_out(memory_store)).removed == 1
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    await carry_out(memory_store)
+    assert {key: len(found) for key, found in stored(memory_store).items()} == {"k": 61, "l": 61}
+    check(memory_store)
+    await at_rest(memory_store)

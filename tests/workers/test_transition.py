@@ -22,6 +22,8 @@ from tests.stores.memory_store import BUCKET, MemoryCluster, Process
 from tests.stores.operations import (
     complete,
     copy,
+    copy_part,
+    delete,
     get,
     part,
     put,
@@ -160,6 +162,57 @@ async def test_noncurrent_versions_move_under_their_record(process: Process) -> 
     assert moved.noncurrent_ms > 0
     assert await get(process, "k") == b"new"
     await at_rest(process)
+
+
+async def test_versions_that_waited_for_younger_ones_move_with_those_after_a_burst(
+    process: Process,
+) -> None:
+    content = (
+        f"<NoncurrentVersionTransition><NoncurrentDays>1</NoncurrentDays>"
+        f"<StorageClass>{CLASS}</StorageClass><NewerNoncurrentVersions>2</NewerNoncurrentVersions>"
+        "</NoncurrentVersionTransition>"
+    )
+    await set_versioning(process, "Enabled")
+    await set_rules(process, rule(content, chosen=ALL_SIZES))
+    await carry_out(process)
+    for number in range(3):
+        await put(process, "k", b"old %d" % number)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(process)).moved == 0
+    for number in range(40):
+        await put(process, "k", b"%d" % number)
+    await carry_out(process)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(process)).moved == 40
+    classes = [
+        decode(ObjectRecord, item.value).description.storage_class
+        for key, item in sorted(process.cluster.engine.items.items())
+        if key.startswith(keys.versions(BUCKET))
+    ]
+    assert classes == ["STANDARD"] * 2 + [CLASS] * 40
+    assert queue(process) == []
+    await at_rest(process)
+
+
+@pytest.mark.parametrize("body", [DATA, SMALL])
+async def test_parts_that_share_a_blob_move_together(process: Process, body: bytes) -> None:
+    """The second of them is where it should be when its turn comes."""
+    await put(process, "source", body)
+    upload_id = await start(process, "k")
+    for number in (1, 2, 3):
+        assert await copy_part(process, "source", "k", upload_id, number) is not None
+    await complete(process, "k", upload_id)
+    await delete(process, "source")
+    await set_rules(process, TO_COLD)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(process)
+    process.cluster.clock.advance(3600)
+    report = await carry_out(process)
+    assert (report.moved, report.waiting) == (1, 0)
+    assert profiles_of(process, await known(process, "k")) <= {COLD, "cold.small"}
+    assert await get(process, "k") == 3 * body
+    await at_rest(process)
+    assert await get(process, "k") == 3 * body
 
 
 async def test_copies_keep_their_class_until_it_is_their_turn(process: Process) -> None:
