@@ -26,8 +26,8 @@ async def kinds_of_work(*, workers: bool) -> set[str]:
 async def test_without_workers_a_gateway_only_queues_and_looks_after_itself() -> None:
     everything = await kinds_of_work(workers=True)
     own = await kinds_of_work(workers=False)
-    assert own == {"damage", "space"}
-    assert own | {"departures", "rebalance", "repair", "garbage"} <= everything
+    assert own == {"access-logs", "damage", "space"}
+    assert own | {"departures", "rebalance", "repair", "garbage", "inventory"} <= everything
 
 
 @pytest.mark.parametrize(
