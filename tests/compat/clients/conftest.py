@@ -6,8 +6,10 @@ Each test checks content by hash; an exit code alone proves nothing.
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,23 @@ def library(server, run):
     python = Path(sys.prefix) / "clients/bin/python"
     scripts = Path(__file__).parent
     return lambda script, *words: run([python, scripts / script, *words], environment)
+
+
+@pytest.fixture
+def mounted():
+    """`with mounted(process, place): …` — a FUSE process, from its mount to its end."""
+
+    @contextmanager
+    def hold(process, place):
+        binary = shutil.which("fusermount3") or shutil.which("fusermount")
+        assert binary is not None
+        process.start()
+        try:
+            process.wait_ready(lambda: os.path.ismount(place))
+            yield
+        finally:
+            if os.path.ismount(place):
+                subprocess.run([binary, "-u", str(place)], check=True)
+            process.stop()
+
+    return hold

@@ -3,12 +3,21 @@
 import io
 import os
 import urllib.request
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from minio import Minio
-from minio.commonconfig import REPLACE, ComposeSource, CopySource
+from minio.commonconfig import ENABLED, GOVERNANCE, REPLACE, ComposeSource, CopySource, Tags
+from minio.datatypes import PostPolicy
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
+from minio.objectlockconfig import DAYS, ObjectLockConfig
+from minio.sse import SseS3
+from minio.sseconfig import Rule, SSEConfig
+from minio.versioningconfig import VersioningConfig
+
+from tests.compat.conftest import BACKENDS
+from tests.compat.forms import Poster
 
 MIB = 1024 * 1024
 
@@ -113,3 +122,71 @@ def test_errors_are_understood(client, bucket):
     assert caught.value.code == "NoSuchKey"
     assert client.bucket_exists(bucket)
     assert not client.bucket_exists(f"{bucket}-missing")
+
+
+ONE_STORE = pytest.mark.parametrize("server", BACKENDS[:1], indirect=True, scope="session")
+
+
+def put(client, bucket, key, body, **more):
+    return client.put_object(bucket, key, io.BytesIO(body), len(body), **more).version_id
+
+
+@ONE_STORE
+def test_versions_and_tags(client, bucket):
+    client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    assert client.get_bucket_versioning(bucket).status == ENABLED
+    ids = [put(client, bucket, "k", body) for body in (b"one", b"two")]
+    client.remove_object(bucket, "k")
+    assert [content(client, bucket, "k", version_id=each) for each in ids] == [b"one", b"two"]
+    listed = list(client.list_objects(bucket, include_version=True))
+    found = {each.version_id: each.is_delete_marker for each in listed}
+    assert (len(found), [found[each] for each in ids]) == (3, [False, False])
+    tags = Tags.new_object_tags()
+    tags["colour"] = "blau ü"
+    client.set_object_tags(bucket, "k", tags, version_id=ids[0])
+    assert client.get_object_tags(bucket, "k", version_id=ids[0]) == tags
+    tags = Tags.new_bucket_tags()
+    tags["team"] = "storage"
+    client.set_bucket_tags(bucket, tags)
+    assert client.get_bucket_tags(bucket) == tags
+
+
+@ONE_STORE
+def test_encryption_with_keys_of_the_store(client, bucket):
+    body = os.urandom(11 * MIB)
+    put(client, bucket, "asked", body, sse=SseS3(), part_size=5 * MIB)
+    client.set_bucket_encryption(bucket, SSEConfig(Rule.new_sse_s3_rule()))
+    assert client.get_bucket_encryption(bucket).rule.sse_algorithm == "AES256"
+    put(client, bucket, "default", body)
+    for key in ("asked", "default"):
+        said = client.stat_object(bucket, key).metadata["x-amz-server-side-encryption"]
+        assert (said, content(client, bucket, key)) == ("AES256", body)
+
+
+@ONE_STORE
+def test_locked_versions_are_released_by_who_may(client, bucket):
+    name = f"{bucket}-locked"
+    client.make_bucket(name, object_lock=True)
+    client.set_object_lock_config(name, ObjectLockConfig(GOVERNANCE, 1, DAYS))
+    configured = client.get_object_lock_config(name)
+    assert (configured.mode, configured.duration) == (GOVERNANCE, 1)
+    locked = DeleteObject("k", put(client, name, "k", b"kept", legal_hold=True))
+    assert client.get_object_retention(name, "k").mode == GOVERNANCE
+    refused = client.remove_objects(name, [locked], bypass_governance_mode=True)
+    assert [error.code for error in refused] == ["AccessDenied"]
+    client.disable_object_legal_hold(name, "k")
+    assert [error.code for error in client.remove_objects(name, [locked])] == ["AccessDenied"]
+    assert list(client.remove_objects(name, [locked], bypass_governance_mode=True)) == []
+    client.remove_bucket(name)
+
+
+@ONE_STORE
+def test_a_form_is_signed_and_sent(client, http, bucket):
+    policy = PostPolicy(bucket, datetime.now(UTC) + timedelta(minutes=5))
+    policy.add_equals_condition("key", "up ü")
+    policy.add_content_length_range_condition(1, 10)
+    fields = {**client.presigned_post_policy(policy), "key": "up ü"}
+    poster = Poster(http, bucket)
+    assert poster.send(fields, b"0123456789").status == 204
+    assert poster.send(fields, b"one more than ten").code == "EntityTooLarge"
+    assert content(client, bucket, "up ü") == b"0123456789"

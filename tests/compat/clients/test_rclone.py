@@ -1,15 +1,21 @@
-"""rclone as provider Minio, without quirks: copy, check, sync, cat with ranges, move, mount."""
+"""rclone as provider Minio and AWS, without quirks: copy, check, sync, cat with ranges, move, old
+versions, encryption, mount."""
 
+import http.client
 import os
 import shutil
-import subprocess
+import threading
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from compose.local import Process, wait_until
+from tests.compat.conftest import BACKENDS
 
 MIB = 1024 * 1024
+ONE_STORE = pytest.mark.parametrize("server", BACKENDS[:1], indirect=True, scope="session")
 
 
 def environment_of(server):
@@ -88,17 +94,101 @@ def test_buckets_are_made_and_purged(rclone, bucket, tree):
     assert f"{name}/" not in rclone("lsf", "store:").splitlines()
 
 
-def unmount(place: Path) -> None:
-    binary = shutil.which("fusermount3") or shutil.which("fusermount")
-    assert binary is not None
-    if os.path.ismount(place):
-        subprocess.run([binary, "-u", str(place)], check=True)
+@ONE_STORE
+def test_old_versions_are_listed_read_and_cleaned_up(rclone, versioned, tmp_path):
+    at = f"store:{versioned}"
+    for text in ("one", "second"):
+        (tmp_path / "file").write_text(text)
+        rclone("copyto", tmp_path / "file", f"{at}/file")
+    rclone("deletefile", f"{at}/file")
+    assert rclone("lsf", at) == ""
+    names = rclone("lsf", "--s3-versions", at).splitlines()  # each with its time, so in order
+    found = [rclone("cat", "--s3-versions", f"{at}/{name}") for name in names]
+    assert found == ["one", "second"]
+    rclone("backend", "cleanup-hidden", at)
+    assert rclone("lsf", "--s3-versions", at) == ""
+
+
+@ONE_STORE
+def test_objects_are_encrypted_with_keys_of_the_store(rclone, s3, bucket, tree, stored, digests):
+    flags = ("--s3-server-side-encryption=AES256", "--s3-upload-cutoff=5M", "--s3-chunk-size=5M")
+    rclone("copy", *flags, tree, f"store:{bucket}/t")
+    rclone("check", "--download", tree, f"store:{bucket}/t")
+    assert stored("t/") == digests(tree)
+    for name in ("multipart.bin", "one byte"):
+        assert s3.head_object(Bucket=bucket, Key=f"t/{name}")["ServerSideEncryption"] == "AES256"
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Sends what arrives for any host to the store, so that names of buckets lead there."""
+
+    protocol_version = "HTTP/1.1"
+    store: str
+
+    def forward(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        target = urllib.parse.urlunsplit(("", "", url.path, url.query, ""))
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        connection = http.client.HTTPConnection(self.store)
+        connection.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        reply = connection.getresponse()
+        content = reply.read()
+        self.send_response_only(reply.status, reply.reason)
+        for name, value in reply.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+        connection.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy(server):
+    """The address of a proxy that leads to the store."""
+    handler = type("ToStore", (Proxy,), {"store": server.endpoint.removeprefix("http://")})
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_port}"
+    serving.shutdown()
+    serving.server_close()
+    thread.join()
+
+
+@ONE_STORE
+def test_as_for_amazon_buckets_are_names_of_hosts(
+    server, proxy, run, bucket, tree, tmp_path, digests, stored
+):
+    environment = environment_of(server) | {
+        "RCLONE_CONFIG_STORE_PROVIDER": "AWS",
+        "RCLONE_CONFIG_STORE_REGION": "us-east-1",
+        "RCLONE_CONFIG_STORE_ENDPOINT": f"http://{server.domain}",
+        "HTTP_PROXY": proxy,
+    }
+
+    def rclone(*words):
+        return run(["rclone", "--retries=1", *words], environment)
+
+    flags = ("--s3-upload-cutoff=5M", "--s3-chunk-size=5M")
+    rclone("copy", *flags, tree, f"store:{bucket}/t")
+    assert stored("t/") == digests(tree)
+    rclone("check", tree, f"store:{bucket}/t")
+    rclone("move", f"store:{bucket}/t", f"store:{bucket}/u")
+    rclone("copy", f"store:{bucket}/u", tmp_path / "back")
+    assert (stored("t/"), digests(tmp_path / "back")) == ({}, digests(tree))
 
 
 # Containers without /dev/fuse can mount nothing.
 if Path("/dev/fuse").exists():
 
-    def test_a_mount_is_a_file_system(server, bucket, tree, tmp_path, digests, stored):
+    def test_a_mount_is_a_file_system(server, bucket, tree, tmp_path, digests, stored, mounted):
         place = tmp_path / "mount"
         place.mkdir()
         # rclone 1.60 cannot use the bundle of certificates that a machine may name.
@@ -117,9 +207,7 @@ if Path("/dev/fuse").exists():
             tmp_path / "mount.log",
             environment_of(server),
         )
-        process.start()
-        try:
-            process.wait_ready(lambda: os.path.ismount(place))
+        with mounted(process, place):
             shutil.copytree(tree, place / "t")
             assert digests(place / "t") == digests(tree)
             wait_until(lambda: stored("t/") == digests(tree), what="the mount's uploads")
@@ -132,6 +220,3 @@ if Path("/dev/fuse").exists():
                 lambda: sorted(stored("t/")) == ["empty", "multipart.bin", "renamed"],
                 what="the mount's changes",
             )
-        finally:
-            unmount(place)
-            process.stop()
