@@ -23,10 +23,8 @@ SERVER_DIRECTORY = "server"
 GRACEFUL_SECONDS = 5.0
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `ca` and its commands; each sets `run`."""
-    summary = "certificates of the cluster: make an authority, issue, let nodes join"
-    root = commands.add_parser("ca", help=summary, description=summary)
+def add_arguments(root: argparse.ArgumentParser) -> None:
+    """Declare the commands of `ca`; each sets `run`."""
     actions = root.add_subparsers(dest="action", required=True)
 
     def action(name: str, run: Callable[[argparse.Namespace], None], text: str) -> _Parser:

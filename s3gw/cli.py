@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from s3gw import ca
-from s3gw.admin import command as admin
 from s3gw.config import Config, ConfigError, load
 from s3gw.logs import configure
-from s3gw.rescue import commands as rescue
 
 EXIT_USAGE = 2
 
@@ -104,12 +102,19 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "config": ("print the effective configuration", tuple(FLAGS)),
 }
+# Commands with arguments of their own: summary, and the module whose `add_arguments` declares them.
+# It is loaded only for its command: an `admin` that waits for the libraries of `rescue` is slow.
+FURTHER: dict[str, tuple[str, str]] = {
+    "ca": ("certificates of the cluster: make an authority, issue, let nodes join", "s3gw.ca"),
+    "rescue": ("recover objects and metadata from the drives alone", "s3gw.rescue.commands"),
+    "admin": ("operate a running store over its admin port", "s3gw.admin.command"),
+}
 LISTS = frozenset({"--drive", "--etcd", "--domains", "--website-domains"})
 SWITCHES = frozenset({"--insecure-listen"})
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser."""
+def parser(wanted: str = "") -> argparse.ArgumentParser:
+    """The argument parser; of the commands of FURTHER with the arguments of `wanted`."""
     root = argparse.ArgumentParser(prog="s3gw", description="An S3-compatible object store.")
     commands = root.add_subparsers(dest="command", required=True)
     for name, (summary, flags) in COMMANDS.items():
@@ -125,12 +130,11 @@ def parser() -> argparse.ArgumentParser:
                 )
             else:
                 command.add_argument(flag, dest=key, help=explanation)
-    ca.add_parser(commands)
     _add_drive_parser(commands.add_parser("drive", help="drives of a store on this machine"))
-    rescue.add_arguments(
-        commands.add_parser("rescue", help="recover objects and metadata from the drives alone")
-    )
-    admin.add_parser(commands)
+    for name, (summary, module) in FURTHER.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == wanted:
+            importlib.import_module(module).add_arguments(command)
     return root
 
 
@@ -157,7 +161,9 @@ def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # No flag comes before the command.
+    arguments = parser(words[0] if words else "").parse_args(words)
     if arguments.command in ("ca", "admin"):
         return int(arguments.run(arguments))
     from s3gw import launch  # the engines and drives: most of a second that `admin` need not wait

@@ -41,10 +41,8 @@ class Usage(Exception):
     """The command cannot be sent as it is."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin` and its commands; each sets `run`."""
-    summary = "operate a running store over its admin port"
-    root = commands.add_parser("admin", help=summary, description=summary)
+def add_arguments(root: argparse.ArgumentParser) -> None:
+    """Declare the commands of `admin`; each sets `run`."""
     root.set_defaults(run=run)
     root.add_argument("--endpoint", help="the admin port (S3GW_ADMIN, or 127.0.0.1:9001)")
     root.add_argument("--access-key", help="access key of root or a user (S3GW_ROOT_ACCESS_KEY)")
