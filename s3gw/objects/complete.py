@@ -385,7 +385,7 @@ async def _publish(
             done.checksums,
             now_ms + COMPLETED_MS,
         )
-        tx.put(keys.completed(now.bucket_name, upload.upload_id), answer)
+        storage.store.put_listed(tx, keys.completed(now.bucket_name, upload.upload_id), answer)
         published.append(answer)
         return record
 

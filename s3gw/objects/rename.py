@@ -71,7 +71,8 @@ async def rename_object(
             key = keys.renamed(target.bucket.bucket_id, renaming.token)
             tx.expect(key, answered.revision)
             expires_ms = storage.clock_ms() + RENAMED_MS
-            tx.put(key, RenamedRecord(renaming.digest, expires_ms, version_id))
+            answer = RenamedRecord(renaming.digest, expires_ms, version_id)
+            storage.store.put_listed(tx, key, answer)
             tx.witness = key
         try:
             await storage.store.apply(tx)

@@ -275,6 +275,9 @@ class Rebuild:
             if lifecycle.NAME in bucket.documents:  # what shards add is to be looked at as well
                 job = LifecycleJob(bucket.bucket_id, self.plan.now_ms)
                 yield keys.lifecycle(key[len(keys.BUCKETS) :].decode()), encode(job)
+        elif key.startswith((keys.COMPLETED, keys.RENAMED)):
+            if keys.carries_fence(key, self.identity.fence_secret):
+                yield keys.fence(key), b""
         elif key.startswith(b"part/"):
             value = encode(self._part(decode(PartRecord, value)))
         elif key.startswith(b"manifest/"):

@@ -15,7 +15,7 @@ from s3gw.objects.storage import Storage
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
 
 PAGE_RECORDS = 1000
-RECORDS_PER_COMMIT = 100
+RECORDS_PER_COMMIT = 60  # each may have a fence
 INTERVAL_SECONDS = 3600.0
 KINDS: tuple[tuple[bytes, type[CompletedRecord | RenamedRecord]], ...] = (
     (keys.COMPLETED, CompletedRecord),
@@ -66,7 +66,7 @@ class CompletedExpiry:
 
     async def _page(self, claim: Claim, report: ExpiryReport) -> bool:
         prefix, kind = KINDS[self._kind]
-        page = await self._storage.store.kv.scan(
+        page = await self._storage.store.scan_listed(
             self._position, keys.after_prefix(prefix), limit=PAGE_RECORDS
         )
         if page.more:
@@ -78,13 +78,13 @@ class CompletedExpiry:
         report.seen += len(page.items)
         expired = [item for item in page.items if decode(kind, item.value).expires_ms <= now_ms]
         for first in range(0, len(expired), RECORDS_PER_COMMIT):
-            tx = Transaction()
-            for item in expired[first : first + RECORDS_PER_COMMIT]:
+            tx, batch = Transaction(), expired[first : first + RECORDS_PER_COMMIT]
+            for item in batch:
                 tx.expect(item.key, item.revision)
-                tx.delete(item.key)
+                self._storage.store.delete_listed(tx, item.key)
             try:
                 await commit(self._storage.store, claim, tx)
             except Conflict:
                 continue  # another run was faster; the next one looks again
-            report.removed += len(tx.writes)
+            report.removed += len(batch)
         return page.more or self._kind > 0

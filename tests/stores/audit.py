@@ -214,9 +214,10 @@ class Audit:
     def check_fences(self) -> None:
         """Exactly the records that carry a fence have one."""
         secret = self.process.storage.store.identity.fence_secret
+        prefixes = (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS, keys.TRASH)
         listed = {
             key
-            for prefix in (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS, keys.TRASH)
+            for prefix in (*prefixes, keys.COMPLETED, keys.RENAMED)
             for key in self.under(prefix)
             if keys.carries_fence(key, secret)
         }
