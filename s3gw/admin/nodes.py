@@ -237,8 +237,8 @@ async def may_stop(port: AdminPort, path: models.NodePath) -> models.MayStop:
     stopping = {other.id for other in directory.all() if other.host == host} | {path.node}
     without = _without(directory, stopping)
     await topology.load()
-    before = await read_ledger(storage.store.kv, topology, directory, layout)
-    after = await read_ledger(storage.store.kv, topology, without, layout)
+    before = await read_ledger(storage.store.kv, directory, layout)
+    after = await read_ledger(storage.store.kv, without, layout)
     profiles = _profiles_without(port, without)
     writable = sum(1 for other in directory.writable_nodes() if other.id not in stopping)
     reasons = [*_why_not(before, after, profiles)]

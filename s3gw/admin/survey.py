@@ -192,7 +192,7 @@ class Surveyor:
         storage = self._storage
         layout = await layouts.current(storage.store.kv)
         blobs = storage.blobs
-        return await read_ledger(storage.store.kv, blobs.topology, blobs.directory, layout)
+        return await read_ledger(storage.store.kv, blobs.directory, layout)
 
     async def _ledger_soon(self) -> tuple[Ledger | None, str]:
         """The ledger, the last one if the next takes long, or None and why there is none."""

@@ -39,7 +39,7 @@ from erasure.scheme import Scheme
 from s3gw import limits
 from s3gw.cluster.directory import Directory
 from s3gw.cluster.layouts import Layout
-from s3gw.cluster.topology import Profile, Topology, UnknownProfile
+from s3gw.cluster.topology import Profile, UnknownProfile, profile_in
 from s3gw.kv.interface import KV, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
@@ -168,15 +168,15 @@ def state_of(scheme: Scheme, record: PgRecord, live: Collection[str]) -> GroupSt
     return GroupState(scheme, frozenset(present), frozenset(settled), moving, redundancy)
 
 
-async def read_ledger(kv: KV, topology: Topology, directory: Directory, layout: Layout) -> Ledger:
-    """The ledger as of now. Teaches `topology` the profiles that it reads.
+async def read_ledger(kv: KV, directory: Directory, layout: Layout) -> Ledger:
+    """The ledger as of now.
 
     Raises EngineError, and UnknownProfile or LookupError when records name a profile or group
     that is not there: no figure would be right then.
     """
     live = frozenset(node.id for node in directory.all() if node.live)
     revision = (await kv.get_many([keys.STORE])).revision
-    return await _Reading(kv, topology, live, layout, revision).run()
+    return await _Reading(kv, live, layout, revision).run()
 
 
 async def read_scrub(kv: KV) -> ScrubState:
@@ -246,11 +246,8 @@ def span(milliseconds: int) -> str:
 class _Reading:
     """One ledger in the making."""
 
-    def __init__(
-        self, kv: KV, topology: Topology, live: frozenset[str], layout: Layout, revision: int
-    ) -> None:
+    def __init__(self, kv: KV, live: frozenset[str], layout: Layout, revision: int) -> None:
         self._kv = kv
-        self._topology = topology
         self._live = live
         self._layout = layout
         self._revision = revision
@@ -307,11 +304,7 @@ class _Reading:
             return [item async for item in self._scan(prefix, keys.after_prefix(prefix))]
 
     async def _profiles(self) -> list[Profile]:
-        found = []
-        for item in await self._under(keys.PROFILES):
-            self._topology.learn_profile(item)
-            found.append(self._topology.profile(item.key[len(keys.PROFILES) :].decode()))
-        return found
+        return [profile_in(item) for item in await self._under(keys.PROFILES)]
 
     async def _read_groups(self, profile: Profile) -> None:
         for item in await self._under(keys.pgs(profile.name)):

@@ -52,6 +52,21 @@ class UnknownProfile(Exception):
     """A record names a profile that this store does not have."""
 
 
+def profile_in(item: Item) -> Profile:
+    """The profile of a stored record."""
+    name = item.key[len(keys.PROFILES) :].decode()
+    record = decode(ProfileRecord, item.value)
+    return Profile(
+        name,
+        Scheme.parse(record.scheme),
+        record.stripe_bytes,
+        record.pg_count,
+        record.failure_domain,
+        record.companion,
+        record.storage_classes,
+    )
+
+
 class Topology:
     """Profiles by name, groups by profile and number."""
 
@@ -68,7 +83,8 @@ class Topology:
         names = [item.key[len(keys.PROFILES) :].decode() for item in profiles]
         groups = [item for name in names for item in await self._scan(keys.pgs(name))]
         for item in profiles:
-            self.learn_profile(item)
+            profile = profile_in(item)
+            self._profiles[profile.name] = profile
         for item in groups:
             self.learn_group(item)
 
@@ -82,19 +98,6 @@ class Topology:
             if not page.more:
                 return items
             start = page.items[-1].key + b"\x00"
-
-    def learn_profile(self, item: Item) -> None:
-        name = item.key[len(keys.PROFILES) :].decode()
-        record = decode(ProfileRecord, item.value)
-        self._profiles[name] = Profile(
-            name,
-            Scheme.parse(record.scheme),
-            record.stripe_bytes,
-            record.pg_count,
-            record.failure_domain,
-            record.companion,
-            record.storage_classes,
-        )
 
     def learn_group(self, item: Item) -> None:
         """Take a record as read; an older one than is known is ignored."""

@@ -253,7 +253,7 @@ class Simulation:
         storage, gateway = self.gateways[0].storage, self.gateways[0].gateway
         assert storage is not None
         layout = await layouts.current(self.etcd.engine)
-        ledger = await read_ledger(self.etcd.engine, gateway.topology, gateway.directory, layout)
+        ledger = await read_ledger(self.etcd.engine, gateway.directory, layout)
         assert ledger.healed, f"the ledger: {ledger}"
         (await self._look()).check_at_rest()
 

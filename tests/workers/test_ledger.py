@@ -43,7 +43,7 @@ BIG = bytes(range(256)) * 1000
 
 async def ledger_of(process: Process) -> Ledger:
     layout = await layouts.current(process.kv)
-    return await read_ledger(process.kv, process.topology, process.directory, layout)
+    return await read_ledger(process.kv, process.directory, layout)
 
 
 def set_live(process: Process, name: str, *, live: bool) -> None:
@@ -237,7 +237,7 @@ async def test_a_slice_that_does_not_answer_is_an_error_and_no_figure(
 
     monkeypatch.setattr(MemoryKV, "scan", failing)
     with pytest.raises(Unavailable):
-        await read_ledger(memory_store.kv, memory_store.topology, memory_store.directory, layout)
+        await read_ledger(memory_store.kv, memory_store.directory, layout)
 
 
 async def test_all_of_it_is_read_at_one_revision(
@@ -259,9 +259,7 @@ async def test_all_of_it_is_read_at_one_revision(
         return await scan(self, start, end, **options)
 
     monkeypatch.setattr(MemoryKV, "scan", busy)
-    ledger = await read_ledger(
-        memory_store.kv, memory_store.topology, memory_store.directory, layout
-    )
+    ledger = await read_ledger(memory_store.kv, memory_store.directory, layout)
     assert number > 5
     assert ledger.total(Redundancy.FULL) == Amount(1, len(BIG))
 

@@ -74,7 +74,7 @@ class Life:
     async def ledger(self) -> Ledger:
         layout = await layouts.current(self.process.kv)
         process = self.process
-        return await read_ledger(process.kv, process.topology, process.directory, layout)
+        return await read_ledger(process.kv, process.directory, layout)
 
     # What is true
 

@@ -227,9 +227,7 @@ async def test_an_entry_remembers_damage_on_a_node_that_has_gone_down(
     assert entry.lost == (4,)
     set_live(memory_store, away, live=True)
     layout = await layouts.current(memory_store.kv)
-    ledger = await read_ledger(
-        memory_store.kv, memory_store.topology, memory_store.directory, layout
-    )
+    ledger = await read_ledger(memory_store.kv, memory_store.directory, layout)
     assert ledger.total(Redundancy.REDUCED).blobs == 1
     memory_cluster.clock.advance(NODES_RETRY_MS_MAX / 1000)
     assert not await RepairWorker(memory_store.storage).work(UNCLAIMED)
@@ -286,9 +284,7 @@ async def test_more_bad_shards_than_parity_delete_nothing_and_the_ledger_says_lo
     assert {name: dict(drive.shards) for name, drive in memory_cluster.drives.items()} == before
     assert not any(drive.quarantined for drive in memory_cluster.drives.values())
     layout = await layouts.current(memory_store.kv)
-    ledger = await read_ledger(
-        memory_store.kv, memory_store.topology, memory_store.directory, layout
-    )
+    ledger = await read_ledger(memory_store.kv, memory_store.directory, layout)
     assert ledger.total(Redundancy.LOST).blobs == 1
     with pytest.raises(BlobUnreadable):
         await get(memory_store, "k")
