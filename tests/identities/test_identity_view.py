@@ -69,6 +69,7 @@ async def test_root_wins_over_a_key_of_the_same_id(gateway: Gateway) -> None:
 
 
 def generation() -> Put:
+    return Put(keys.IDENTITY_GENERATION, b"changed!")
 
 
 async def test_a_user_is_known_by_its_key(anywhere: Gateway) -> None:
