@@ -13,7 +13,7 @@ of one integer: bit i says that the first i tokens are matched. Nothing ever bac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,7 +42,6 @@ class Variable:
 
 Token = str | Wild | Variable
 
-VARIABLE = re.compile(r"\$\{([^}]*)\}")
 NAMED = re.compile(r"\s*([A-Za-z][\w.:/+=@-]*)\s*(?:,\s*'([^']*)'\s*)?", re.ASCII)
 PLAIN = frozenset("*?$")
 
@@ -152,10 +151,10 @@ class Pattern:
         """The text split at separators outside variables."""
         parts = [""]
         position = 0
-        for variable in VARIABLE.finditer(self.text):
-            self._split_plain(self.text[position : variable.start()], separator, most, parts)
-            parts[-1] += variable[0]
-            position = variable.end()
+        for start, end in _variables(self.text):
+            self._split_plain(self.text[position:start], separator, most, parts)
+            parts[-1] += self.text[start:end]
+            position = end
         self._split_plain(self.text[position:], separator, most, parts)
         return parts
 
@@ -183,13 +182,25 @@ class Pattern:
         return Glob(tokens)
 
 
+def _variables(text: str) -> Iterator[tuple[int, int]]:
+    """Where variables begin and end. Each character is looked at once: a regular expression would
+    look for the end of every one that is not closed."""
+    start = text.find("${")
+    while start >= 0:
+        end = text.find("}", start) + 1
+        if not end:
+            return
+        yield start, end
+        start = text.find("${", end)
+
+
 def _tokens(text: str, *, variables: bool, wildcards: bool) -> tuple[Token, ...]:
     tokens: list[Token] = []
     position = 0
-    for match in VARIABLE.finditer(text) if variables else ():
-        tokens += _plain(text[position : match.start()], wildcards)
-        tokens.append(_variable(match[1]))
-        position = match.end()
+    for start, end in _variables(text) if variables else ():
+        tokens += _plain(text[position:start], wildcards)
+        tokens.append(_variable(text[start + 2 : end - 1]))
+        position = end
     tail = text[position:]
     if variables and "${" in tail:
         raise PolicyError("Invalid policy variable: '${' is not closed")

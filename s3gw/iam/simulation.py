@@ -38,7 +38,7 @@ NOBODY = Principal(CANONICAL_ID, "simulated", PrincipalType.USER, account=ACCOUN
 
 
 async def simulate_custom_policy(call: QueryCall) -> Result:
-    return await _answers(call, NOBODY, _given(call, ()))
+    return await _answers(call, NOBODY, await asyncio.to_thread(_given, call, ()))
 
 
 async def simulate_principal_policy(call: QueryCall) -> Result:
@@ -46,7 +46,7 @@ async def simulate_principal_policy(call: QueryCall) -> Result:
     source = call.parameters.text("PolicySourceArn")
     await call.services.view.refresh()
     principal, permissions = _known(call, source)
-    given = _given(call, permissions.identity)
+    given = await asyncio.to_thread(_given, call, permissions.identity)
     boundary = given.boundary if given.boundary is not None else permissions.boundary
     return await _answers(call, principal, Permissions(given.identity, boundary))
 

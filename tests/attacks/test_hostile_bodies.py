@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,8 @@ from urllib.parse import quote
 import pytest
 
 from s3gw import limits
+from s3gw.auth.patterns import PolicyError
+from s3gw.auth.policy_parse import parse_identity_policy
 from s3gw.server.routes import ROWS, Row
 from tests.attacks.in_process import BUCKET, KEY, Attacked, Request, http_of, posted, requests
 from tests.attacks.test_hostile_documents import BOMBS
@@ -90,7 +93,7 @@ JSON_BOMBS = {
     "an effect twice": '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Effect":"Allow",'
     '"Action":"s3:*","Resource":"*"}]}',
     "many wildcards": of_statements({**STATEMENT, "Resource": "*?" * 9000}),
-    "many variables": of_statements({**STATEMENT, "Resource": "${a" * 3000}),
+    "many variables": of_statements({**STATEMENT, "Resource": "${a" * 6000}),
     "many actions": of_statements({**STATEMENT, "Action": ["s3:Get*"] * 2000}),
     "null": "null",
     "a text": '"x"',
@@ -194,6 +197,26 @@ async def test_patterns_are_matched_quickly(attacked: Attacked, pattern: str) ->
         taken.append(time.perf_counter() - started)
         assert answer.status == 403
     assert min(taken) < ANSWER_SECONDS / 3, taken
+
+
+@pytest.mark.parametrize("unit", ["${a", "${", "${a}", "*", "?", "*?", "$", "}"])
+async def test_the_largest_policy_is_read_quickly(attacked: Attacked, unit: str) -> None:
+    """Whatever it is made of: nobody else waits for it."""
+    text = unit * (60_000 // len(unit))
+    conditions = {"StringLike": {"aws:username": text}}
+    resource = {**STATEMENT, "Resource": f"arn:aws:s3:::{text}"}
+    for statement in (resource, {**STATEMENT, "Condition": conditions}):
+        document = of_statements(statement)
+        assert len(document) < limits.IAM_DOCUMENT_BYTES_MAX
+        taken = []
+        for _ in range(ATTEMPTS):
+            started = time.perf_counter()
+            with suppress(PolicyError):
+                parse_identity_policy(
+                    document.encode(), "policy", limit=limits.IAM_DOCUMENT_BYTES_MAX
+                )
+            taken.append(time.perf_counter() - started)
+        assert min(taken) < ANSWER_SECONDS, taken
 
 
 # Limits of heads and forms.
