@@ -12,6 +12,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import complete, part_copy, publish
 from s3gw.objects.encrypted import framing_of, framing_of_version
+from s3gw.objects.keyring.named import PENDING, KeyExists
 from s3gw.objects.keyring.ring import Wanted
 from s3gw.objects.multipart import find_upload, list_parts, upload_part
 from s3gw.workers import rewrap
@@ -50,6 +51,20 @@ async def test_no_part_of_an_encrypted_upload_shares_a_plain_blob(
 
     assert await part_copy.share_part(storage, upload, 1, source, whole, held) is None
     assert (await list_parts(storage, upload_id))[0].records == []
+
+
+async def test_a_named_key_can_be_made_again_once_its_time_is_over(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    named, master = memory_store.storage.ring.named, await memory_store.storage.ring.usable_master()
+    before = await named.create("invoices", master)
+    await named.set_state("invoices", PENDING, days=7)
+    memory_cluster.clock.advance(6 * 86_400.0)
+    with pytest.raises(KeyExists):
+        await named.create("invoices", master)
+    memory_cluster.clock.advance(2 * 86_400.0)
+    made = await named.create("invoices", master)
+    assert made.versions != before.versions
 
 
 @pytest.mark.parametrize("step", ["_write_manifest", "_publish"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -78,6 +79,8 @@ class NamedKeys:
         version = master.wrap(os.urandom(KEY_BYTES), _context(name, 1))
         record = NamedKey(self._clock_ms(), ENABLED, (version,), description=description)
         key = keys.named_key(name)
+        with suppress(errors.KMSNotFoundException):
+            await self.find(name)  # one whose time is over makes way
         try:
             await self._kv.commit([At(key, 0)], [Put(key, encode(record))])
         except Conflict:
