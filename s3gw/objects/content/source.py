@@ -138,12 +138,19 @@ class _Compressed:
     async def _frames(
         self, frames: Decompressor, begin: int, end: int
     ) -> AsyncGenerator[list[Buffer], None]:
+        """The content of these frames; the last of it when the source has ended, which may find
+        only then that the blob is not what was stored."""
+        last: list[Buffer] = []
         async with aclosing(self._source(begin, end)) as stored:
             async for buffers in stored:
                 content = await _run(self._executor, frames.feed, buffers, self._size)
                 while content:
-                    yield content
+                    if last:
+                        yield last
+                    last = content
                     content = await _run(self._executor, frames.feed, (), self._size)
+        if last:
+            yield last
 
     async def _read_index(self) -> Index:
         if self._index is None:
