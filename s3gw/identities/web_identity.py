@@ -24,12 +24,14 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+if TYPE_CHECKING:
+    import httpx
 
 # One family per type of key; never "none", never an HMAC.
 ALGORITHMS: Mapping[str, frozenset[str]] = {
@@ -194,6 +196,8 @@ class HttpFetch:
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, url: str) -> bytes:
+        import httpx  # 11 MiB, which only a store with providers needs
+
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False)
         body = bytearray()

@@ -20,13 +20,14 @@ import re
 from base64 import b64decode, b64encode
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx
 
 from s3gw import errors
 from s3gw.objects.content.sealing import KEY_BYTES, NotAuthentic
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Transit:
         mount: str = "transit",
         client: httpx.AsyncClient | None = None,
     ) -> None:
+        import httpx  # 11 MiB, which only a store with such a service needs
+
+        self._http_error = httpx.HTTPError
         self._base = f"{address.rstrip('/')}/v1/{mount.strip('/')}"
         self._token_file = token_file
         self._client = client or httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
@@ -89,7 +93,7 @@ class Transit:
             headers = {TOKEN_HEADER: token}
             answer = await self._client.post(url, json=body, headers=headers)
             found = answer.json()
-        except (OSError, httpx.HTTPError, ValueError) as error:
+        except (OSError, self._http_error, ValueError) as error:
             log.warning("the key management service: %s: %s", type(error).__name__, error)
             raise _unavailable() from error
         problems = found.get("errors") if isinstance(found, dict) else None
