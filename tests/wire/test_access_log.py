@@ -70,9 +70,7 @@ def test_what_is_not_known_is_a_dash() -> None:
 def test_nothing_sent_ends_a_field_or_a_line(
     agent: str, referrer: str, uri: str, key: str, host: str
 ) -> None:
-    entry = replace(
-        ENTRY, user_agent=agent, referrer=referrer, request_uri=uri, key=key, host=host
-    )
+    entry = replace(ENTRY, user_agent=agent, referrer=referrer, request_uri=uri, key=key, host=host)
     line = access_line(entry).decode("ascii")
     assert line.count("\n") == 1
     found = FIELDS.match(line)
