@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from nodes.client import RemoteDrive, open_session
 from nodes.http_guard import GuardOptions, serve
 from nodes.identity import DriveIdentity, IdentityError, NonceOutdated, adopt
 from nodes.protocol import Drive, DriveError
@@ -35,6 +34,7 @@ from s3gw.cluster.founding import (
     found_store,
     layout_exists,
     profile_name,
+    scheme_of,
 )
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import (
@@ -46,7 +46,6 @@ from s3gw.cluster.membership import (
 )
 from s3gw.config import Config, ConfigError, host_and_port
 from s3gw.drives import metadata_directory
-from s3gw.gateway import Gateway, cancel, scheme_of, serve_beside
 from s3gw.key_sources import master_keys
 from s3gw.kv import sqlite_schema
 from s3gw.kv.etcd import EtcdKV
@@ -58,6 +57,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
 from s3gw.objects.keyring.master import BadMasterKeys
 from s3gw.objects.keyring.ring import require_master_keys
+from s3gw.serving import cancel, serve_beside
 from s3gw.supervisor import WorkerContext
 from s3gw.transport import keep_certificates, open_credentials
 
@@ -178,6 +178,8 @@ async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) ->
 
 async def up_worker(context: WorkerContext) -> None:
     """A process of `s3gw up`: a gateway with the drives in it."""
+    from s3gw.gateway import Gateway  # see `_serve_cluster`
+
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
@@ -209,6 +211,10 @@ async def background_worker(context: WorkerContext) -> None:
 
 
 async def _serve_cluster(context: WorkerContext, *, serves_s3: bool) -> None:
+    # Half a second and half of the memory of a process: nodes and supervisors do without.
+    from nodes.client import RemoteDrive, open_session
+    from s3gw.gateway import Gateway
+
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:

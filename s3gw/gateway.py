@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from erasure.scheme import Scheme
 from nodes.http_guard import GuardOptions, serve
 from s3gw import __version__, pki
 from s3gw.admin.app import build_app as build_admin_app
@@ -21,7 +20,7 @@ from s3gw.admin.port import AdminPort
 from s3gw.admin.survey import Signals, Surveyor
 from s3gw.cluster.blobs import BlobStore
 from s3gw.cluster.directory import Directory
-from s3gw.cluster.founding import profile_name
+from s3gw.cluster.founding import profile_name, scheme_of
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
@@ -48,6 +47,7 @@ from s3gw.server.pipeline import Edge, S3App
 from s3gw.server.query_api import QueryApi, QueryEdge
 from s3gw.server.resolve import Domains
 from s3gw.server.website import App, WebsiteApp
+from s3gw.serving import cancel, serve_beside
 from s3gw.supervisor import WorkerContext
 from s3gw.workers.access_logs import OUTCOMES as LOG_OUTCOMES
 from s3gw.workers.access_logs import AccessLogs
@@ -75,34 +75,6 @@ from s3gw.workers.verify import ShardVerifier
 # Of who was told no zone.
 DEFAULT_ZONE = "default"
 THREADS_PER_PROCESS = 8
-
-
-def scheme_of(config: Config) -> Scheme:
-    """The scheme of the default profile."""
-    return Scheme.parse(config.profile)
-
-
-async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel background tasks and wait for their end."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def serve_beside(
-    servers: Awaitable[object], background: Sequence[asyncio.Task[None]], shutdown: asyncio.Event
-) -> None:
-    """Serve until shutdown. The background tasks are endless: should one end, so does the process
-    (the supervisor starts another), because a gateway that no longer follows membership or keeps
-    its lease looks well and is not."""
-    serving = asyncio.ensure_future(servers)
-    await asyncio.wait({serving, *background}, return_when=asyncio.FIRST_COMPLETED)
-    ended = [task for task in background if task.done()]
-    shutdown.set()
-    await serving
-    for task in ended:
-        task.result()
-        raise RuntimeError(f"{task.get_name()} ended")
 
 
 async def stop_at(shutdown: asyncio.Event, runner: Runner) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from nodes.http_guard import BindError, bind
 from nodes.tls import CERTIFICATE_FILE, GATEWAY, NODE, TlsCredentials
 from s3gw import app
-from s3gw.cluster.founding import found_store, layout_exists
+from s3gw.cluster.founding import found_store, layout_exists, scheme_of
 from s3gw.config import Config, ConfigError, host_and_port, load
 from s3gw.drives import (
     DriveSet,
@@ -35,7 +35,6 @@ from s3gw.drives import (
     release,
 )
 from s3gw.files import sync_directory, write_new
-from s3gw.gateway import scheme_of
 from s3gw.join import JoinError, join
 from s3gw.key_sources import kept_path, master_keys, sources_of, with_kept_master_key
 from s3gw.kv.interface import KV, EngineError
@@ -44,7 +43,6 @@ from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
 from s3gw.objects.keyring.master import BadMasterKeys, new_text
 from s3gw.objects.keyring.ring import require_master_keys
-from s3gw.rescue import commands
 from s3gw.supervisor import Supervisor
 from s3gw.transport import joined_directory, open_credentials, require_safe_listen
 
@@ -214,6 +212,7 @@ def drive_add(arguments: argparse.Namespace) -> int:
 
 def rescue(arguments: argparse.Namespace) -> int:
     """`s3gw rescue`: recovery from the drives alone. Returns the exit code."""
+    from s3gw.rescue import commands  # half a second that no other role should wait
 
     async def embedded(data: str, paths: Sequence[Path]) -> KV:
         config = load({"data": data, "drive": [str(path) for path in paths]})

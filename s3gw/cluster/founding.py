@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from erasure.scheme import Scheme
 from placement.cluster_map import Node
 from placement.domains import NODE, place
+from s3gw.config import Config
 from s3gw.kv.interface import KV, At, Conflict, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
@@ -41,6 +42,11 @@ class Founder:
     zone: str
     weight: int
     host: str = ""
+
+
+def scheme_of(config: Config) -> Scheme:
+    """The scheme of the default profile."""
+    return Scheme.parse(config.profile)
 
 
 def profile_name(scheme: str) -> str:

@@ -13,11 +13,11 @@ from s3gw.cluster.lease import BLOCKS, ProcessLease
 from s3gw.cluster.membership import Membership, NodeIdTaken, Registration
 from s3gw.cluster.topology import Topology
 from s3gw.cluster.writer import attempt
-from s3gw.gateway import serve_beside
 from s3gw.kv.interface import Delete, Put, Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutNode, LayoutRecord, NodeRecord, encode
+from s3gw.serving import serve_beside
 from tests.stores.memory_store import Clock
 
 TTL_SECONDS = 15

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from nodes.http_guard import GuardOptions
-from s3gw.gateway import serve_beside, stop_at
+from s3gw.gateway import stop_at
 from s3gw.kv.interface import Delete, Put
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
 from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import Cursor, StoreRecord
 from s3gw.metadata.store import Store, Transaction
+from s3gw.serving import serve_beside
 from s3gw.supervisor import GRACEFUL_SECONDS
 from s3gw.workers.contract import Claim, ClaimLost, commit
 from s3gw.workers.runner import Runner
