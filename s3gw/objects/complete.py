@@ -50,6 +50,7 @@ from s3gw.objects.multipart import (
     change_record,
     find_upload,
     forget_upload,
+    give_back,
     list_parts,
     owner_lives,
 )
@@ -173,7 +174,7 @@ def _agrees(stored: Checksums, given: dict[str, str]) -> bool:
 
 async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
     """`open` → `completing`; also takes over from a process that is gone."""
-    if upload.record.state != OPEN and await owner_lives(storage, upload):
+    if upload.record.state != OPEN and await owner_lives(storage, upload.record):
         raise errors.SlowDown(
             "The upload is being completed by another request.", headers={"Retry-After": "1"}
         )
@@ -199,11 +200,7 @@ async def _give_back(storage: Storage, upload: Upload) -> None:
         now = await find_upload(storage, upload.bucket_name, upload.key, upload.upload_id)
         if (now.record.state, now.record.attempt) != (COMPLETING, upload.record.attempt):
             return
-        await change_record(
-            storage,
-            now,
-            lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
-        )
+        await give_back(storage, now)
     except (EngineError, OutcomeUnknown, errors.NoSuchUpload, errors.NoSuchBucket):
         return  # completed or taken over; else this process or the lease's end says that it is free
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from s3gw import errors, limits
 from s3gw.cluster.topology import Profile
 from s3gw.kv.interface import Conflict, NoneNewer
@@ -273,13 +275,23 @@ async def list_parts(
     return Parts(records, page.revision), page.more or len(page.items) > most
 
 
+async def give_back(storage: Storage, upload: Upload) -> Upload:
+    """`completing` → `open`, of an upload whose owner does not live: what that one may still have
+    in flight fails. Raises Conflict, OutcomeUnknown."""
+    return await change_record(
+        storage,
+        upload,
+        lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
+    )
+
+
 async def abort_upload(
     storage: Storage, upload: Upload, *, attempts: int = limits.COMMIT_ATTEMPTS_MAX
 ) -> None:
     """End an upload and give its parts to the collector. With one attempt only as it was read, and
     its bucket. Raises S3Error, OutcomeUnknown."""
     for _ in range(attempts):
-        if upload.record.state != OPEN and await owner_lives(storage, upload):
+        if upload.record.state != OPEN and await owner_lives(storage, upload.record):
             raise errors.NoSuchUpload(
                 "The specified upload is being completed.", UploadId=upload.upload_id.hex()
             )
@@ -309,12 +321,12 @@ def forget_upload(storage: Storage, tx: Transaction, upload: Upload) -> None:
     )
 
 
-async def owner_lives(storage: Storage, upload: Upload) -> bool:
+async def owner_lives(storage: Storage, record: UploadRecord) -> bool:
     """Whether the process that took the upload for completion still holds its lease and, if it is
     this one, is still at it: an attempt that could not give the upload back is over as well."""
-    if upload.record.owner_lease == storage.lease():
-        return upload.record.attempt in storage.completing
-    (item,) = (await storage.store.kv.get_many([keys.process(upload.record.owner_lease)])).items
+    if record.owner_lease == storage.lease():
+        return record.attempt in storage.completing
+    (item,) = (await storage.store.kv.get_many([keys.process(record.owner_lease)])).items
     return item is not None
 
 

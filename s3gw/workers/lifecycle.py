@@ -450,7 +450,7 @@ class Lifecycle:
             return None
         if action.due_ms > now_ms:
             return lifecycle.entry_at(storage, upload.bucket, action.due_ms, entry.subject)
-        if upload.record.state != OPEN and await owner_lives(storage, upload):
+        if upload.record.state != OPEN and await owner_lives(storage, upload.record):
             return self._later(entry, now_ms)
         try:
             await abort_upload(storage, upload, attempts=1)

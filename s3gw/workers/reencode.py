@@ -21,7 +21,7 @@ What holds a blob, and where that is written:
     j…   another job: waits for it to end
 
 A part of an upload that is being completed is left alone until that has ended: who completes it
-has read its parts.
+has read its parts. If that process is gone, the upload is given back first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from s3gw import limits
+from s3gw import errors, limits
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.targets import TooFewNodes
 from s3gw.cluster.topology import Group, Profile, Topology
@@ -55,7 +55,7 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
-from s3gw.objects.multipart import OPEN
+from s3gw.objects.multipart import OPEN, find_upload, give_back, owner_lives
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim, commit
 
@@ -335,7 +335,10 @@ class Swap:
         if upload.record is None:
             await self._move_listed_part(upload_id, number, holder, reference)
             return
-        if upload.record.state != OPEN or part.record is None:
+        if upload.record.state != OPEN:
+            await self._free_upload(upload.record, key)
+            return
+        if part.record is None:
             return
         if self._replaces(part.record.blob):
             tx = self._transaction()
@@ -346,6 +349,18 @@ class Swap:
             tx.witness = part_key
             self._pass_on(tx, holder, reference)
             await commit(self._storage.store, self._claim, tx)
+
+    async def _free_upload(self, record: UploadRecord, key: bytes) -> None:
+        """Give an upload back whose completion has died, so that the next round moves its part."""
+        if await owner_lives(self._storage, record):
+            return
+        bucket, object_key, upload_id = keys.split_upload(key)
+        try:
+            upload = await find_upload(self._storage, bucket, object_key, upload_id)
+            if upload.record == record:
+                await give_back(self._storage, upload)
+        except errors.S3Error:
+            return  # completed or aborted meanwhile: the next round sees that
 
     async def _move_snapshot(self, holder: bytes, reference: Reference) -> None:
         key = keys.SNAPSHOTS + holder[1:]

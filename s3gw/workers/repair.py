@@ -47,8 +47,9 @@ log = logging.getLogger(__name__)
 BATCH_ENTRIES = 100
 BLOBS_AT_ONCE = 4
 RETRY_MS_MIN = 30_000
-RETRY_MS_MAX = 3600 * 1000
-NODES_RETRY_MS_MAX = 60_000
+RETRY_MS_MAX = 60_000
+# Of what every node has answered for and cannot be mended.
+HOPELESS_RETRY_MS_MAX = 3600 * 1000
 INTERVAL_SECONDS = 10.0
 VERIFY_SECONDS_MAX = 300.0
 STEP_SECONDS_MIN = 120.0
@@ -171,6 +172,7 @@ class RepairWorker:
             blob = entry.record.blob.hex()
             log.warning("blob %s cannot be repaired: %s", blob, error)
             report.unreadable += 1
+            job.hopeless = not job.waits_for_nodes
         except TimeoutError:
             log.warning("the repair of blob %s took too long", entry.record.blob.hex())
         except (EngineError, OutcomeUnknown, ClaimLost):
@@ -178,6 +180,7 @@ class RepairWorker:
         except Exception:
             # One blob, always among the first, must not hold up the repair of all others.
             log.exception("blob %s cannot be repaired", entry.record.blob.hex())
+            job.hopeless = True
         return False
 
     async def _settle(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
@@ -196,7 +199,7 @@ class RepairWorker:
         report.later += 1
         if found.record is None:
             return
-        most = NODES_RETRY_MS_MAX if job.waits_for_nodes else RETRY_MS_MAX
+        most = HOPELESS_RETRY_MS_MAX if job.hopeless else RETRY_MS_MAX
         delay_ms = min(most, RETRY_MS_MIN * 2**found.record.attempts)
         # What was added to the entry meanwhile is not known to this job.
         added = set(found.record.lost) - set(entry.record.lost)
@@ -214,7 +217,8 @@ class RepairWorker:
 
 class _BlobRepair:
     """The repair of one blob. `lost` are the shards known to be missing or damaged, as far as it
-    has come; `waits_for_nodes` says that it may go on when nodes are back."""
+    has come; `waits_for_nodes` says that it may go on when nodes are back, `hopeless` that nothing
+    but what nobody expects would help."""
 
     def __init__(
         self,
@@ -230,6 +234,7 @@ class _BlobRepair:
         self._report = report
         self.lost = lost
         self.waits_for_nodes = False
+        self.hopeless = False
 
     async def run(self, entry: Entry) -> bool:
         """Do what can be done; whether the blob needs nothing more."""
@@ -246,6 +251,7 @@ class _BlobRepair:
         ref = msgspec.structs.replace(
             old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )
+        self.waits_for_nodes = not self._all_usable(ref)
         elsewhere = bool(ref.nodes or record.target)
         if elsewhere and record.copy is None and await self._rewrite(entry, ref):
             return True
@@ -260,6 +266,10 @@ class _BlobRepair:
         if beyond:
             return await self._rewrite(entry, ref)
         return not self.lost
+
+    def _all_usable(self, ref: BlobRef) -> bool:
+        _, nodes, _ = self._storage.blobs.topology.location(ref)
+        return all(self._storage.blobs.directory.usable(node) for node in nodes if node)
 
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""
@@ -303,9 +313,12 @@ class _BlobRepair:
     async def _rebuild(self, ref: BlobRef, index: int, node_id: str) -> bool:
         """Rebuild a shard on its node; whether it is whole there."""
         scheme, _, _ = self._storage.blobs.topology.location(ref)
+        directory = self._storage.blobs.directory
+        node = directory.get(node_id)
+        if node is not None and node.is_full(directory.clock()):
+            return False  # known before anything is read for it
         size = ref.size + scheme.fragment_bytes(ref.size)
         await self._throttle.take(size)
-        node = self._storage.blobs.directory.get(node_id)
         # Another worker may have replaced it while this one waited: a whole one is not set aside.
         state = await self._state(ref, index, node_id)
         if node is None or state in (State.WHOLE, State.UNKNOWN):

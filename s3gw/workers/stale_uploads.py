@@ -13,8 +13,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from s3gw import errors
 from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
@@ -22,10 +20,9 @@ from s3gw.metadata.records import UploadRecord, decode
 from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.multipart import (
     OPEN,
-    Upload,
     abort_upload,
-    change_record,
     find_upload,
+    give_back,
     owner_lives,
 )
 from s3gw.objects.storage import Storage
@@ -101,23 +98,16 @@ class StaleUploads:
         bucket, object_key, upload_id = keys.split_upload(key)
         try:
             upload = await find_upload(self._storage, bucket, object_key, upload_id)
-            if upload.record.state != OPEN and await owner_lives(self._storage, upload):
+            if upload.record.state != OPEN and await owner_lives(self._storage, upload.record):
                 return
             if self._is_stale(upload.record):
                 await abort_upload(self._storage, upload)
                 report.aborted += 1
                 log.info("upload %s of %s/%s was stale", upload_id.hex(), bucket, object_key)
             elif upload.record.state != OPEN:
-                await self._give_back(upload)
+                await give_back(self._storage, upload)
                 report.given_back += 1
         except (Conflict, OutcomeUnknown, errors.S3Error) as error:
             # Completed, aborted, or being changed by others; the next round sees what is left.
             log.info("upload %s of %s is left: %s", upload_id.hex(), bucket, error)
             report.lost += 1
-
-    async def _give_back(self, upload: Upload) -> None:
-        await change_record(
-            self._storage,
-            upload,
-            lambda record: msgspec.structs.replace(record, state=OPEN, owner_lease=0),
-        )

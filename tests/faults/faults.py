@@ -283,7 +283,8 @@ def unclean(cluster: Cluster) -> str:
         if "status" in report:
             return f"{worker}: {report}"
         if left := {name: report[name] for name in nothing_left if report[name]}:
-            return f"{worker}: {left}"
+            waiting = admin(cluster, "GET", "/admin/repairs")
+            return f"{worker}: {left}; waiting for repair: {waiting}"
     ledger = admin(cluster, "GET", "/admin/ledger")
     return "" if ledger.get("healed") else f"ledger: {ledger}"
 

@@ -11,7 +11,7 @@ import pytest
 from nodes.memory import Fault
 from nodes.protocol import DriveUnreachable, ShardName
 from s3gw.cluster.ledger import read_merge_alarms
-from s3gw.kv.interface import Put
+from s3gw.kv.interface import Conflict, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BlobRef,
@@ -20,7 +20,6 @@ from s3gw.metadata.records import (
     PgRecord,
     Repair,
     Slot,
-    UploadRecord,
     decode,
     encode,
 )
@@ -416,7 +415,7 @@ async def test_a_manifest_that_no_version_holds_is_not_repaired_and_does_not_wai
     assert await get(memory_store, "k") == b"another"
 
 
-async def test_a_part_is_left_alone_while_its_upload_is_being_completed(
+async def test_a_part_is_left_alone_as_long_as_its_upload_is_being_completed(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
     for name in ("d0", "d1", "d2"):
@@ -427,16 +426,25 @@ async def test_a_part_is_left_alone_while_its_upload_is_being_completed(
         set_live(memory_store, name, live=True)
     upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id)
 
-    def to_state(state: str) -> Callable[[UploadRecord], UploadRecord]:
-        return lambda found: msgspec.structs.replace(found, state=state)
-
-    upload = await change_record(memory_store.storage, upload, to_state("completing"))
+    lease, attempt = memory_store.storage.lease(), b"attempt"
+    memory_store.storage.completing.add(attempt)
+    upload = await change_record(
+        memory_store.storage,
+        upload,
+        lambda found: msgspec.structs.replace(
+            found, state="completing", owner_lease=lease, attempt=attempt
+        ),
+    )
     part_key = keys.part(upload_id, 1)
     before = memory_cluster.engine.items[part_key]
     assert (await on_demand.repair_all(memory_store.storage)).later == 1
     assert memory_cluster.engine.items[part_key] == before
-    await change_record(memory_store.storage, upload, to_state("open"))
+    # Its process gives up and cannot say so: the upload is given back, and the part goes home. A
+    # commit that is still on its way from there fails, as it names what the part was.
+    memory_store.storage.completing.remove(attempt)
     assert (await on_demand.repair_all(memory_store.storage)).moved == 1
+    with pytest.raises(Conflict):
+        await change_record(memory_store.storage, upload, lambda found: found)
     assert memory_cluster.engine.items[part_key] != before
     await complete(memory_store, "k", upload_id)
     assert await get(memory_store, "k") == BIG

@@ -23,7 +23,7 @@ from s3gw.objects.references import URGENCY_MISPLACED
 from s3gw.workers import on_demand
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.damage import URGENCY_CRITICAL, URGENCY_DAMAGED, DamageQueue, queue_repairs
-from s3gw.workers.repair import NODES_RETRY_MS_MAX, RepairWorker
+from s3gw.workers.repair import RETRY_MS_MAX, RepairWorker
 from tests.stores.memory_store import MemoryCluster, Process
 from tests.stores.operations import blob_of, delete, get, put
 from tests.stores.virtual_time import run_virtual
@@ -229,7 +229,7 @@ async def test_an_entry_remembers_damage_on_a_node_that_has_gone_down(
     layout = await layouts.current(memory_store.kv)
     ledger = await read_ledger(memory_store.kv, memory_store.directory, layout)
     assert ledger.total(Redundancy.REDUCED).blobs == 1
-    memory_cluster.clock.advance(NODES_RETRY_MS_MAX / 1000)
+    memory_cluster.clock.advance(RETRY_MS_MAX / 1000)
     assert not await RepairWorker(memory_store.storage).work(UNCLAIMED)
     assert entries(memory_cluster) == {}
 
