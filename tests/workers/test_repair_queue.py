@@ -23,7 +23,7 @@ from s3gw.objects.references import URGENCY_MISPLACED
 from s3gw.workers import on_demand
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.damage import URGENCY_CRITICAL, URGENCY_DAMAGED, DamageQueue, queue_repairs
-from s3gw.workers.repair import RETRY_MS_MAX, RepairWorker
+from s3gw.workers.repair import HOPELESS_RETRY_MS_MAX, RETRY_MS_MAX, RepairWorker
 from tests.stores.memory_store import MemoryCluster, Process
 from tests.stores.operations import blob_of, delete, get, put
 from tests.stores.virtual_time import run_virtual
@@ -288,6 +288,48 @@ async def test_more_bad_shards_than_parity_delete_nothing_and_the_ledger_says_lo
     assert ledger.total(Redundancy.LOST).blobs == 1
     with pytest.raises(BlobUnreadable):
         await get(memory_store, "k")
+
+
+@pytest.mark.parametrize(
+    ("away", "pause_ms"), [(False, HOPELESS_RETRY_MS_MAX), (True, RETRY_MS_MAX)]
+)
+async def test_only_what_all_nodes_have_answered_for_waits_long(
+    memory_cluster: MemoryCluster, memory_store: Process, *, away: bool, pause_ms: int
+) -> None:
+    """Whose shards lie on nodes that are away is looked at soon after these are back."""
+    await put(memory_store, "k", BIG)
+    ref = await blob_of(memory_store, "k")
+    flip(memory_cluster, memory_store, ref, 0, 1, 2)
+    set_live(memory_store, place(memory_store, ref, 3)[0], live=not away)
+    await queue(memory_store, repair_of(memory_store, ref, 0, 1, 2))
+    for _ in range(10):
+        assert (await on_demand.repair_all(memory_store.storage)).later == 1
+    ((_, entry),) = entries(memory_cluster).items()
+    assert entry.not_before_ms == memory_cluster.clock.ms() + pause_ms
+
+
+async def test_for_a_drive_that_is_full_nothing_is_read(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    await put(memory_store, "k", BIG)
+    ref = await blob_of(memory_store, "k")
+    flip(memory_cluster, memory_store, ref, 0)
+    await queue(memory_store, repair_of(memory_store, ref, 0))
+    node = memory_store.directory.get(place(memory_store, ref, 0)[0])
+    assert node is not None
+    node.full(memory_store.directory.clock())
+    taken: list[float] = []
+
+    class Counting(Throttle):
+        async def take(self, size: float) -> None:
+            taken.append(size)
+
+    worker = RepairWorker(memory_store.storage, throttle=Counting(lambda: 0))
+    assert (await worker.run_once()).later == 1
+    assert taken == []
+    memory_cluster.clock.advance(RETRY_MS_MAX / 1000)
+    assert (await worker.run_once()).settled == 1
+    assert taken
 
 
 async def test_bytes_read_and_written_are_throttled(
