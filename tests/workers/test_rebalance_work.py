@@ -143,7 +143,12 @@ def test_without_a_lease_nothing_is_moved() -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_the_bandwidth_is_obeyed_and_may_be_changed_meanwhile(lost: bool) -> None:
+def test_the_bandwidth_is_obeyed_and_may_be_changed_meanwhile(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # These shards stand for large ones, whose bytes are what they cost.
+    monkeypatch.setattr("s3gw.cluster.tunables.REBUILT_SHARD_BYTES_MIN", 1000)
+
     async def scenario() -> None:
         world = await World.make(9, nodes=8)
         await world.fill(24 if lost else 120)
