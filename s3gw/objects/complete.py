@@ -222,12 +222,13 @@ async def _complete_taken(
     checksums = combine(upload.record, chosen)
     _compare(checksums, completion)
     etag = multipart_etag(chosen)
-    sequence = publish.sequence_of(storage, target)
-    manifest_blob = await _write_manifest(storage, upload, chosen, etag, checksums, sequence)
+    done = Completed(etag, checksums, size, encryption=upload.record.description.encryption)
+    now_ms = storage.clock_ms()
+    manifest_blob = await _write_manifest(storage, upload, target, chosen, done, now_ms)
     manifest = await _write_pages(storage, upload, chosen, manifest_blob)
-    encryption = upload.record.description.encryption
-    done = Completed(etag, checksums, size, encryption=encryption)
-    return await _publish(storage, upload, target, completion, parts, manifest, manifest_blob, done)
+    return await _publish(
+        storage, upload, target, completion, parts, manifest, manifest_blob, done, now_ms
+    )
 
 
 def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
@@ -277,10 +278,10 @@ def multipart_etag(parts: Sequence[PartRecord]) -> str:
 async def _write_manifest(
     storage: Storage,
     upload: Upload,
+    target: Target,
     chosen: Sequence[PartRecord],
-    etag: str,
-    checksums: Checksums,
-    sequence: int,
+    done: Completed,
+    now_ms: int,
 ) -> Ingested:
     """The manifest as a blob, so that rescue finds the parts' order without metadata."""
     body = encode(ManifestPage(tuple(chosen)))
@@ -290,14 +291,16 @@ async def _write_manifest(
             "manifest",
             upload.bucket_name,
             upload.key,
-            size=sum(part.size for part in chosen),
-            etag=etag,
-            modified_ms=storage.clock_ms(),
+            store=storage.store.identity.store_id,
+            size=done.size,
+            etag=done.etag,
+            modified_ms=now_ms,
             owner=upload.record.owner,
-            checksums=checksums,
-            description=upload.record.description,
+            checksums=done.checksums,
+            description=publish.under_default(target.bucket, upload.record.description, now_ms),
+            versioning=target.bucket.versioning,
             upload=upload.upload_id,
-            sequence=sequence,
+            sequence=publish.sequence_of(storage, target),
         )
 
     profile: Profile = storage.blobs.topology.profile(upload.record.profile)
@@ -341,8 +344,8 @@ async def _publish(
     manifest: ManifestRef,
     blob: Ingested,
     done: Completed,
+    now_ms: int,
 ) -> Completed:
-    now_ms = storage.clock_ms()
     placed = publish.Placed(blob.written)
     profile = storage.blobs.topology.profile(upload.record.profile)
     published: list[CompletedRecord] = []

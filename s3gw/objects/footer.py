@@ -3,12 +3,14 @@
 A MessagePack map with text keys, versioned by "v". Readers ignore keys they do not know.
 
     v          1
+    store      id of the store: shards of another one are none of this one's
     kind       "object", "part", "manifest" or "snapshot"
     bucket, key
     sequence   order among the versions of the key, as known when the blob was written; of a
                snapshot, the revision it is of
     modified_ms, owner, size, etag, checksums, checksum_kind
     headers, user, tags, storage_class; lock, encryption, compression, redirect when set
+    versioning that of the bucket when the blob was written, when it has or had it
     content_id 16 bytes
     upload, number        for a part; upload for a manifest
     profile, scheme, stored, crc64    how the blob is coded (s3gw.cluster.coding_note)
@@ -34,17 +36,21 @@ def describe(
     bucket: str,
     key: str,
     *,
+    store: str,
     size: int,
     etag: str,
     modified_ms: int,
     owner: str,
     checksums: Checksums,
     description: Description | None = None,
+    versioning: str = "",
     **more: Any,
 ) -> bytes:
-    """The encoded footer map."""
+    """The encoded footer map. The description's lock is the one that the version gets, also where
+    it is the bucket's default."""
     fields: dict[str, Any] = {
         "v": FOOTER_VERSION,
+        "store": store,
         "kind": kind,
         "bucket": bucket,
         "key": key,
@@ -65,6 +71,8 @@ def describe(
         for name in ("lock", "encryption", "compression", "redirect"):
             if value := getattr(description, name):
                 fields[name] = value
+    if versioning:
+        fields["versioning"] = versioning
     fields.update(more)
     return _encoder.encode(fields)
 
@@ -74,18 +82,20 @@ class FooterUnknown(Exception):
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
 
 
 class Footer(msgspec.Struct, frozen=True, kw_only=True):
-    """A footer map as read. What is absent has its default; `profile` and `scheme` are absent in
-    shards of old versions. Numbers are within what records and dates can hold."""
+    """A footer map as read. What is absent has its default; `store`, `profile` and `scheme` are
+    absent in shards of old versions. Numbers are within what records and dates can hold."""
 
     v: int
     kind: str
+    store: str = ""
     bucket: str = ""
     key: str = ""
-    sequence: Count = 0
+    sequence: Sequence = 0
     modified_ms: Milliseconds = 0
     owner: str = ""
     size: Count = 0
@@ -100,6 +110,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     encryption: Encryption | None = None
     compression: str = ""
     redirect: str = ""
+    versioning: str = ""
     content_id: bytes = b""
     upload: bytes = b""
     number: Count = 0

@@ -183,6 +183,7 @@ async def upload_part(
             "part",
             upload.bucket_name,
             upload.key,
+            store=storage.store.identity.store_id,
             size=learned.size,
             etag=learned.etag,
             modified_ms=modified_ms,

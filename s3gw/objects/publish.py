@@ -33,7 +33,16 @@ from s3gw.cluster.topology import Profile
 from s3gw.cluster.writer import NotWritten, Written
 from s3gw.kv.interface import At, Conflict, Empty, Item, NoneNewer
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, BucketRecord, Lock, ObjectRecord, Usage, decode
+from s3gw.metadata.records import (
+    BlobRef,
+    BucketRecord,
+    Description,
+    Lock,
+    ObjectRecord,
+    Usage,
+    decode,
+)
+from s3gw.metadata.sequences import sequence_at
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import lifecycle, profiles, references, trash
 from s3gw.objects.storage import Storage
@@ -62,7 +71,8 @@ class Target:
     `asked` is the sequence of the version that a request names (NULL_VERSION for the null
     version), None for none. `noncurrent` has, by sequence, what was read in `version/`: the version
     asked for; without a visible version the newest, whose sequence is `newest` (else 0); and the
-    null version, where a write would replace it.
+    null version, where a write would replace it. `drawn` tells a version decided on this reading
+    from others decided at the same revision (`s3gw.metadata.sequences`).
     """
 
     bucket_name: str
@@ -71,6 +81,7 @@ class Target:
     bucket_revision: int
     current: Versioned[ObjectRecord]
     revision: int
+    drawn: int
     asked: int | None = None
     newest: int = 0
     noncurrent: Mapping[int, Found] = field(default_factory=dict)
@@ -119,7 +130,14 @@ async def read_target(
         raise errors.NoSuchBucket(BucketName=bucket_name)
     current = versioned(ObjectRecord, reading.items[1])
     target = Target(
-        bucket_name, key, bucket.record, bucket.revision, current, reading.revision, asked
+        bucket_name,
+        key,
+        bucket.record,
+        bucket.revision,
+        current,
+        reading.revision,
+        next(storage.draws),
+        asked,
     )
     if bucket.record.versioning:
         named = reading.items[2] if asked else None
@@ -160,8 +178,9 @@ async def _with_versions(storage: Storage, target: Target, named: Item | None) -
 
 
 def sequence_of(storage: Storage, target: Target) -> int:
-    """The sequence of a version decided on this reading."""
-    return target.revision + storage.store.identity.sequence_offset
+    """The sequence of a version decided on this reading: that of the footers which a request writes,
+    and of what it publishes unless it had to decide again."""
+    return sequence_at(storage.store.moment(target.revision), target.drawn)
 
 
 def version_id_of(bucket: BucketRecord, record: ObjectRecord) -> str:
@@ -177,8 +196,8 @@ def no_check(current: ObjectRecord | None) -> None:
 
 def guarded(target: Target) -> Transaction:
     """A transaction that holds only while bucket and key are as read: the newest version is the
-    same, and no newer one came. Nor may one have come and gone where it left its sequence behind,
-    in the trash: this one's may be the same."""
+    same, and no newer one came. Nor may one have come and gone into the trash, which is ordered by
+    sequence: it was deleted first, but of one moment with this one it might come out as later."""
     tx = Transaction()
     tx.expect(keys.bucket(target.bucket_name), target.bucket_revision)
     tx.expect(keys.object_(target.bucket_name, target.key), target.current.revision)
@@ -216,20 +235,31 @@ def as_newest(target: Target, record: ObjectRecord) -> ObjectRecord:
     default retention unless it has one of its own."""
     null = target.bucket.versioning != ENABLED
     null_sequence = record.sequence if null else target.null_sequence
-    default = target.bucket.documents.get(lock_rules.DOCUMENT)
-    lock = record.description.lock
-    if default is not None and not record.marker and not (lock is not None and lock.mode):
-        retention = lock_rules.decode_default(default)
-        lock = Lock(
-            retention.mode,
-            retention.until_ms(record.modified_ms),
-            legal_hold=lock is not None and lock.legal_hold,
-        )
-        description = msgspec.structs.replace(record.description, lock=lock)
-        record = msgspec.structs.replace(record, description=description)
+    description = record.description
+    if not record.marker:
+        description = under_default(target.bucket, description, record.modified_ms)
     return msgspec.structs.replace(
-        record, null_version=null, null_sequence=null_sequence, noncurrent_ms=0
+        record,
+        description=description,
+        null_version=null,
+        null_sequence=null_sequence,
+        noncurrent_ms=0,
     )
+
+
+def under_default(bucket: BucketRecord, description: Description, modified_ms: int) -> Description:
+    """What describes a version made at `modified_ms`: under the bucket's default retention unless
+    it has one of its own."""
+    default, lock = bucket.documents.get(lock_rules.DOCUMENT), description.lock
+    if default is None or (lock is not None and lock.mode):
+        return description
+    retention = lock_rules.decode_default(default)
+    lock = Lock(
+        retention.mode,
+        retention.until_ms(modified_ms),
+        legal_hold=lock is not None and lock.legal_hold,
+    )
+    return msgspec.structs.replace(description, lock=lock)
 
 
 def make_way(storage: Storage, tx: Transaction, target: Target, *, null: bool) -> None:

@@ -66,12 +66,17 @@ async def store_version(
             "object",
             target.bucket_name,
             target.key,
+            store=storage.store.identity.store_id,
             size=learned.size,
             etag=learned.etag,
             modified_ms=modified_ms,
             owner=owner,
             checksums=checksums_of(learned),
-            description=msgspec.structs.replace(description, compression=learned.compression),
+            description=msgspec.structs.replace(
+                publish.under_default(target.bucket, description, modified_ms),
+                compression=learned.compression,
+            ),
+            versioning=target.bucket.versioning,
             sequence=publish.sequence_of(storage, target),
             content_id=content_id,
         )

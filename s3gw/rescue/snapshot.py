@@ -25,6 +25,7 @@ from s3gw.cluster.topology import Profile, Topology
 from s3gw.kv.interface import At, Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.records import Checksums, SnapshotRecord, StoreRecord, decode, encode
+from s3gw.metadata.sequences import last_at
 from s3gw.metadata.store import Transaction
 from s3gw.objects import footer, publish, references
 from s3gw.objects.ingest import Ingested, Learned, ingest
@@ -134,7 +135,7 @@ async def take_snapshot(storage: Storage, claim: Lock | None = None) -> Snapshot
         identity.store_id,
         identity.incarnation,
         revision,
-        revision + identity.sequence_offset,
+        last_at(storage.store.moment(revision)),
         created_ms,
     )
     rows = _Rows(storage, revision)
@@ -144,6 +145,7 @@ async def take_snapshot(storage: Storage, claim: Lock | None = None) -> Snapshot
             "snapshot",
             "",
             f"{identity.incarnation}/{revision}",
+            store=identity.store_id,
             size=learned.size,
             etag=learned.etag,
             modified_ms=created_ms,

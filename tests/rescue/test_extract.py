@@ -280,6 +280,7 @@ def test_footers_of_any_bytes_are_read_or_refused() -> None:
         "object",
         "bucket",
         "key",
+        store="store",
         size=5,
         etag="e",
         modified_ms=1,
