@@ -15,7 +15,7 @@ from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
 from s3gw.iam.errors import NotImplementedAction
 from s3gw.iam.pages import page
-from s3gw.iam.users import with_tags, without_tags
+from s3gw.iam.tags import with_tags, without_tags
 from s3gw.identities.documents import BUILT_IN
 from s3gw.identities.errors import DeleteConflict, NoSuchEntity
 from s3gw.identities.managed import arn_of, built_in

@@ -8,7 +8,7 @@ from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
 from s3gw.iam.pages import page
-from s3gw.iam.users import with_tags, without_tags
+from s3gw.iam.tags import with_tags, without_tags
 from s3gw.identities import names
 from s3gw.identities.web_identity import without_scheme
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
 from s3gw.iam.pages import page
-from s3gw.iam.users import with_tags, without_tags
-from s3gw.identities import names
 
 
 async def create_role(call: QueryCall) -> Result:
@@ -60,34 +56,3 @@ async def list_roles(call: QueryCall) -> Result:
 async def update_assume_role_policy(call: QueryCall) -> None:
     name, document = call.parameters.text("RoleName"), call.parameters.text("PolicyDocument")
     await call.store.update_assume_role_policy(name, document)
-
-
-async def put_role_permissions_boundary(call: QueryCall) -> None:
-    name, arn = call.parameters.text("RoleName"), call.parameters.text("PermissionsBoundary")
-    await call.store.put_boundary(names.ROLE, name, arn)
-
-
-async def delete_role_permissions_boundary(call: QueryCall) -> None:
-    await call.store.delete_boundary(names.ROLE, call.parameters.text("RoleName"))
-
-
-async def tag_role(call: QueryCall) -> None:
-    tags = call.parameters.tags()
-    await call.store.change_role(
-        call.parameters.text("RoleName"),
-        lambda role: replace(role, tags=names.check_tags(with_tags(role.tags, tags))),
-    )
-
-
-async def untag_role(call: QueryCall) -> None:
-    gone = call.parameters.texts("TagKeys")
-    await call.store.change_role(
-        call.parameters.text("RoleName"),
-        lambda role: replace(role, tags=without_tags(role.tags, gone)),
-    )
-
-
-async def list_role_tags(call: QueryCall) -> Result:
-    role = await call.store.get_role(call.parameters.text("RoleName"))
-    found, more = page(call, list(role.tags), str)
-    return {"Tags": [{"Key": key, "Value": role.tags[key]} for key in found], **more}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from s3gw.iam import shapes
 from s3gw.iam.call import QueryCall
 from s3gw.iam.documents import Result
@@ -57,45 +55,3 @@ async def list_users(call: QueryCall) -> Result:
     matching = [u for u in await call.store.list_users() if u.path.startswith(prefix)]
     found, more = page(call, matching, lambda user: user.name)
     return {"Users": [{**shapes.user(user), "Tags": None} for user in found], **more}
-
-
-async def put_user_permissions_boundary(call: QueryCall) -> None:
-    name, arn = call.parameters.text("UserName"), call.parameters.text("PermissionsBoundary")
-    await call.store.put_boundary(names.USER, name, arn)
-
-
-async def delete_user_permissions_boundary(call: QueryCall) -> None:
-    await call.store.delete_boundary(names.USER, call.parameters.text("UserName"))
-
-
-async def tag_user(call: QueryCall) -> None:
-    tags = call.parameters.tags()
-    await call.store.change_user(
-        call.parameters.text("UserName"),
-        lambda user: replace(user, tags=names.check_tags(with_tags(user.tags, tags))),
-    )
-
-
-async def untag_user(call: QueryCall) -> None:
-    gone = call.parameters.texts("TagKeys")
-    await call.store.change_user(
-        call.parameters.text("UserName"),
-        lambda user: replace(user, tags=without_tags(user.tags, gone)),
-    )
-
-
-async def list_user_tags(call: QueryCall) -> Result:
-    user = await call.store.get_user(call.parameters.text("UserName"))
-    found, more = page(call, list(user.tags), str)
-    return {"Tags": [{"Key": key, "Value": user.tags[key]} for key in found], **more}
-
-
-def with_tags(before: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Tags with others added. Their keys are the same whatever their case; the new one is kept."""
-    return {**without_tags(before, list(new)), **new}
-
-
-def without_tags(before: dict[str, str], gone: list[str]) -> dict[str, str]:
-    """Tags without some."""
-    folded = {key.lower() for key in gone}
-    return {key: value for key, value in before.items() if key.lower() not in folded}

@@ -1,4 +1,5 @@
-"""The policies of users, groups and roles: inline, attached, and the permissions boundary.
+"""The policies of users, groups and roles: inline, attached, and the permissions boundary; and the
+tags of users and roles.
 
 `kind` is "user", "group" or "role"; `name` is whose.
 """
@@ -133,10 +134,32 @@ class Attachments(Changes):
 
         await self._change_holder(kind, name, make)
 
+    async def tags_of(self, kind: str, name: str) -> dict[str, str]:
+        """Of a user or role. Raises NoSuchEntity, InvalidInput."""
+        return _tagged(await self.holder(kind, name)).tags
+
+    async def change_tags(
+        self, kind: str, name: str, make: Callable[[dict[str, str]], dict[str, str]]
+    ) -> None:
+        """Replace the tags of a user or role by what `make` makes of them. Raises NoSuchEntity,
+        InvalidInput and what `make` raises."""
+
+        async def changed(_change: Change, holder: Holder) -> Holder:
+            tagged = _tagged(holder)
+            return replace(tagged, tags=make(tagged.tags))
+
+        await self._change_holder(kind, name, changed)
+
 
 def _bounded(holder: Holder) -> UserRecord | RoleRecord:
     if isinstance(holder, GroupRecord):
         raise InvalidInput("A group has no permissions boundary.")
+    return holder
+
+
+def _tagged(holder: Holder) -> UserRecord | RoleRecord:
+    if isinstance(holder, GroupRecord):
+        raise InvalidInput("A group has no tags.")
     return holder
 
 
