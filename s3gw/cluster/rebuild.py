@@ -177,7 +177,9 @@ class _Shard:
         offset = shard_format.block_offset(self._block_bytes, number)
         damaged = False
         for node in self._nodes(index):
-            data = await self._read(node, name, offset, size + shard_format.CHECKSUM_BYTES)
+            data = await read_shard(
+                self._directory, node, name, offset, size + shard_format.CHECKSUM_BYTES
+            )
             if data is None:
                 continue
             try:
@@ -191,13 +193,14 @@ class _Shard:
     async def footer_map(self) -> bytes:
         """The footer map, from another shard: footers lie at one place in all shards."""
         blocks = self._payload_bytes + len(self._lengths) * shard_format.CHECKSUM_BYTES
+        offset = shard_format.HEADER_BYTES + blocks
         length = shard_format.FOOTER_MAP_BYTES_MAX + shard_format.FOOTER_TAIL_BYTES
         for index in range(self._scheme.width):
             if index == self._index:
                 continue
             name = self._name(index)
             for node in self._nodes(index):
-                data = await self._read(node, name, shard_format.HEADER_BYTES + blocks, length)
+                data = await read_shard(self._directory, node, name, offset, length)
                 if data is None:
                     continue
                 try:
@@ -206,18 +209,28 @@ class _Shard:
                     continue
         raise BlobUnreadable("no shard has a good footer")
 
-    async def _read(self, node: Node, name: ShardName, offset: int, length: int) -> bytes | None:
-        """Bytes of a shard, None when the node does not have it or cannot say."""
-        if not node.live:
-            return None
-        try:
-            async with asyncio.timeout(READ_SECONDS_MAX):
-                return await node.drive.read(name, offset, length)
-        except (ShardMissing, DriveRefused):
-            return None
-        except (DriveError, TimeoutError):
-            node.failed(self._directory.clock())
-            return None
+
+async def read_shard(
+    directory: Directory,
+    node: Node,
+    name: ShardName,
+    offset: int,
+    length: int,
+    *,
+    seconds_max: float = READ_SECONDS_MAX,
+) -> bytes | None:
+    """Bytes of a shard, None when the node does not have it or cannot say. A node that fails is
+    noted in the directory."""
+    if not node.live:
+        return None
+    try:
+        async with asyncio.timeout(seconds_max):
+            return await node.drive.read(name, offset, length)
+    except (ShardMissing, DriveRefused):
+        return None
+    except (DriveError, TimeoutError):
+        node.failed(directory.clock())
+        return None
 
 
 def cheapest_set(scheme: Scheme, wanted: int, there: Sequence[int]) -> tuple[int, ...] | None:

@@ -34,6 +34,7 @@ from nodes.format import ShardCorrupt
 from nodes.protocol import DriveError, DriveRefused, ShardMissing, ShardName, Verdict
 from s3gw.cluster.directory import Node
 from s3gw.cluster.reader import BlobUnreadable
+from s3gw.cluster.rebuild import read_shard
 from s3gw.cluster.topology import Group
 from s3gw.cluster.tunables import Throttle
 from s3gw.cluster.writer import attempt
@@ -472,14 +473,8 @@ class GroupMove:
 
     async def _read(self, node: Node, name: ShardName, offset: int, length: int) -> bytes | None:
         await self._throttle.take(length)
-        try:
-            async with asyncio.timeout(READ_SECONDS_MAX):
-                return await node.drive.read(name, offset, length)
-        except (ShardMissing, DriveRefused):
-            return None
-        except (DriveError, TimeoutError):
-            node.failed(self._storage.blobs.directory.clock())
-            return None
+        directory = self._storage.blobs.directory
+        return await read_shard(directory, node, name, offset, length, seconds_max=READ_SECONDS_MAX)
 
     async def _rebuild(
         self, comparison: _Pass, ref: BlobRef, target: Node, name: ShardName
