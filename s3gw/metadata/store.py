@@ -107,6 +107,10 @@ class Store:
         self.counters = counters
         self._in_flight: set[asyncio.Task[Any]] = set()
 
+    def moment(self, revision: int) -> int:
+        """The moment of what is decided on a reading at `revision` (`s3gw.metadata.sequences`)."""
+        return revision + self.identity.sequence_offset
+
     async def get(self, kind: type[R], key: bytes) -> Versioned[R]:
         reading = await self.kv.get_many([key])
         return versioned(kind, reading.items[0])

@@ -178,8 +178,8 @@ async def _with_versions(storage: Storage, target: Target, named: Item | None) -
 
 
 def sequence_of(storage: Storage, target: Target) -> int:
-    """The sequence of a version decided on this reading: that of the footers which a request writes,
-    and of what it publishes unless it had to decide again."""
+    """The sequence of a version decided on this reading: that in the footers of a request, and that
+    of what it publishes unless it has to decide again."""
     return sequence_at(storage.store.moment(target.revision), target.drawn)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from s3gw.buckets.lifecycle import DAY_MS
 from s3gw.cluster.blobs import BlobStore
+from s3gw.metadata import sequences
 from s3gw.metadata.store import Store
 from s3gw.objects.keyring.ring import Ring, Sources
 
@@ -29,7 +30,8 @@ class Storage:
     reads the layout again (`layout_epoch` and the nodes' states) and may raise EngineError;
     `lifecycle_day_ms` is how long a day of lifecycle rules lasts;
     `readings` counts its announced reads by their keys, `completing` has its attempts to complete
-    an upload that are under way. `sources` are where encryption keys come from, `ring` the keys."""
+    an upload that are under way. `draws` tells its versions from those of other processes.
+    `sources` are where encryption keys come from, `ring` the keys."""
 
     store: Store
     blobs: BlobStore
@@ -43,6 +45,7 @@ class Storage:
     lifecycle_day_ms: int = DAY_MS
     readings: Counter[bytes] = field(default_factory=Counter)
     completing: set[bytes] = field(default_factory=set)
+    draws: Iterator[int] = field(default_factory=sequences.draws)
     sources: Sources = field(default_factory=Sources)
     ring: Ring = field(init=False)
 

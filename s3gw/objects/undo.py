@@ -9,7 +9,8 @@ What was visible at a moment is told by the versions that are there: it is the n
 modified at or before it, unless it was on its way then: a version comes when the one behind it
 becomes noncurrent. A version that was removed for good is not there, and what was behind it then
 takes its place. Who writes a key after the undo has begun wins: a key whose newest version has
-no lower sequence than the undo (the revision that its beginning was read at) is left alone.
+no lower sequence than the undo (the first of the moment that its beginning was read at) is left
+alone.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Versions that only shards know of, published as a write would publish them.
 
-Of a key the newest version counts. A footer's sequence is the state that its writer saw before it
-wrote, and so is that of a record: who saw a record has a higher one, and of racing writers with the
-same none is known to have won. Without a record the newest that decodes is taken. In a bucket that
-the base knows to have versioning all newer ones are taken, in their order; delete markers newer
-than the base are in no shard.
+Of a key the newest version counts. The moment in a footer's sequence is the state that its writer
+saw before it wrote, and so is that of a record: who saw a record has a later one, and of racing
+writers with the same none is known to have won. Without a record the newest that decodes is taken.
+In a bucket that the base knows to have versioning all newer ones are taken, in their order; delete
+markers newer than the base are in no shard.
 
 Nothing in a shard says whether a version was ever published, or was deleted later: what began
 before the base was taken and is not in it is taken only if it can have been under way then, and
@@ -34,6 +34,7 @@ from s3gw.metadata.records import (
     UploadRecord,
     Usage,
 )
+from s3gw.metadata.sequences import moment_of
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
 from s3gw.objects.buckets import create_bucket
@@ -103,7 +104,7 @@ class Adoption:
             if version.state == "lost":
                 self._rebuild.note("lost", bucket, key, _shards(version))
             elif not self._rebuild.groups.is_home(version.blob):
-                text = f"{_about(version)}: its shards lie in a group that is not theirs"
+                text = f"{_about(version)}: its shards do not lie or are not coded as their profile says"
                 self._rebuild.note("uncertain", bucket, key, text)
             else:
                 readable.append(version)
@@ -157,7 +158,8 @@ class Adoption:
             older = []
         await self._adopt_version(target, newest)
         for version in older:
-            if version.footer.sequence and version.footer.sequence == newest.footer.sequence:
+            moment = moment_of(version.footer.sequence)
+            if moment and moment == moment_of(newest.footer.sequence):
                 text = "written at the same time as the one taken: either may have won"
                 self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
             elif version.footer.content_id != newest.footer.content_id:
@@ -226,7 +228,7 @@ class Adoption:
             return "" if not self._is_whole(current.data) else "the same bytes as the key has"
         newer = footer.modified_ms > current.modified_ms
         if footer.sequence:
-            newer = footer.sequence > current.sequence
+            newer = moment_of(footer.sequence) > moment_of(current.sequence)
         return "" if newer else "older than the key's record, or written at the same time"
 
     def _is_whole(self, data: Data | None) -> bool:
@@ -294,6 +296,8 @@ class Adoption:
     def _part(self, part: Part) -> PartRecord:
         if part.blob is None or part.coding is None:
             raise NotReadable(f"part {part.record.number} is not on these drives")
+        if not self._rebuild.groups.is_home(part.blob):
+            raise NotReadable(f"part {part.record.number} does not lie as its profile says")
         ref = self._rebuild.groups.found(part.blob, part.coding, part.record.blob.crc64)
         return msgspec.structs.replace(part.record, blob=ref)
 

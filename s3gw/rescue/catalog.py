@@ -8,8 +8,9 @@ Filled by one scan and kept in a scratch database, so that a store of any size f
     m <upload:16> <blob:16>                    manifests
     p <upload:16> <number:2> <blob:16>         parts
     s <incarnation:8> <revision:8> <blob:16>   snapshots of the metadata
+    x <profile> / <pg:2> <blob:16>             what is told of a blob that says other than the rest
 
-All but `b` name the key of the `b` entry. What a recovery notes of its base is kept beside them,
+All but `b` and `x` name the key of the `b` entry. A blob of another store has an `x` alone. What a recovery notes of its base is kept beside them,
 under `r` (s3gw.rescue.moved).
 """
 
@@ -32,8 +33,9 @@ from s3gw.metadata.records import (
     RecordFormatError,
     decode,
 )
+from s3gw.metadata.sequences import moment_of
 from s3gw.objects.footer import Footer, parse
-from s3gw.rescue.coding import Coding, coding_of, named_profile
+from s3gw.rescue.coding import Coding, borne_out, coding_of
 from s3gw.rescue.decode import NotReadable, read_blob
 from s3gw.rescue.drives import Blob, RescueDrive, Scan, Shard, scan
 
@@ -81,34 +83,55 @@ class Version:
 
     @property
     def order(self) -> tuple[int, int, bytes]:
-        return self.footer.sequence, self.footer.modified_ms, self.blob.blob
+        return moment_of(self.footer.sequence), self.footer.modified_ms, self.blob.blob
 
 
 STATES = ("readable", "reduced", "lost")
 
 
+class _Doubt(msgspec.Struct, array_like=True):
+    bucket: str
+    key: str
+    text: str
+
+
+_decode_doubt = msgspec.msgpack.Decoder(_Doubt).decode
+
+
 class Catalog:
-    """The blobs of some drives. `profiles` are the records that footers name, by profile."""
+    """The blobs of some drives. `profiles` are the records that footers name, by profile, as most
+    blobs have them. `versioned` and `locked` are the buckets with versioning, or a lock, of which
+    any footer tells."""
 
     def __init__(self, drives: Sequence[RescueDrive]) -> None:
         self.drives = drives
         self.scan = Scan()
         self.profiles: dict[str, ProfileRecord] = {}
-        self.places: Counter[tuple[str, int, int, int]] = Counter()
-        """Shards by profile, group, index and drive, of blobs coded as their profile says."""
+        self.places: Counter[tuple[str, int, int, int, str]] = Counter()
+        """Shards by profile, group, index, drive, and the scheme of their blob ("": not said)."""
+        self.versioned: set[str] = set()
+        self.locked: set[str] = set()
         self.blobs = 0
         self.unknown = 0
         self.scratch = Scratch()
+        self._stated: dict[str, Counter[ProfileRecord]] = {}
 
     def fill(self, progress: Callable[[str], None] = lambda group: None) -> None:
         """Read all drives. Blocks."""
         for blob in scan(self.drives, self.scan, progress):
             self._add(blob)
+        for name, said in self._stated.items():
+            self.profiles[name] = max(said, key=lambda record: (said[record], _encode(record)))
 
     def close(self) -> None:
         self.scratch.close()
 
     def _add(self, blob: Blob) -> None:
+        footer = blob.footer
+        if footer is not None and footer.store not in ("", self.drives[0].store_id):
+            self.scan.other_stores += 1
+            self.doubt(blob, f"{len(blob.shards)} shards of store {footer.store}: left out")
+            return
         self.blobs += 1
         key = _blob_key(blob.profile, blob.pg, blob.blob)
         shards = [(shard.index, shard.drive, shard.path) for shard in blob.shards]
@@ -122,21 +145,40 @@ class Catalog:
             shards,
         )
         self.scratch.put(key, _encode(row))
-        footer = blob.footer
+        if blob.outliers:
+            places = ", ".join(shard.path for shard in blob.outliers)
+            self.doubt(blob, f"shards that contradict the others of their blob: {places}")
         if footer is None:
             self.unknown += 1
             return
-        if footer.profile is not None:
-            self.profiles[blob.profile] = footer.profile
-        record = self.profiles.get(blob.profile) or named_profile(blob.profile, 0)
-        if record is not None and (not footer.scheme or footer.scheme == record.scheme):
-            self.places.update(
-                (blob.profile, blob.pg, shard.index, shard.drive) for shard in blob.shards
-            )
+        record = borne_out(blob)
+        if record is not None:
+            self._stated.setdefault(blob.profile, Counter())[record] += 1
+        self.places.update(
+            (blob.profile, blob.pg, shard.index, shard.drive, footer.scheme)
+            for shard in blob.shards
+        )
+        if footer.versioning:
+            self.versioned.add(footer.bucket)
+        if footer.lock is not None:
+            self.locked.add(footer.bucket)
         known = _index_keys(footer)
         for prefix in known:
             self.scratch.put(prefix + blob.blob, key)
         self.unknown += not known
+
+    def doubt(self, blob: Blob, text: str) -> None:
+        """Note that shards of a blob, or all of them, say other than the rest."""
+        bucket, key = (blob.footer.bucket, blob.footer.key) if blob.footer else ("", "")
+        name = _blob_key(blob.profile, blob.pg, blob.blob)[1:]
+        told = _Doubt(bucket, key, f"blob {blob.blob.hex()} of {blob.profile}: {text}")
+        self.scratch.put(b"x" + name, _encode(told))
+
+    def doubts(self) -> Iterator[tuple[str, str, str]]:
+        """What was noted: bucket, key, and a text."""
+        for _, value in self.scratch.scan(b"x", b"y"):
+            told = _decode_doubt(value)
+            yield told.bucket, told.key, told.text
 
     def blob(self, profile: str, pg: int, blob: bytes) -> Blob | None:
         """A blob by its name."""
@@ -323,7 +365,7 @@ def state_of(blob: Blob, coding: Coding | None) -> tuple[str, int, int]:
 
 
 def newest_first(versions: list[Version]) -> list[Version]:
-    """By sequence where all have one (manifests of old versions have none), else by time."""
+    """By moment where all have one (manifests of old versions have none), else by time."""
     if all(version.footer.sequence for version in versions):
         return sorted(versions, key=lambda version: version.order, reverse=True)
     return sorted(versions, key=lambda version: version.order[1:], reverse=True)

@@ -51,6 +51,7 @@ from s3gw.metadata.records import (
     decode,
     encode,
 )
+from s3gw.metadata.sequences import moment_of
 from s3gw.metadata.store import Store
 from s3gw.objects.references import URGENCY_MISPLACED
 from s3gw.objects.storage import Storage
@@ -62,7 +63,7 @@ from s3gw.rescue.sources import Base
 
 WRITING = "writing"
 HELD = "held"
-SEQUENCES_AHEAD = 2**32
+MOMENTS_AHEAD = 2**32
 # What a version found in shards replaces stays on the drives for so long: that version may never
 # have been published, and an operator can still take the other one out.
 REPLACED_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -105,6 +106,7 @@ class Finding:
     uncertain   nothing says whether it was ever published, or is deleted since
     upload      parts of an upload that was never completed, left out
     refused     a name that no object or bucket can have
+    outlier     shards that say other than the rest of their blob or profile, or another store's
     """
 
     kind: str
@@ -168,6 +170,8 @@ class Rebuild:
         self.groups = Groups(catalog, base, profiles, self._layouts[-1][1].nodes)
         self.moved = Moved(catalog, self.groups, base, plan.now_ms)
         self.identity = self._identity()
+        for bucket, key, text in catalog.doubts():
+            self.note("outlier", bucket, key, text)
 
     def note(self, kind: str, bucket: str, key: str, text: str) -> None:
         """Tell of a finding."""
@@ -235,7 +239,8 @@ class Rebuild:
         """Make a store of it. `highest` is the highest sequence of any version."""
         if self.base is not None:
             highest = max(highest, self.base.sequence)
-        identity = msgspec.structs.replace(self.identity, sequence_offset=highest + SEQUENCES_AHEAD)
+        offset = moment_of(highest) + MOMENTS_AHEAD
+        identity = msgspec.structs.replace(self.identity, sequence_offset=offset)
         guards: list[Guard] = [At(keys.STORE, 0)]
         writes: list[Write] = [
             Put(keys.STORE, encode(identity)),

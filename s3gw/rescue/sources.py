@@ -25,6 +25,7 @@ from s3gw.kv.journal_format import (
 from s3gw.kv.sqlite_scratch import Scratch
 from s3gw.metadata import keys
 from s3gw.metadata.records import StoreRecord, decode
+from s3gw.metadata.sequences import last_at
 from s3gw.rescue.catalog import Catalog
 from s3gw.rescue.decode import NotReadable, read_blob
 from s3gw.rescue.drives import RescueDrive, RescueError
@@ -186,7 +187,7 @@ def _read_journal(folder: _JournalFolder) -> Base | None:
             store.store_id,
             store.incarnation,
             end.revision,
-            end.revision + store.sequence_offset,
+            last_at(end.revision + store.sequence_offset),
             moment_ms,
             rows,
         )

@@ -19,6 +19,7 @@ from s3gw import errors, limits
 from s3gw.kv.interface import KV, At, Conflict, Item, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import BucketRecord, UndoJob, decode, encode
+from s3gw.metadata.sequences import sequence_at
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, undo
 from s3gw.objects.publish import ENABLED
@@ -113,7 +114,7 @@ async def start(storage: Storage, bucket: str, prefix: str, at_ms: int) -> UndoJ
             raise UndoRefused(f"bucket {bucket} keeps no versions now: enable versioning first")
         if job_item is not None and decode(UndoJob, job_item.value).state == WALKING:
             raise UndoRefused(f"an undo of bucket {bucket} is under way")
-        sequence = reading.revision + storage.store.identity.sequence_offset
+        sequence = sequence_at(storage.store.moment(reading.revision))
         job = UndoJob(prefix, at_ms, sequence, now_ms)
         guards = [
             At(bucket_item.key, bucket_item.revision),

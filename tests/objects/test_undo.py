@@ -10,6 +10,7 @@ import pytest
 from nodes.protocol import Buffer
 from s3gw.metadata import keys
 from s3gw.metadata.records import Description, Lock, UndoJob
+from s3gw.metadata.sequences import sequence_at
 from s3gw.objects import publish, undo
 from s3gw.objects.undo import Moment, NotVersioned, Verdict
 from s3gw.objects.write import put_object
@@ -219,7 +220,7 @@ async def test_a_write_between_reading_and_the_commit_wins(versioned: Process) -
     tick(versioned)
     await operations.put(versioned, "k", b"now")
     begun = await publish.read_target(versioned.storage, BUCKET, "k")
-    moment = Moment(moment.at_ms, publish.sequence_of(versioned.storage, begun))
+    moment = Moment(moment.at_ms, sequence_at(versioned.storage.store.moment(begun.revision)))
     original = versioned.storage.store.kv.commit
     raced: list[bool] = []
 

@@ -23,7 +23,11 @@ from tests.stores.memory_store import BUCKET, Bytes, Process
 
 
 async def put(process: Process, key: str, data: bytes) -> ObjectRecord:
-    target = await publish.read_target(process.storage, BUCKET, key)
+    return await put_on(process, await publish.read_target(process.storage, BUCKET, key), data)
+
+
+async def put_on(process: Process, target: publish.Target, data: bytes) -> ObjectRecord:
+    """PutObject as decided on a reading."""
     return await put_object(process.storage, target, "owner", Description(), Bytes(data), no_check)
 
 
