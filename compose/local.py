@@ -36,7 +36,7 @@ PORT_MAX = 32_000
 START_SECONDS_MAX = 60.0
 # Longer than the supervisor gives its workers (40 s), so that what hangs is named in its log.
 STOP_SECONDS_MAX = 50.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 40
 ETCD_QUOTA_BYTES = 8 * 1024**3
 

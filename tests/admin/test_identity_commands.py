@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from compose.local import Up, running, wait_until
+from tests import sdk
 from tests.admin.test_command_line import admin, answer, shown
 from tests.identities.policies import allow, trust
 
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def client(store: Up, access_key: str, secret_key: str) -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=store.endpoint,
         region_name="us-east-1",

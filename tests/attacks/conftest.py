@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Credentials, Up, running
 from compose.s3_http import S3Http, Signer
+from tests import sdk
 
 HEAD_SECONDS = 2
 IDLE_SECONDS = 3
@@ -37,7 +37,7 @@ def http(store: Up) -> S3Http:
 
 @pytest.fixture(scope="module")
 def s3(store: Up) -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=store.endpoint,
         region_name="us-east-1",

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from botocore.config import Config
 
+from tests import sdk
 from tests.attacks.in_process import (
     BUCKET,
     KEY,
@@ -187,7 +187,7 @@ async def test_a_signature_of_one_place_is_none_in_another(attacked: Attacked) -
 
 @pytest.fixture
 def version_2() -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url="http://s3.test",
         region_name="us-east-1",

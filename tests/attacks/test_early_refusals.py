@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from compose.local import Up
 from compose.s3_http import S3Http, Signer
+from tests import sdk
 from tests.attacks.target import SOAK, Baseline, Raw, request_bytes
 
 UPLOADS = 1000 if SOAK else 60
@@ -77,7 +77,7 @@ def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_boto3_sees_the_refusal(store: Up, bucket: str, large_file: Path) -> None:
-    client: Any = boto3.session.Session().client(
+    client: Any = sdk.client(
         "s3",
         endpoint_url=store.endpoint,
         region_name="us-east-1",

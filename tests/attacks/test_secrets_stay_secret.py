@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -17,6 +16,7 @@ from botocore.exceptions import ClientError
 from compose.local import Up, wait_until
 from compose.s3_http import S3Http, Signer
 from s3gw.admin.client import AdminClient
+from tests import sdk
 from tests.attacks.target import ask, request_bytes, workers
 from tests.compat.forms import Poster
 
@@ -89,7 +89,7 @@ def of_users(store: Up, bucket: str) -> list[str]:
 
     def client(service: str, **more: str) -> Any:
         names = {"aws_access_key_id": key, "aws_secret_access_key": secret, **more}
-        return boto3.session.Session().client(
+        return sdk.client(
             service,
             endpoint_url=store.endpoint,
             region_name="us-east-1",

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import boto3
 import pytest
 
 from compose.local import Up, wait_until
 from compose.s3_http import S3Http, Signer
 from s3gw.admin.client import AdminClient
 from s3gw.server.routes import Asks
+from tests import sdk
 from tests.attacks.test_signatures_of_every_route import Case, Sent, cases, send, signed
 
 REGION = "us-east-1"
@@ -78,7 +78,7 @@ def callers(store: Up, admin: AdminClient) -> list[Caller]:
     limited = made_key(admin, "app", service=True, policy=NOTHING_HERE)
 
     def session_of(keys: tuple[str, str]) -> dict[str, str]:
-        sts = boto3.session.Session().client(
+        sts = sdk.client(
             "sts",
             endpoint_url=store.endpoint,
             region_name=REGION,

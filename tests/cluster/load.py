@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from compose.local import Credentials, wait_until
+from tests import sdk
 
 SIZES = (0, 1, 900, 40_000, 70_000, 300_000, 1_500_000)
 KEYS_PER_CLIENT = 6
@@ -36,7 +36,7 @@ def digest(data: bytes) -> str:
 
 
 def client(endpoint: str, credentials: Credentials, *, attempts: int = 1) -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Credentials, Up, running, wait_until
+from tests import sdk
 
 DAY_SECONDS = 2
 PATIENCE_SECONDS = 60
@@ -33,7 +33,7 @@ def short_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def s3(short_days: Up) -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=short_days.endpoint,
         region_name="us-east-1",

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Cluster, running, wait_until
+from tests import sdk
 from tests.faults.faults import (
     SETTINGS,
     SOAK,
@@ -131,7 +131,7 @@ class Boto:
     """boto3 with its default retries, writing and reading its own keys until told to stop."""
 
     def __init__(self, cluster: Cluster, endpoint: str, bucket: str, number: int) -> None:
-        self.s3 = boto3.session.Session().client(
+        self.s3 = sdk.client(
             "s3",
             endpoint_url=endpoint,
             region_name="us-east-1",

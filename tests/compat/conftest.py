@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from compose.local import Cluster, Credentials, Up, running
 from compose.s3_http import S3Http, Signer
+from tests import sdk
 
 BACKENDS = ("given",) if "S3_ENDPOINT" in os.environ else ("sqlite", "etcd")
 REGION = "us-east-1"
@@ -59,7 +59,7 @@ class Server:
 
     def client(self, endpoint: str | None = None, **config: Any) -> Any:
         """A boto3 client with the SDK's defaults, but without retries, which would hide errors."""
-        return boto3.session.Session().client(
+        return sdk.client(
             "s3",
             endpoint_url=endpoint or self.endpoint,
             region_name=REGION,

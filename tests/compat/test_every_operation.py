@@ -9,12 +9,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pytest
 
 from compose.local import wait_until
 from compose.s3_http import S3Http, Signer
 from s3gw.server.routes import ROWS, Asks, Scope
+from tests import sdk
 from tests.attacks.in_process import BODIES, SIGNED_ROWS, Request, requests
 from tests.attacks.target import SOAK
 from tests.compat.conftest import BACKENDS, REGION
@@ -70,7 +70,7 @@ def callers(server):
     """`everything` may do all, `nothing` nothing; every process knows them."""
 
     def client(service, keys):
-        return boto3.session.Session().client(
+        return sdk.client(
             service,
             endpoint_url=server.endpoint,
             region_name=REGION,

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import secrets
 
-import boto3
 import pytest
 
 from compose.local import wait_until
 from compose.s3_http import S3Http, Signer
+from tests import sdk
 from tests.compat.conftest import REGION
 
 PROCESSES_MET = 16
@@ -17,7 +17,7 @@ PROCESSES_MET = 16
 
 @pytest.fixture
 def iam(server):
-    return boto3.session.Session().client(
+    return sdk.client(
         "iam",
         endpoint_url=server.endpoint,
         region_name=REGION,

@@ -7,13 +7,13 @@ import time
 import urllib.request
 from urllib.error import HTTPError
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from compose.local import wait_until
 from compose.s3_http import S3Http, Signer
+from tests import sdk
 from tests.compat.conftest import REGION, empty_bucket
 
 PROCESSES_MET = 16
@@ -24,7 +24,7 @@ ACCOUNT = "000000000000"
 
 @pytest.fixture
 def iam(server):
-    return boto3.session.Session().client(
+    return sdk.client(
         "iam",
         endpoint_url=server.endpoint,
         region_name=REGION,
@@ -47,7 +47,7 @@ class User:
         self.s3 = self.client(server.endpoint)
 
     def client(self, endpoint):
-        return boto3.session.Session().client(
+        return sdk.client(
             "s3",
             endpoint_url=endpoint,
             region_name=REGION,
@@ -269,7 +269,7 @@ def test_the_wrong_secret_of_a_user_is_a_wrong_signature(server, bucket, user):
 
 def test_a_session_token_is_nothing_beside_a_users_own_key(bucket, user):
     user.may(statement("s3:*", on="*"))
-    client = boto3.session.Session().client(
+    client = sdk.client(
         "s3",
         endpoint_url=user.s3.meta.endpoint_url,
         region_name=REGION,

@@ -1,10 +1,10 @@
 """The admin port with temporary credentials: those of roles, as far as the role may."""
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Credentials, Up, running
+from tests import sdk
 from tests.iam.conftest import ACCOUNT, Keys, policy, trust, until
 from tests.iam.raw_query import Answer, send
 
@@ -22,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory):
 
 
 def client(up: Up, service: str, keys: Keys):
-    return boto3.session.Session().client(
+    return sdk.client(
         service,
         endpoint_url=up.endpoints[0],
         region_name="us-east-1",

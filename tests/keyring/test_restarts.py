@@ -10,19 +10,19 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Cluster, StartError, Up, running
 from s3gw.key_sources import MASTER_KEY_FILE
+from tests import sdk
 
 CUSTOMER = secrets.token_bytes(32)
 SECRET_BODY = b"a body that nobody may find on a drive"
 
 
 def client_of(store: Up | Cluster, endpoint: str = "") -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=endpoint or store.endpoint,
         region_name="us-east-1",
