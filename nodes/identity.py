@@ -7,6 +7,10 @@ keeps a drive to one instance is not on it (a replaced file loses its lock) but 
 directory. It is an flock: it belongs to the open descriptor, so the supervisor takes it with
 `lock`, its processes inherit the descriptor and `adopt` it, and it ends with the last of them. The
 flock on `id.json` itself only orders the processes that replace it.
+
+The shards have a mark among them, `data/.drive`, that names the drive, too: an id without it is a
+drive whose shards are gone (removed, or the id file was copied to an empty disk). Such a drive is
+not served, so that what it held counts as missing at once.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +28,8 @@ FORMAT_VERSION = 1
 ID_FILE = "id.json"
 ID_FILE_BYTES_MAX = 4096
 DIRECTORIES = ("data", "tmp", "quarantine")
+MARK = "data/.drive"
+MARK_BYTES_MAX = 256
 # What a fresh file system may hold, and what a node keeps beside its drive when its data directory
 # is its drive.
 IGNORED = frozenset({"lost+found", "host.json", "tls"})
@@ -49,6 +55,10 @@ class NotADrive(IdentityError):
     """The path is no directory, has no id file, or the id file cannot be understood."""
 
 
+class DriveEmptied(IdentityError):
+    """The id file is there, and the shards of this drive are not."""
+
+
 class NonceOutdated(IdentityError):
     """The node is registered with a nonce that this drive never had: another copy of the drive was
     started since this one was."""
@@ -69,6 +79,22 @@ class Identity:
     revision: int = 0
     version: int = FORMAT_VERSION
     previous: str = ""
+    marked: bool = False
+
+
+def check_contents(path: object, drive_id: str, read: Callable[[str, int], bytes]) -> None:
+    """Check that a drive's directory still has the drive's id file and mark; `read` reads so many
+    bytes of a file in it. `path` is for the message. An id file that rots says nothing of the
+    shards. Raises DriveEmptied, and what `read` does but for FileNotFoundError."""
+    try:
+        identity = _parse(path, read(ID_FILE, ID_FILE_BYTES_MAX))
+        mark = read(MARK, MARK_BYTES_MAX).decode(errors="replace") if identity.marked else drive_id
+    except FileNotFoundError as error:
+        raise DriveEmptied(f"{path} was drive {drive_id} and is emptied") from error
+    except NotADrive:
+        return
+    if identity.drive_id != drive_id or mark != drive_id:
+        raise DriveEmptied(f"{path} was drive {drive_id} and has the shards of another one")
 
 
 def lock(path: str | os.PathLike[str]) -> int:
@@ -139,11 +165,14 @@ class DriveIdentity:
                     f"{path} is already a drive of store {known.identity.store_id}"
                 )
             raise NotADrive(f"{path} is not empty and not a drive")
-        identity = Identity(store_id, drive_id or secrets.token_hex(8), secrets.token_hex(16))
+        identity = Identity(
+            store_id, drive_id or secrets.token_hex(8), secrets.token_hex(16), marked=True
+        )
         with _errors(path):
             os.makedirs(path, exist_ok=True)
             for name in DIRECTORIES:
                 (Path(path) / name).mkdir(exist_ok=True)
+            _write_mark(Path(path), identity.drive_id)
             _write(Path(path), identity)
             _sync_directory(Path(path).parent)
         return cls(path, identity)
@@ -157,7 +186,8 @@ class DriveIdentity:
         drive_id: str | None = None,
     ) -> DriveIdentity:
         """Open a drive and check it against the store and drive that the caller expects, if any.
-        Raises DriveBelongsToAnotherStore, DriveEmptyButKnown, NotADrive, Unwritable."""
+        Raises DriveBelongsToAnotherStore, DriveEmptyButKnown, DriveEmptied, NotADrive, Unwritable.
+        """
         if is_empty(path):
             if drive_id is not None:
                 raise DriveEmptyButKnown(f"{path} is empty, but drive {drive_id} is expected there")
@@ -172,6 +202,11 @@ class DriveIdentity:
                 f"{path} is drive {identity.drive_id}, but {drive_id} is expected there"
             )
         with _errors(path):
+            if identity.marked and _read_mark(Path(path)) != identity.drive_id:
+                raise DriveEmptied(
+                    f"{path} is drive {identity.drive_id} without its shards ({MARK} is missing "
+                    "or of another drive): bring them back, or empty it to make it a new drive"
+                )
             for name in DIRECTORIES:
                 (Path(path) / name).mkdir(exist_ok=True)
             probe = Path(path) / "tmp" / f"probe.{secrets.token_hex(8)}"
@@ -215,17 +250,22 @@ class DriveIdentity:
 def _read(path: Path) -> Identity:
     try:
         with open(path / ID_FILE, "rb") as file:
-            fields = json.loads(file.read(ID_FILE_BYTES_MAX))
-        identity = Identity(**fields)
-        whole = all(isinstance(getattr(identity, n), t) for n, t in _FIELD_TYPES.items())
+            return _parse(path, file.read(ID_FILE_BYTES_MAX))
     except FileNotFoundError as error:
         raise NotADrive(f"{path} is not a drive: there is no {ID_FILE}") from error
     except OSError as error:
         raise Unwritable(f"{path / ID_FILE} cannot be read: {error.strerror}") from error
+
+
+def _parse(path: object, data: bytes) -> Identity:
+    """What an id file says. Raises NotADrive."""
+    try:
+        identity = Identity(**json.loads(data))
+        whole = all(isinstance(getattr(identity, n), t) for n, t in _FIELD_TYPES.items())
     except (ValueError, TypeError) as error:
-        raise NotADrive(f"{path / ID_FILE} cannot be understood") from error
+        raise NotADrive(f"{path}/{ID_FILE} cannot be understood") from error
     if not whole:
-        raise NotADrive(f"{path / ID_FILE} cannot be understood")
+        raise NotADrive(f"{path}/{ID_FILE} cannot be understood")
     if identity.version != FORMAT_VERSION:
         raise NotADrive(f"{path} has format version {identity.version}, which is not known here")
     return identity
@@ -239,7 +279,26 @@ _FIELD_TYPES = {
     "revision": int,
     "version": int,
     "previous": str,
+    "marked": bool,
 }
+
+
+def _read_mark(path: Path) -> str:
+    """The drive that the shards belong to, "" when nothing says it. Raises OSError."""
+    try:
+        with open(path / MARK, "rb") as file:
+            return file.read(MARK_BYTES_MAX).decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _write_mark(path: Path, drive_id: str) -> None:
+    """Durable on return, but for the name of `data`, which that of the id file comes behind."""
+    with open(path / MARK, "wb") as file:
+        file.write(drive_id.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_directory((path / MARK).parent)
 
 
 def _write(path: Path, identity: Identity) -> None:

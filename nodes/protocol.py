@@ -78,6 +78,11 @@ class DriveUnreachable(DriveError):
     suspect at once, before its lease ends."""
 
 
+class DriveLost(DriveError):
+    """The directory does not have the drive any more: it was emptied, or is another's by now. What
+    the drive held is gone, whatever calls succeed."""
+
+
 class DriveFull(DriveError):
     """The write would go below the drive's reserve; nothing was kept."""
 

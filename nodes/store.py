@@ -2,6 +2,7 @@
 
     <drive>/id.json                                     who the drive is (nodes.identity)
     <drive>/data/<profile>/<pg>/<blob hex>.<index>      shards
+    <drive>/data/.drive                                 whose shards they are
     <drive>/revisions/<profile>                         highest revisions (nodes.pg_revisions)
     <drive>/quarantine/<profile>~<pg>~<blob hex>.<index>[~n]   damaged shards set aside
     <drive>/tmp/                                        unfinished files, where O_TMPFILE is missing
@@ -27,7 +28,7 @@ from typing import TypeVar
 from nodes.check import check_shard
 from nodes.disk_threads import DiskThreads
 from nodes.filesystem import Filesystem, PosixFilesystem, Space
-from nodes.identity import ID_FILE, DriveIdentity
+from nodes.identity import DriveEmptied, DriveIdentity, check_contents
 from nodes.pg_revisions import PgRevisions
 from nodes.protocol import (
     BLOB_ID_BYTES,
@@ -37,6 +38,7 @@ from nodes.protocol import (
     Buffer,
     DriveError,
     DriveFull,
+    DriveLost,
     DriveRefused,
     DriveStats,
     ShardEntry,
@@ -131,7 +133,8 @@ class LocalDrive:
     """Implements `nodes.protocol.Drive` on a file system, for one event loop.
 
     `clock` is monotonic, in seconds. `executor` is shut down by `close` when it is the drive's own
-    (None). `reserve_ratio` is the share of the disk that writes leave free.
+    (None). `reserve_ratio` is the share of the disk that writes leave free. With `path` the drive
+    looks after its id file and mark; it is for messages.
     """
 
     def __init__(
@@ -143,10 +146,10 @@ class LocalDrive:
         reserve_ratio: float = RESERVE_RATIO,
         clock: Clock = time.monotonic,
         executor: Executor | None = None,
-        id_file: str = "",
+        path: str = "",
     ) -> None:
         self._filesystem = filesystem
-        self._id_file = id_file
+        self._path = path
         self._store_id = store_id
         self._drive_id = drive_id
         self._clock = clock
@@ -182,7 +185,7 @@ class LocalDrive:
             reserve_ratio=reserve_ratio,
             clock=clock,
             executor=executor,
-            id_file=ID_FILE,
+            path=os.fspath(path),
         )
 
     async def write(self, name: ShardName, buffers: Sequence[Buffer]) -> None:
@@ -220,8 +223,8 @@ class LocalDrive:
         await self._run(self._quarantine, name)
 
     async def stats(self) -> DriveStats:
-        """Also says, by DriveError, that the drive's id file is gone: the directory was removed or
-        emptied, which reads alone would take for missing shards."""
+        """Also says, by DriveLost, that the drive's id file or mark is gone: the directory was
+        removed or emptied, which reads alone would take for missing shards."""
         space = await self._run(self._space)
         return DriveStats(
             store_id=self._store_id,
@@ -244,11 +247,15 @@ class LocalDrive:
         self._filesystem.shut()
 
     def _space(self) -> Space:
-        if self._id_file:
+        if self._path:
             try:
-                self._filesystem.size(self._id_file)
-            except FileNotFoundError:
-                raise DriveError(f"drive {self._drive_id} has lost its id file") from None
+                check_contents(
+                    self._path,
+                    self._drive_id,
+                    lambda file, length: self._filesystem.read(file, 0, length),
+                )
+            except DriveEmptied as error:
+                raise DriveLost(str(error)) from error
         return self._filesystem.space()
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:

@@ -2,38 +2,55 @@
 
 Nothing is touched until everything has been looked at: a drive of another store, an empty
 directory where a known drive is expected, or shards without metadata end the start with one line.
-A known drive whose directory is *absent* is a lost drive: the store starts without it. An *empty*
-directory is not: it may be a file system that was not mounted.
+A known drive whose directory is *absent*, cannot be read or has lost its shards is a lost drive:
+the store starts without it. An *empty* directory is not: it may be a file system that was not
+mounted.
+
+`drive add` notes the path of a new drive in `drives.json` of the data directory, so that a running
+`up` finds it there (s3gw.drive_scout), and every later one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from nodes import identity
-from nodes.identity import DriveIdentity, IdentityError
+from nodes.identity import DriveEmptied, DriveIdentity, IdentityError, Unwritable
 from s3gw.config import Config
+from s3gw.files import replace_file
 
 JOURNAL = "journal"
 DATABASE = "metadata"
+ADDED_FILE = "drives.json"
 
 
 class StartError(Exception):
     """The store cannot start; the message is one line for the operator."""
 
 
+class AddedDrives(msgspec.Struct):
+    """`drives.json`: the paths of drives that `drive add` made, beside those of the settings."""
+
+    added: list[str] = []
+
+
 @dataclass(slots=True)
 class DriveSet:
-    """The drives found. `absent` are paths of drives that are not there."""
+    """The drives found. `absent` are paths of drives that are not there, `failed` those of drives
+    that cannot be used, and why."""
 
     store_id: str
     new: bool
     drives: list[DriveIdentity] = field(default_factory=list)
     absent: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
     locks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -49,6 +66,13 @@ def paths_of(config: Config) -> list[Path]:
     return [data / f"drive-{number}" for number in range(1, config.drives + 1)]
 
 
+def all_paths(config: Config) -> list[Path]:
+    """The directories of the drives, also those that `drive add` made. Raises StartError."""
+    configured = paths_of(config)
+    added = [Path(path) for path in _read_added(_added_file(config)).added]
+    return configured + [path for path in added if path not in configured]
+
+
 def metadata_directory(config: Config) -> Path:
     return Path(config.data).absolute() / DATABASE
 
@@ -59,16 +83,11 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
     `store_id` names the store that they must belong to; "": whichever it is, or a new one. Raises
     StartError.
     """
-    paths = paths_of(config)
+    paths = all_paths(config)
     if len(set(paths)) != len(paths):
         raise StartError("a drive is named twice")
     metadata = metadata_directory(config)
-    try:
-        known = [DriveIdentity.open(path) for path in paths if not identity.is_empty(path)]
-        empty = [path for path in paths if path.exists() and identity.is_empty(path)]
-    except IdentityError as error:
-        raise StartError(str(error)) from error
-    absent = [path for path in paths if not path.exists()]
+    known, empty, absent, failed = _look_at(paths)
     stores = sorted({drive.identity.store_id for drive in known})
     if len(stores) > 1:
         raise StartError(f"the drives belong to different stores: {', '.join(stores)}")
@@ -76,6 +95,8 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
         raise StartError(
             f"{known[0].path} is a drive of store {stores[0]}, but etcd holds store {store_id}"
         )
+    if failed and (not known or _unfinished(known, metadata)):
+        raise StartError(next(iter(failed.values())))
     if known and not _unfinished(known, metadata):
         if empty:
             raise StartError(
@@ -83,7 +104,7 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
                 "remove the directory to start without that drive, or make it a new drive with "
                 "`s3gw drive add`"
             )
-        found = DriveSet(stores[0], new=False, drives=known, absent=absent)
+        found = DriveSet(stores[0], new=False, drives=known, absent=absent, failed=failed)
     elif metadata.exists() and any(metadata.iterdir()) and not known:
         raise StartError(
             f"{metadata} holds the metadata of a store, but none of its drives is there"
@@ -98,9 +119,31 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
     return found
 
 
+def _look_at(
+    paths: Sequence[Path],
+) -> tuple[list[DriveIdentity], list[Path], list[Path], dict[Path, str]]:
+    """Which directories hold drives, which are empty, which are not there, and which cannot be used
+    and why. Raises StartError for one that is no drive."""
+    known, empty, absent = [], [], []
+    failed: dict[Path, str] = {}
+    for path in paths:
+        try:
+            if not identity.is_empty(path):
+                known.append(DriveIdentity.open(path))
+            elif path.exists():
+                empty.append(path)
+            else:
+                absent.append(path)
+        except (Unwritable, DriveEmptied) as error:
+            failed[path] = str(error)
+        except IdentityError as error:
+            raise StartError(str(error)) from error
+    return known, empty, absent, failed
+
+
 def add_drive(config: Config, path: Path, metadata_store: str) -> DriveIdentity:
-    """Make an empty directory a drive, with a new id, of the store of this machine; a start of `up`
-    that is given it opens it. Nothing but this directory is written to, so the store may run.
+    """Make an empty directory a drive, with a new id, of the store of this machine, and note its
+    path; a running `up` opens it within seconds. Nothing else is written to, so the store may run.
 
     `metadata_store` is the store that the database belongs to, "" when there is none: then the
     other drives say it. Raises StartError.
@@ -108,8 +151,8 @@ def add_drive(config: Config, path: Path, metadata_store: str) -> DriveIdentity:
     try:
         others = [
             DriveIdentity.open(other)
-            for other in paths_of(config)
-            if other != path and other.exists() and not identity.is_empty(other)
+            for other in all_paths(config)
+            if other != path and _holds_drive(other)
         ]
         stores = sorted({other.identity.store_id for other in others} | {metadata_store} - {""})
         if len(stores) > 1:
@@ -121,21 +164,65 @@ def add_drive(config: Config, path: Path, metadata_store: str) -> DriveIdentity:
             )
         if not identity.is_empty(path) and (path / identity.ID_FILE).exists():
             known = DriveIdentity.open(path, store_id=stores[0])
-            raise StartError(
-                f"{path} is drive {known.identity.drive_id} of this store already: start `s3gw up` "
-                "with it"
-            )
+            _note_added(config, path)  # who added it may have died in between
+            raise StartError(f"{path} is drive {known.identity.drive_id} of this store already")
         _require_writable(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = identity.lock(path)
         try:
-            return DriveIdentity.claim(path, stores[0])
+            made = DriveIdentity.claim(path, stores[0])
         finally:
             os.close(lock)
+        _note_added(config, path)
+        return made
     except IdentityError as error:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _holds_drive(path: Path) -> bool:
+    """Whether there is a drive that can be asked which store it belongs to."""
+    try:
+        DriveIdentity.open(path)
+    except (Unwritable, DriveEmptied):
+        return False
+    except IdentityError:
+        if identity.is_empty(path):
+            return False
+        raise
+    return True
+
+
+def _added_file(config: Config) -> Path:
+    return Path(config.data).absolute() / ADDED_FILE
+
+
+def _read_added(path: Path) -> AddedDrives:
+    """Raises StartError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=AddedDrives)
+    except (FileNotFoundError, NotADirectoryError):
+        return AddedDrives()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StartError(f"{path} cannot be read: {error}") from error
+
+
+def _note_added(config: Config, path: Path) -> None:
+    """Durably note the path of a new drive, unless the settings name it. Raises OSError,
+    StartError."""
+    if path in paths_of(config):
+        return
+    file = _added_file(config)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # two may be added at once
+        noted = _read_added(file).added
+        if str(path) not in noted:
+            replace_file(file, msgspec.json.encode(AddedDrives([*noted, str(path)])), 0o644)
+    finally:
+        os.close(directory)
 
 
 def _unfinished(known: Sequence[DriveIdentity], metadata: Path) -> bool:
@@ -149,7 +236,7 @@ def _unfinished(known: Sequence[DriveIdentity], metadata: Path) -> bool:
 def _has_content(path: Path) -> bool:
     for name in (JOURNAL, "data"):
         try:
-            if any((path / name).iterdir()):
+            if any(entry != path / identity.MARK for entry in (path / name).iterdir()):
                 return True
         except FileNotFoundError:
             continue
@@ -159,8 +246,8 @@ def _has_content(path: Path) -> bool:
 def holds_shards(drives: Sequence[DriveIdentity]) -> bool:
     """Whether any drive has a shard file."""
     for drive in drives:
-        for _, _, files in os.walk(drive.path / "data"):
-            if files:
+        for directory, _, files in os.walk(drive.path / "data"):
+            if any(Path(directory, file) != drive.path / identity.MARK for file in files):
                 return True
     return False
 
@@ -181,14 +268,33 @@ def _claim(store_id: str, paths: Sequence[Path]) -> list[DriveIdentity]:
 
 
 def _lock(found: DriveSet) -> None:
+    """Lock all drives, before any of them is written to; one that fails at that is left out, unless
+    the store is new. Raises StartError."""
     try:
-        for drive in found.drives:
-            found.locks[drive.identity.drive_id] = identity.lock(drive.path)
-        for drive in found.drives:
-            identity.sweep_temporary(drive.path)
+        for step in (_take, _sweep):
+            for drive in list(found.drives):
+                try:
+                    step(found, drive)
+                except Unwritable as error:
+                    if found.new or len(found.drives) == 1:
+                        raise
+                    found.drives.remove(drive)
+                    found.failed[drive.path] = str(error)
     except IdentityError as error:
         release(found)
         raise StartError(str(error)) from error
+
+
+def _take(found: DriveSet, drive: DriveIdentity) -> None:
+    found.locks[drive.identity.drive_id] = identity.lock(drive.path)
+
+
+def _sweep(found: DriveSet, drive: DriveIdentity) -> None:
+    try:
+        identity.sweep_temporary(drive.path)
+    except Unwritable:
+        os.close(found.locks.pop(drive.identity.drive_id))
+        raise
 
 
 def release(found: DriveSet) -> None:

@@ -43,6 +43,7 @@ from s3gw.metrics import boards_of
 from s3gw.node_drives import NodeDrives, open_node_drives
 from s3gw.objects.keyring.master import BadMasterKeys, new_text
 from s3gw.objects.keyring.ring import require_master_keys
+from s3gw.port_tls import Ports, open_ports, url_of
 from s3gw.supervisor import Supervisor
 from s3gw.transport import joined_directory, open_credentials, require_safe_listen
 
@@ -65,6 +66,7 @@ def up(config: Config) -> int:
     if not config.workers:
         raise ConfigError("`workers` is for gateways: on one machine `up` does the background work")
     _require_drives(config)
+    ports = open_ports(config)
     sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
     found = open_drives(config)
     try:
@@ -79,6 +81,8 @@ def up(config: Config) -> int:
         config = _with_master_key(config)
         for path in found.absent:
             _say(f"warning: drive {path} is absent")
+        for path, reason in found.failed.items():
+            _say(f"warning: drive {path} is left out: {reason}")
         shows_secret = not config.root_secret_key or sys.stdout.isatty()
         config = _with_credentials(config)
         task = app.Task(config, found.store_id, drives)
@@ -88,7 +92,7 @@ def up(config: Config) -> int:
             processes=_processes(config),
             sockets=sockets,
             fds={**found.locks, **boards_of(_processes(config))},
-            announce=lambda: _announce_up(config, shows_secret),
+            announce=lambda: _announce_up(config, ports, shows_secret),
         )
         return supervisor.run()
     finally:
@@ -104,6 +108,7 @@ def gateway(config: Config) -> int:
             "a gateway needs root credentials: set S3GW_ROOT_ACCESS_KEY and S3GW_ROOT_SECRET_KEY"
         )
     _require_credentials(config, open_credentials(config, GATEWAY))
+    ports = open_ports(config)
     sockets = [bind(*host_and_port(config.s3)), bind(*host_and_port(config.admin))]
     supervisor = Supervisor(
         main=app.gateway_worker,
@@ -111,7 +116,10 @@ def gateway(config: Config) -> int:
         processes=_processes(config),
         sockets=sockets,
         fds=boards_of(_processes(config)),
-        announce=lambda: _say(f"gateway: S3 on http://{config.s3}, admin on http://{config.admin}"),
+        announce=lambda: _say(
+            f"gateway: S3 on {url_of(config.s3, ports.s3)}, "
+            f"admin on {url_of(config.admin, ports.admin)}"
+        ),
     )
     return supervisor.run()
 
@@ -131,6 +139,7 @@ def worker(config: Config) -> int:
     sources_of(config)
     config = msgspec.structs.replace(config, workers=True)
     _require_credentials(config, open_credentials(config, GATEWAY))
+    ports = open_ports(config)
     supervisor = Supervisor(
         main=app.background_worker,
         payload=app.Task(config, ""),
@@ -138,7 +147,9 @@ def worker(config: Config) -> int:
         sockets=[bind(*host_and_port(config.admin))] if config.admin else [],
         fds=boards_of(_processes(config)),
         announce=lambda: _say(
-            f"worker: admin on http://{config.admin}" if config.admin else "worker: it works"
+            f"worker: admin on {url_of(config.admin, ports.admin)}"
+            if config.admin
+            else "worker: it works"
         ),
     )
     return supervisor.run()
@@ -230,10 +241,11 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
     """Recover the metadata from the journal if need be, and make the store if it is new."""
     kv = await app.open_sqlite(config, found.paths, metadata_directory(config))
     try:
-        if found.absent and not await layout_exists(kv):
+        lacking = [*found.absent, *found.failed]
+        if lacking and not await layout_exists(kv):
             raise StartError(
-                f"the store was never finished and drive {found.absent[0]} is absent: its layout "
-                "is made over all of its drives"
+                f"the store was never finished and drive {lacking[0]} is not there: its layout is "
+                "made over all of its drives"
             )
         record = await app.found_on_drives(kv, config, drives, found.store_id)
         if record.store_id != found.store_id:
@@ -380,14 +392,14 @@ ANNOUNCEMENT = """
 s3gw is up.
 
   S3 endpoint   {endpoint}   (region {region})
-  admin         http://{admin}
+  admin         {admin}
   access key    {access_key}
   secret key    {secret_key}
 
 aws cli:
 
   export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key}
-  export AWS_DEFAULT_REGION={region} AWS_ENDPOINT_URL={endpoint}
+  export AWS_DEFAULT_REGION={region} AWS_ENDPOINT_URL={endpoint}{aws_trust}
   aws s3 mb s3://my-bucket
   aws s3 cp README.md s3://my-bucket/
 
@@ -400,21 +412,31 @@ rclone:
   export RCLONE_CONFIG_S3GW_TYPE=s3 RCLONE_CONFIG_S3GW_PROVIDER=Minio
   export RCLONE_CONFIG_S3GW_ENDPOINT={endpoint}
   export RCLONE_CONFIG_S3GW_ACCESS_KEY_ID={access_key}
-  export RCLONE_CONFIG_S3GW_SECRET_ACCESS_KEY={secret_key}
+  export RCLONE_CONFIG_S3GW_SECRET_ACCESS_KEY={secret_key}{rclone_trust}
   rclone copy docs s3gw:my-bucket/docs
 
 Ctrl-C stops it; the next start finds its data in {data}.
 """
 
 
-def _announce_up(config: Config, shows_secret: bool) -> None:
+# For clients that do not know the certificate's authority by themselves. (rclone up to 1.60 cannot
+# use the variable of the others, and stops when it is set.)
+AWS_TRUST = (
+    "\n  export AWS_CA_BUNDLE=ca.pem     # if a private authority signed the certificate"
+)
+RCLONE_TRUST = "\n  export AWS_CA_BUNDLE= RCLONE_CA_CERT=ca.pem                     # likewise"
+
+
+def _announce_up(config: Config, ports: Ports, shows_secret: bool) -> None:
     """Endpoint, keys and lines to paste, when the store serves. A secret that the operator chose
     is shown at a terminal alone: elsewhere what is printed here is a log."""
     _say(
         ANNOUNCEMENT.format(
-            endpoint=f"http://{config.s3}",
+            endpoint=url_of(config.s3, ports.s3),
+            aws_trust=AWS_TRUST if ports.s3 else "",
+            rclone_trust=RCLONE_TRUST if ports.s3 else "",
             region=config.region,
-            admin=config.admin,
+            admin=url_of(config.admin, ports.admin),
             access_key=shlex.quote(config.root_access_key),
             secret_key=shlex.quote(config.root_secret_key) if shows_secret else AS_CONFIGURED,
             data=Path(config.data).absolute(),

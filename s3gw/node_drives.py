@@ -8,7 +8,8 @@ what was where, so that a drive that is *missing* is told from one that is *new*
   over the id of a drive that was there before, whose shards it does not have;
 * a path where a file system was mounted before, and is not now, is a missing drive, not a new one:
   else a disk that was not mounted would be replaced by its mount point;
-* a drive that is missing or cannot be read does not stop the node as long as another one works.
+* a drive that is missing, cannot be read or has lost its shards does not stop the node as long as
+  another one works.
 
 A drive of another store, one that another process uses, and a directory full of other files are
 mistakes of whoever gave the path: nothing starts.
@@ -24,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from nodes import identity
-from nodes.identity import DriveIdentity, IdentityError, NotADrive, Unwritable
+from nodes.identity import DriveEmptied, DriveIdentity, IdentityError, NotADrive, Unwritable
 from s3gw.config import Config
 from s3gw.drives import StartError
 from s3gw.files import replace_file
@@ -117,7 +118,7 @@ def _open(path: Path, known: KnownDrive | None, store_id: str, found: NodeDrives
         if known is not None and not path.exists():
             raise _Missing(f"{path} is absent, drive {known.drive} is expected there")
         drive = DriveIdentity.claim(path, store_id)
-    except Unwritable as error:
+    except (Unwritable, DriveEmptied) as error:
         raise _Missing(str(error)) from error
     except NotADrive as error:
         if known is not None or (path / identity.ID_FILE).exists():

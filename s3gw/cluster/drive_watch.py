@@ -2,9 +2,10 @@
 
 Drives in the process have no lease. What tells of a lost one is its breaker: calls fail, and the
 drive's figures (`stats`) cannot be read. A breaker that no call has closed for `DOWN_SECONDS` makes
-the drive down: nothing is asked of it any more. It is up again when its figures could be read for a
-while without a failure, at first `UP_SECONDS`; a drive that falls back soon has to wait twice as
-long each time, so that one with a bad surface, whose figures can be read, does not flap.
+the drive down: nothing is asked of it any more. One that says that its shards are gone (DriveLost)
+is down at once: its directory may still take writes. It is up again when its figures could be read
+for a while without a failure, at first `UP_SECONDS`; a drive that falls back soon has to wait twice
+as long each time, so that one with a bad surface, whose figures can be read, does not flap.
 
 `s3gw up` marks its nodes with it. A node server watches its own drives in the same way and
 withdraws the registration of one that is down.
@@ -16,8 +17,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 
-from nodes.protocol import DriveError, DriveRefused
+from nodes.protocol import DriveError, DriveLost, DriveRefused
 from s3gw.cluster.directory import Directory, Node
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,14 @@ TRUSTED_FACTOR = 4
 
 Report = Callable[[Node, bool], Awaitable[None]]
 """Told of a drive that went down (False) or came up (True)."""
+
+
+class _Answer(Enum):
+    """What a drive says of itself."""
+
+    WELL = "well"
+    NONE = "none"
+    LOST = "lost"
 
 
 @dataclass(slots=True)
@@ -77,13 +87,15 @@ class DriveWatch:
         await asyncio.gather(*(self._probe(node) for node in self._directory.all()))
 
     async def _probe(self, node: Node) -> None:
-        well = await self._answers(node)
+        answer, reason = await self._ask(node)
+        well = answer is _Answer.WELL
         now = self._directory.clock()
         state = self._states.setdefault(node.id, _State(up=True, since=now))
         if not well:
             node.failed(now)
         if state.up:
-            if node.failing_seconds(now) >= DOWN_SECONDS:
+            if answer is _Answer.LOST or node.failing_seconds(now) >= DOWN_SECONDS:
+                log.warning("drive %s: %s", node.id, reason or "calls fail")
                 await self._turn(node, state, now, up=False)
             return
         if not well:
@@ -106,10 +118,15 @@ class DriveWatch:
         log.warning("drive %s %s", node.id, "works again" if up else "does not work: it is down")
         await self._report(node, up)
 
-    async def _answers(self, node: Node) -> bool:
+    async def _ask(self, node: Node) -> tuple[_Answer, str]:
+        """How the drive is, and what is wrong with it."""
         try:
             async with asyncio.timeout(PROBE_SECONDS_MAX):
                 stats = await node.drive.stats()
-        except (DriveError, DriveRefused, TimeoutError, OSError):
-            return False
-        return not stats.drive_id or stats.drive_id == node.id
+        except DriveLost as error:
+            return _Answer.LOST, str(error)
+        except (DriveError, DriveRefused, TimeoutError, OSError) as error:
+            return _Answer.NONE, repr(error)
+        if stats.drive_id not in ("", node.id):
+            return _Answer.NONE, f"it answers as {stats.drive_id}"
+        return _Answer.WELL, ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 from nodes.identity import DriveIdentity
 from s3gw import app, launch
 from s3gw.config import Config
-from s3gw.drives import StartError, add_drive, metadata_directory, open_drives, release
+from s3gw.drives import (
+    StartError,
+    add_drive,
+    metadata_directory,
+    open_drives,
+    paths_of,
+    release,
+)
 from s3gw.kv.interface import Put
 from s3gw.supervisor import WorkerContext
 
@@ -83,10 +91,12 @@ async def test_a_drive_is_added_to_the_store_that_its_database_names(tmp_path: P
     finally:
         await kv.close()
     assert added.identity.store_id == store
-    drives = (*(str(path) for path in open_paths(config)), str(tmp_path / "new"))
-    again = open_drives(Config(data=str(tmp_path), drive=drives))
-    release(again)
-    assert again.drives[-1].identity.drive_id == added.identity.drive_id
+    named_too = tuple(str(path) for path in (*paths_of(config), tmp_path / "new"))
+    for settings in (config, Config(data=str(tmp_path), drive=named_too)):
+        again = open_drives(settings)
+        release(again)
+        ids = [drive.identity.drive_id for drive in again.drives]
+        assert (len(ids), ids[-1]) == (7, added.identity.drive_id)
 
 
 def open_paths(config: Config) -> list[Path]:
@@ -101,6 +111,78 @@ async def test_a_drive_is_added_to_the_store_of_the_other_drives_when_its_databa
     config = on_machine(tmp_path)
     store = await made_store(config)
     assert add_drive(config, tmp_path / "drive-7", "").identity.store_id == store
+
+
+async def test_drives_added_at_once_are_all_found(tmp_path: Path) -> None:
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    paths = [tmp_path / f"new-{number}" for number in range(8)]
+    await asyncio.gather(*(asyncio.to_thread(add_drive, config, path, store) for path in paths))
+    assert set(open_paths(config)[6:]) == set(paths)
+
+
+async def test_a_drive_whose_adding_died_before_its_path_was_noted_is_noted_by_the_next_try(
+    tmp_path: Path,
+) -> None:
+    config = on_machine(tmp_path)
+    store = await made_store(config)
+    DriveIdentity.claim(tmp_path / "new", store)
+    assert tmp_path / "new" not in open_paths(config)
+    with pytest.raises(StartError, match="already"):
+        add_drive(config, tmp_path / "new", store)
+    assert open_paths(config)[-1] == tmp_path / "new"
+
+
+def io_errors(drive: Path) -> None:
+    """Its id file gives EIO, as a disk does whose sectors cannot be read."""
+    (drive / "id.json").unlink()
+    (drive / "id.json").symlink_to("/proc/self/mem")
+
+
+def no_shards(drive: Path) -> None:
+    shutil.rmtree(drive / "data")
+
+
+FAILURES = [(io_errors, "Input/output error"), (no_shards, "without its shards")]
+
+
+@pytest.mark.parametrize(("fail", "reason"), FAILURES)
+async def test_a_start_leaves_out_drives_that_cannot_be_used(
+    fail: Callable[[Path], None], reason: str, tmp_path: Path
+) -> None:
+    config = on_machine(tmp_path)
+    await made_store(config)
+    drives = open_paths(config)
+    kv = await app.open_sqlite(config, drives, metadata_directory(config))
+    await kv.commit([], [Put(b"k", b"v")])
+    await kv.close()
+    for drive in drives[:2]:
+        fail(drive)
+    found = open_drives(config)
+    try:
+        assert found.paths == drives[2:]
+        assert set(found.failed) == set(drives[:2])
+        assert all(reason in text for text in found.failed.values())
+        await launch._prepare_store(config, found, launch._places(found))
+    finally:
+        release(found)
+
+
+async def test_no_store_is_made_or_started_on_drives_that_all_fail(tmp_path: Path) -> None:
+    config = on_machine(tmp_path)
+    await made_store(config)
+    for number in range(1, 7):
+        io_errors(tmp_path / f"drive-{number}")
+    with pytest.raises(StartError, match="Input/output error"):
+        open_drives(config)
+
+
+def test_a_store_that_was_never_finished_waits_for_the_drive_that_fails(tmp_path: Path) -> None:
+    config = on_machine(tmp_path)
+    release(open_drives(config))
+    io_errors(tmp_path / "drive-2")
+    with pytest.raises(StartError, match="Input/output error"):
+        open_drives(config)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from nodes.identity import DriveIdentity
 from nodes.memory import Fault, MemoryDrive
-from nodes.protocol import DriveError
+from nodes.protocol import DriveError, DriveLost, ShardName
 from nodes.store import LocalDrive
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.drive_watch import (
@@ -150,6 +150,40 @@ async def test_a_drive_whose_directory_is_removed_or_emptied_says_so(
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     else:
         shutil.rmtree(path)
-    with pytest.raises(DriveError, match="lost its id file"):
+    with pytest.raises(DriveLost, match="was drive d1 and is emptied"):
         await drive.stats()
     await drive.close()
+
+
+@pytest.mark.parametrize("copied_id", [True, False])
+async def test_a_drive_swapped_for_an_empty_one_is_down_at_the_next_look(
+    tmp_path: Path, copied_id: bool
+) -> None:
+    """Its directory takes writes; no call fails. With another's id, or its own and no shards."""
+    path, clock = tmp_path / "drive", Clock()
+    DriveIdentity.claim(path, "store", drive_id="d1")
+    drive = LocalDrive.open(path)
+    directory = Directory(clock.monotonic)
+    directory.add(Node("d1", "z", drive))
+    watch = DriveWatch(directory)
+    node = directory.get("d1")
+    assert node is not None
+    await watch.probe()
+    assert node.live
+    shutil.rmtree(path / "data")
+    if not copied_id:
+        shutil.copytree(swapped_in(tmp_path), path, dirs_exist_ok=True)
+    else:
+        (path / "data").mkdir()
+    clock.advance(PROBE_SECONDS)
+    await drive.write(ShardName("p", 1, bytes(16), 0), [b"x"])
+    node.answered()
+    await watch.probe()
+    assert not node.live
+    await drive.close()
+
+
+def swapped_in(tmp_path: Path) -> Path:
+    """An empty drive of the same store."""
+    DriveIdentity.claim(tmp_path / "other", "store", drive_id="d2")
+    return tmp_path / "other"

@@ -16,6 +16,7 @@ import pytest
 from nodes import identity
 from nodes.identity import (
     DriveBelongsToAnotherStore,
+    DriveEmptied,
     DriveEmptyButKnown,
     DriveIdentity,
     DriveInUse,
@@ -260,3 +261,26 @@ def test_the_lock_is_an_flock_on_the_directory(path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
     os.close(other)
     os.close(held)
+
+
+@pytest.mark.parametrize("spoil", ["removed", "emptied", "of another"])
+def test_an_id_without_its_shards_is_no_drive(path: Path, spoil: str) -> None:
+    DriveIdentity.claim(path, "s", drive_id="d1")
+    (path / "data" / ".drive").unlink()
+    if spoil == "removed":
+        (path / "data").rmdir()
+    if spoil == "of another":
+        (path / "data" / ".drive").write_text("d2")
+    with pytest.raises(DriveEmptied, match="is drive d1 without its shards"):
+        DriveIdentity.open(path)
+
+
+def test_an_id_file_that_rots_does_not_take_the_shards_away(path: Path) -> None:
+    """It is said at the next start; the drive serves until then."""
+    DriveIdentity.claim(path, "s", drive_id="d1")
+    (path / "id.json").write_text("{")
+
+    def read(file: str, length: int) -> bytes:
+        return (path / file).read_bytes()[:length]
+
+    identity.check_contents(path, "d1", read)

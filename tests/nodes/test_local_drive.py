@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nodes.filesystem import PosixFilesystem, Space
-from nodes.identity import DriveIdentity
+from nodes.identity import MARK, DriveIdentity
 from nodes.pg_revisions import PgRevisions
 from nodes.protocol import (
     Buffer,
@@ -103,7 +103,7 @@ async def drive(filesystem: FaultyFilesystem, clock: Clock) -> AsyncIterator[Loc
 
 
 def shards_on(path: Path) -> list[str]:
-    return [f for _, _, files in os.walk(path / "data") for f in files]
+    return [f for _, _, files in os.walk(path / "data") for f in files if f != Path(MARK).name]
 
 
 async def write_whole(drive: LocalDrive, name: ShardName, buffers: list[bytes]) -> None:
