@@ -27,7 +27,8 @@ def boot_clock() -> float:
 
 
 class ProcessLease:
-    """The lease of this process. `lost` counts how often it had to be taken anew."""
+    """The lease of this process. `lost` counts how often it had to be taken anew; `record` is what
+    the process says of itself while it lives."""
 
     def __init__(
         self,
@@ -35,11 +36,13 @@ class ProcessLease:
         *,
         ttl_seconds: int,
         heartbeat_seconds: float,
+        record: bytes = b"",
         clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._kv = kv
         self._ttl_seconds = ttl_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._record = record
         self._clock = clock
         self.id = 0
         self.block = 0
@@ -60,7 +63,7 @@ class ProcessLease:
         lease = await self._kv.grant_lease(self._ttl_seconds)
         # Not this process's before its key is there: one that was never written would say for
         # ever that the process is dead. A lease given up here ends by itself.
-        await self._kv.commit([], [Put(keys.process(lease), b"", lease)])
+        await self._kv.commit([], [Put(keys.process(lease), self._record, lease)])
         self.id = lease
         self.deadline = sent + self._ttl_seconds
         self.block = await self._claim_block()

@@ -91,6 +91,7 @@ RENAMED = b"renamed/"
 CONFIGURATIONS = b"configuration/"
 INVENTORIES = b"inventory/"
 PINS = b"pin/"
+PROCESSES = b"process/"
 IDENTITIES = b"identity/"
 IDENTITY_GENERATION = b"identity/generation"
 IDENTITY_USERS = b"identity/user/"
@@ -477,6 +478,11 @@ def due_time(queue: bytes, entry: bytes) -> int:
     return int.from_bytes(entry[len(queue) :][:8], "big")
 
 
+def put_off(queue: bytes, entry: bytes, due_ms: int) -> bytes:
+    """The key of the same entry of such a queue at another time."""
+    return queue + due_ms.to_bytes(8, "big") + entry[len(queue) + 8 :]
+
+
 def due_version(key: str, sequence: int) -> bytes:
     """A version of a key; 0: the key as a whole."""
     return b"v" + ended(key) + sequence.to_bytes(8, "big")
@@ -517,7 +523,7 @@ def renamed(bucket_id: bytes, token: bytes) -> bytes:
 
 def process(lease: int) -> bytes:
     """Exists while the process that holds the lease lives."""
-    return b"process/" + lease.to_bytes(8, "big", signed=True)
+    return PROCESSES + lease.to_bytes(8, "big", signed=True)
 
 
 def progress(lease: int) -> bytes:

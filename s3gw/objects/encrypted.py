@@ -32,11 +32,11 @@ async def frame(
     if wanted is None and not compression:
         return description, PLAIN
     content_id = content_id or os.urandom(CONTENT_ID_BYTES)
-    data_key, encryption = b"", None
+    data_key, encryption, copy = b"", None, None
     if wanted is not None:
-        data_key, encryption = await storage.ring.new_key(wanted, content_id)
+        data_key, encryption, copy = await storage.ring.new_key(wanted, content_id)
     described = msgspec.structs.replace(description, encryption=encryption, compression=compression)
-    return described, Framing(content_id, data_key, compression, hides_md5(encryption))
+    return described, Framing(content_id, data_key, compression, hides_md5(encryption), copy)
 
 
 def compression_of(bucket: BucketRecord, description: Description) -> str:

@@ -11,6 +11,7 @@ A MessagePack map with text keys, versioned by "v". Readers ignore keys they do 
     modified_ms, owner, size, etag, checksums, checksum_kind
     headers, user, tags, storage_class; lock, encryption, compression, redirect when set
     versioning that of the bucket when the blob was written, when it has or had it
+    named_key  a copy of the built-in named key that `encryption` names (KeyCopy)
     content_id 16 bytes
     upload, number        for a part; upload for a manifest
     profile, scheme, stored, crc64    how the blob is coded (s3gw.cluster.coding_note)
@@ -24,6 +25,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from s3gw.metadata.key_records import KeyCopy
 from s3gw.metadata.records import Checksums, Description, Encryption, Lock, ProfileRecord
 
 FOOTER_VERSION = 1
@@ -44,6 +46,7 @@ def describe(
     checksums: Checksums,
     description: Description | None = None,
     versioning: str = "",
+    key_copy: KeyCopy | None = None,
     **more: Any,
 ) -> bytes:
     """The encoded footer map. The description's lock is the one that the version gets, also where
@@ -73,6 +76,8 @@ def describe(
                 fields[name] = value
     if versioning:
         fields["versioning"] = versioning
+    if key_copy is not None:
+        fields["named_key"] = key_copy
     fields.update(more)
     return _encoder.encode(fields)
 
@@ -108,6 +113,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     storage_class: str = "STANDARD"
     lock: Lock | None = None
     encryption: Encryption | None = None
+    named_key: KeyCopy | None = None
     compression: str = ""
     redirect: str = ""
     versioning: str = ""

@@ -50,4 +50,6 @@ class Storage:
     ring: Ring = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ring = Ring(self.store.kv, self.sources, lambda: self.clock_ms())
+        self.ring = Ring(
+            self.store.kv, self.sources, lambda: self.clock_ms(), lambda: self.monotonic()
+        )

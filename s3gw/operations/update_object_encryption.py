@@ -51,7 +51,7 @@ async def update_object_encryption(call: Call) -> Reply:
     data_key = await ring.open(before, record.content_id)
     bucket_key = asked.get("BucketKeyEnabled", False)
     wanted = Wanted(SSE_KMS, name, before.context, bucket_key)
-    after = await ring.wrap(wanted, record.content_id, data_key)
+    after = (await ring.wrap(wanted, record.content_id, data_key)).encryption
 
     def change(now: ObjectRecord) -> ObjectRecord:
         if now.content_id != record.content_id or now.description.encryption != before:

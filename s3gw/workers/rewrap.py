@@ -2,14 +2,22 @@
 
 The job is one record (`kms/rewrap`). It goes over the named keys of the built-in key store, open
 uploads, objects, noncurrent versions and the trash, page by page, and writes each record whose data
-key is under a former master key, or a former version of its named key, by compare-and-swap. Records
-move while it walks (a rename, an undo), also behind it, so it goes round until a whole round after
-the first has met nothing to change; what is written meanwhile is under the newest keys, and a copy
-is guarded by the record that it copies. Then no
-former master key is in use any more, and a process may start without it. Whoever holds the
-worker's lock goes on where the record says.
+key is under a former master key, or a former version of its named key, by compare-and-swap. Whoever
+holds the worker's lock goes on where the record says.
 
-Shards keep the wrapped key that they were written with, for `s3gw rescue`: it needs the master key
+Records move while it walks (a rename, an undo), also behind it. So the walk proves nothing, and
+after it comes the proof: when no process that lives has another master key as its present one, the
+others are barred (s3gw.objects.keyring.ring), and all records are read again as they were at one
+later revision, which a pin keeps in the history. What is met there that is under a former key is
+wrapped anew and makes another proof necessary, as does whoever has wrapped under a barred master
+key meanwhile: he took the bar back, and the record of master keys is another one. A proof that met
+nothing ends the job; in the same commit the former master keys are struck out, and a process may
+start without them.
+
+What is under a former version of a named key that is disabled, or waits for its deletion, is left
+there: it is under no master key, and the version's own wrapping is made anew for all that.
+
+Shards keep the wrapped keys that they were written with, for `s3gw rescue`: it needs the master key
 of that time.
 """
 
@@ -21,15 +29,29 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from s3gw.errors import KMSNotFoundException, S3Error
-from s3gw.kv.interface import Conflict, Item
+from s3gw.errors import (
+    KMSDisabledException,
+    KMSInvalidStateException,
+    KMSNotFoundException,
+    S3Error,
+)
+from s3gw.kv.interface import Compacted, Conflict, Item
 from s3gw.metadata import keys
-from s3gw.metadata.key_records import RewrapJob
-from s3gw.metadata.records import Description, ObjectRecord, TrashRecord, UploadRecord, decode
+from s3gw.metadata.inventory_records import Pin
+from s3gw.metadata.key_records import MasterKeysInUse, NamedKey, RewrapJob
+from s3gw.metadata.records import (
+    Description,
+    Encryption,
+    ObjectRecord,
+    TrashRecord,
+    UploadRecord,
+    decode,
+)
 from s3gw.metadata.store import Transaction, Versioned
 from s3gw.objects.content.framing import ContentDamaged
 from s3gw.objects.content.sealing import NotAuthentic
 from s3gw.objects.keyring.master import MasterKeyMissing
+from s3gw.objects.keyring.ring import master_keys_known, processes_behind
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import UNCLAIMED, Claim, commit
 
@@ -37,6 +59,8 @@ log = logging.getLogger(__name__)
 
 WALKING, DONE = "walking", "done"
 NAMED = "keys"
+# Between the walk, or a proof, and the next proof: until all processes have the new master key.
+PROCESSES = "processes"
 STAGES = {
     NAMED: keys.NAMED_KEYS,
     "uploads": keys.UPLOADS,
@@ -47,6 +71,9 @@ STAGES = {
 RECORDS_PER_UNIT = 200
 INTERVAL_SECONDS = 10.0
 TROUBLE = (S3Error, ContentDamaged, NotAuthentic, MasterKeyMissing)
+NOT_NOW = (KMSDisabledException, KMSInvalidStateException)
+WAITS = "waits for processes that are to be started again with the new master key: "
+PIN = keys.pin("rewrap")
 
 
 async def start(storage: Storage) -> RewrapJob:
@@ -57,10 +84,11 @@ async def start(storage: Storage) -> RewrapJob:
         master = await storage.ring.usable_master()
     present = master.present if master is not None else b""
     before = await status(storage)
-    job = RewrapJob(storage.clock_ms(), stage=NAMED, master_key=present, rewrapped_before=-1)
+    job = RewrapJob(storage.clock_ms(), stage=NAMED, master_key=present)
     tx = Transaction()
     tx.expect(keys.REWRAP, before.revision)
     tx.put(keys.REWRAP, job)
+    tx.delete(PIN)
     await storage.store.apply(tx)
     return job
 
@@ -103,25 +131,75 @@ class Rewrapper:
             log.info("the job wraps under another master key than this process has")
             return False
         try:
-            after = await self._page(claim, job)
-            tx = Transaction()
-            tx.expect(keys.REWRAP, found.revision)
-            tx.put(keys.REWRAP, after)
-            await commit(self._storage.store, claim, tx)
+            if job.stage == PROCESSES:
+                return await self._begin_proof(claim, found.revision, job)
+            after = await self._page(claim, job, found.revision)
+            await self._save(claim, found.revision, after)
         except Conflict:
-            return True  # begun again meanwhile
+            return True  # begun again meanwhile, or the master keys are others
         return after.state == WALKING
 
-    async def _page(self, claim: Claim, job: RewrapJob) -> RewrapJob:
+    async def _save(self, claim: Claim, revision: int, job: RewrapJob) -> None:
+        """Write the job's record; when it is done, the master keys that are in use as well."""
+        tx = Transaction()
+        tx.expect(keys.REWRAP, revision)
+        tx.put(keys.REWRAP, job)
+        if job.state == DONE:
+            tx.delete(PIN)
+            if job.proving and not job.failed and job.master_key:
+                known, _ = await master_keys_known(self._storage.store.kv)
+                tx.expect(keys.MASTER_KEYS, job.master_revision)
+                tx.put(keys.MASTER_KEYS, MasterKeysInUse((job.master_key,), known.barred))
+        await commit(self._storage.store, claim, tx)
+
+    async def _begin_proof(self, claim: Claim, revision: int, job: RewrapJob) -> bool:
+        """Bar other master keys, and begin to read at the revision of the commit that says so;
+        False when it is too early."""
+        kv, master_revision = self._storage.store.kv, 0
+        if job.master_key:
+            behind = await processes_behind(kv, job.master_key)
+            if behind:
+                waiting = msgspec.structs.replace(job, note=WAITS + ", ".join(behind))
+                if waiting != job:
+                    await self._save(claim, revision, waiting)
+                return False
+            master_revision = await self._storage.ring.bar_others()
+        proof = msgspec.structs.replace(
+            job,
+            stage=NAMED,
+            cursor=b"",
+            proving=True,
+            revision=0,
+            master_revision=master_revision,
+            rewrapped_before=job.rewrapped,
+            kept=0,
+            note="" if job.note.startswith(WAITS) else job.note,
+        )
+        tx = Transaction()
+        tx.expect(keys.REWRAP, revision)
+        tx.put(keys.REWRAP, proof)
+        tx.put(PIN, Pin(self._storage.clock_ms()), lease=self._storage.lease())
+        await commit(self._storage.store, claim, tx)
+        return True
+
+    async def _page(self, claim: Claim, job: RewrapJob, revision: int) -> RewrapJob:
         base = STAGES[job.stage]
         first = job.cursor + b"\x00" if job.cursor else base
-        page = await self._storage.store.scan_listed(
-            first, keys.after_prefix(base), limit=self._records_per_unit
-        )
-        rewrapped, failed, note = job.rewrapped, job.failed, job.note
+        at = (job.revision or revision) if job.proving else None
+        try:
+            page = await self._storage.store.scan_listed(
+                first, keys.after_prefix(base), limit=self._records_per_unit, revision=at
+            )
+        except Compacted:
+            log.warning("the history that the proof reads is gone: it begins again")
+            return msgspec.structs.replace(job, stage=PROCESSES, proving=False)
+        rewrapped, kept, failed, note = job.rewrapped, job.kept, job.failed, job.note
         for item in page.items:
             try:
                 rewrapped += await self._rewrap(claim, job.stage, item)
+            except NOT_NOW as error:
+                kept += 1
+                note = f"left under a former version of its key: {error.message}"
             except TROUBLE as error:
                 failed += 1
                 note = str(error)
@@ -131,7 +209,9 @@ class Rewrapper:
             walked=job.walked + len(page.items),
             rewrapped=rewrapped,
             failed=failed,
+            kept=kept,
             note=note,
+            revision=at or 0,
         )
         if page.more:
             return after
@@ -142,27 +222,19 @@ class Rewrapper:
         return await self._end_of_round(after)
 
     async def _end_of_round(self, job: RewrapJob) -> RewrapJob:
-        """Done when the round, not the first one, has changed nothing, or something could not be
-        changed."""
-        if job.rewrapped != job.rewrapped_before and not job.failed:
-            return msgspec.structs.replace(
-                job, stage=NAMED, cursor=b"", rewrapped_before=job.rewrapped
-            )
-        if job.master_key and not job.failed:
-            await self._storage.ring.forget_others(job.master_key)
+        """Done when a proof has met nothing to change and nobody has taken back the bar, or
+        something could not be changed."""
+        if not job.failed:
+            _, revision = await master_keys_known(self._storage.store.kv)
+            met = job.rewrapped != job.rewrapped_before
+            if not job.proving or met or (job.master_key and revision != job.master_revision):
+                return msgspec.structs.replace(job, stage=PROCESSES, proving=False)
         return msgspec.structs.replace(job, state=DONE, ended_ms=self._storage.clock_ms())
 
     async def _rewrap(self, claim: Claim, stage: str, item: Item) -> int:
-        """Rewrap one record; 1 if it was changed. Raises what TROUBLE has."""
-        ring = self._storage.ring
+        """Rewrap one record; 1 if that was necessary. Raises what NOT_NOW and TROUBLE have."""
         if stage == NAMED:
-            name = item.key[len(keys.NAMED_KEYS) :].decode()
-            if ring.sources.master is None:
-                return 0
-            try:
-                return int(await ring.named.rewrap(name, await ring.usable_master()))
-            except KMSNotFoundException:
-                return 0  # deleted meanwhile
+            return await self._rewrap_named(item)
         record = await self._changed(stage, item)
         if record is None:
             return 0
@@ -173,10 +245,25 @@ class Rewrapper:
         else:
             self._storage.store.put_listed(tx, item.key, record)
         tx.witness = item.key
+        self._storage.ring.guard(tx, _encryption_of(record))
         try:
             await commit(self._storage.store, claim, tx)
-        except Conflict:
-            pass  # whoever changed it: the next round looks again
+        except Conflict as conflict:  # whoever changed it: the next round looks again
+            await self._storage.ring.refresh(conflict)
+        return 1
+
+    async def _rewrap_named(self, item: Item) -> int:
+        ring = self._storage.ring
+        if ring.sources.master is None:
+            return 0
+        master = await ring.usable_master()
+        key = decode(NamedKey, item.value)
+        if all(master.is_present(version) for version in key.versions if version):
+            return 0
+        try:
+            await ring.named.rewrap(item.key[len(keys.NAMED_KEYS) :].decode(), master)
+        except KMSNotFoundException:
+            return 0  # deleted meanwhile
         return 1
 
     async def _changed(self, stage: str, item: Item) -> msgspec.Struct | None:
@@ -200,3 +287,11 @@ class Rewrapper:
             return None
         anew = await self._storage.ring.rewrapped(description.encryption, content_id)
         return msgspec.structs.replace(description, encryption=anew) if anew else None
+
+
+def _encryption_of(record: msgspec.Struct) -> Encryption | None:
+    """That of what `Rewrapper` writes."""
+    if isinstance(record, TrashRecord):
+        record = record.record
+    assert isinstance(record, ObjectRecord | UploadRecord)
+    return record.description.encryption

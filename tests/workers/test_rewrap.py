@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
 import pytest
 
 from s3gw import errors, limits
@@ -15,7 +16,7 @@ from s3gw.metadata.records import BlobRef, Description
 from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects.encrypted import framing_of
 from s3gw.objects.keyring.master import BadMasterKeys, MasterKeys
-from s3gw.objects.keyring.named import DISABLED, PENDING
+from s3gw.objects.keyring.named import DISABLED, ENABLED, PENDING
 from s3gw.objects.keyring.ring import Ring, Sources, keys_in_use, require_master_keys
 from s3gw.objects.multipart import create_upload, find_upload, upload_part
 from s3gw.objects.publish import read_target
@@ -182,8 +183,12 @@ async def test_a_rotated_named_key_is_used_for_all(memory_store: Process) -> Non
     assert after is not None
     assert after.description.encryption is not None
     assert before.description.encryption is not None
-    assert after.description.encryption.wrapped_key[:5] == b"\x02\x00\x00\x00\x02"
-    assert before.description.encryption.wrapped_key[:5] == b"\x02\x00\x00\x00\x01"
+    key_id = (await ring.named.find("default"))[0].key_id
+    assert len(key_id) == 8
+    for record, version in ((before, b"\x01"), (after, b"\x02")):
+        assert record.description.encryption is not None
+        wrapped = record.description.encryption.wrapped_key
+        assert wrapped[:13] == b"\x02" + key_id + b"\x00\x00\x00" + version
     assert isinstance(before.data, BlobRef)
     assert (after.data, after.etag, after.sequence) == (before.data, before.etag, before.sequence)
     assert await encrypted.get(memory_store, "k", wanted=KMS) == BODY
@@ -193,15 +198,39 @@ async def test_what_cannot_be_wrapped_anew_keeps_the_old_master_key_in_use(
     memory_cluster: MemoryCluster,
 ) -> None:
     old = await process_with(memory_cluster, MASTER_KEY)
-    await encrypted.put(old, "k", BODY, KMS)
-    await old.storage.ring.named.rotate("default", await old.storage.ring.usable_master())
-    await old.storage.ring.named.set_state("default", DISABLED)
+    record = await encrypted.put(old, "k", BODY)
+    damaged = record.description.encryption
+    assert damaged is not None
+    damaged = msgspec.structs.replace(damaged, wrapped_key=damaged.wrapped_key[:-1] + b"?")
+    description = msgspec.structs.replace(record.description, encryption=damaged)
+    await encrypted.overwrite(old, "k", msgspec.structs.replace(record, description=description))
     both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
     await rewrap.start(both.storage)
     job = await run(both)
     assert (job.state, job.failed) == (DONE, 1)
-    assert "disabled" in job.note
+    assert "a data key" in job.note
     assert MasterKeys([MASTER_KEY]).present in (await keys_in_use(both.kv))[0]
+
+
+@pytest.mark.parametrize("state", [DISABLED, PENDING])
+async def test_a_named_key_that_may_not_be_used_holds_no_master_key_back(
+    memory_cluster: MemoryCluster, state: str
+) -> None:
+    """What is under its former version stays there; the key itself is wrapped anew."""
+    old = await process_with(memory_cluster, MASTER_KEY)
+    named = old.storage.ring.named
+    await encrypted.put(old, "k", BODY, KMS)
+    await named.rotate("default", await old.storage.ring.usable_master())
+    await named.set_state("default", state, days=7)
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await rewrap.start(both.storage)
+    job = await run(both)
+    assert (job.state, job.failed, job.kept) == (DONE, 0, 1)
+    assert "default" in job.note
+    assert (await keys_in_use(both.kv))[0] == (MasterKeys([NEW_KEY]).present,)
+    new = await process_with(memory_cluster, NEW_KEY)
+    await new.storage.ring.named.set_state("default", ENABLED)
+    assert await encrypted.get(new, "k", wanted=KMS) == BODY
 
 
 async def test_a_process_with_other_master_keys_leaves_the_job_alone(
@@ -220,7 +249,7 @@ async def test_open_uploads_are_wrapped_anew(
 ) -> None:
     old = await process_with(memory_cluster, MASTER_KEY)
     upload_id = b"u" * 16
-    data_key, encryption = await old.storage.ring.new_key(S3, upload_id)
+    data_key, encryption, _ = await old.storage.ring.new_key(S3, upload_id)
     description = Description(encryption=encryption)
     await create_upload(
         old.storage,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from nodes.protocol import Buffer
+from s3gw.metadata.key_records import KeyCopy
 from s3gw.metadata.records import Content
 from s3gw.objects.content import chunks, compression
 from s3gw.objects.content.compression import Compressor, Decompressor
@@ -35,12 +36,14 @@ ETAG_BYTES = 16
 class Framing:
     """The framing of one content. Without a `data_key` it is not sealed; `compression` is that of
     stored content, or the one wanted. With `hides_md5` the ETag tells nothing of the content, as
-    that of SSE-C and SSE-KMS."""
+    that of SSE-C and SSE-KMS. `key_copy` is of the named key of a new content, for the footers of
+    its shards."""
 
     content_id: bytes = b""
     data_key: bytes = field(default=b"", repr=False)
     compression: str = ""
     hides_md5: bool = False
+    key_copy: KeyCopy | None = field(default=None, repr=False)
 
     def etag(self, md5: str) -> str:
         """The ETag of a content with this MD5, both in hexadecimal."""

@@ -4,7 +4,8 @@ Each object has a random data key, which is stored wrapped (`Encryption.wrapped_
 byte says under what:
 
     1  master key              key id (8), wrapped key
-    2  built-in named key      version (4), wrapped key; the name is that of `Encryption.key_name`
+    2  built-in named key      key id (8), version (4), wrapped key; the name is that of
+                               `Encryption.key_name`
     3  key management service  length of the name (1), the key's name there, ciphertext (text)
     4  customer's key          wrapped key; the customer's key is stored nowhere, nor is a digest of
                                it: that it opens the data key is what shows that it is the one
@@ -12,21 +13,34 @@ byte says under what:
 The kind of encryption, the content id, and the key's name and encryption context are bound to it
 (associated data), so that a wrapped key opens for its own content only. What is copied within the
 store keeps its content id.
+
+**Nothing is ever under a master key that the record `kms/master` does not name.** Whoever wraps
+under the present one has read there that he may, and the commit that stores it is guarded by the
+record as he read it. To do away with a master key it is barred there first: from that commit on
+only what is stored already is under it, wherever it is moved to, and every move is guarded by the
+record that it moves. So when one reading of everything at one later revision meets nothing under it
+(s3gw.workers.rewrap), and the record is still as it was, nothing will ever be; it is struck out,
+stays barred, and may be thrown away. A process that has it as its present one for all that is
+refused: it was not started again with the new one.
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
 from s3gw import errors, limits
 from s3gw.kv.interface import KV, At, Conflict, Put
 from s3gw.metadata import keys
-from s3gw.metadata.key_records import MasterKeysInUse
+from s3gw.metadata.key_records import KeyCopy, MasterKeysInUse, ProcessKeys
 from s3gw.metadata.records import Encryption, decode, encode
+from s3gw.metadata.store import Transaction
 from s3gw.objects.content import sealing
 from s3gw.objects.content.framing import ContentDamaged
 from s3gw.objects.content.sealing import KEY_BYTES, NotAuthentic
@@ -36,13 +50,12 @@ from s3gw.objects.keyring.master import (
     MasterKeyMissing,
     MasterKeys,
 )
-from s3gw.objects.keyring.named import NAME, KeyExists, NamedKeys
+from s3gw.objects.keyring.named import NAME, KeyExists, MasterGuard, NamedKeys, opened_with
 from s3gw.objects.keyring.transit import Transit, version_of
 
 SSE_S3, SSE_KMS, SSE_C = "AES256", "aws:kms", "customer"
 UNDER_MASTER, UNDER_NAMED, UNDER_TRANSIT, UNDER_CUSTOMER = b"\x01", b"\x02", b"\x03", b"\x04"
-# A process that still wraps under a master key which a job has just done away with notes it again.
-NOTED_MS = 60_000
+PROCESSES_MAX = 10_000
 NO_MASTER_KEY = "Server-side encryption was asked for, but this store has no master key."
 
 
@@ -71,15 +84,31 @@ class Sources:
     transit_key: str = ""
 
 
-class Ring:
-    """The keys of one store, as one process reaches them."""
+class NewKey(NamedTuple):
+    """A new data key and how it is kept; under a built-in named key with a copy of that."""
 
-    def __init__(self, kv: KV, sources: Sources, clock_ms: Callable[[], int]) -> None:
+    data_key: bytes
+    encryption: Encryption
+    key_copy: KeyCopy | None = None
+
+
+class Ring:
+    """The keys of one store, as one process reaches them. `clock_ms` is Unix time in milliseconds,
+    `monotonic` seconds."""
+
+    def __init__(
+        self,
+        kv: KV,
+        sources: Sources,
+        clock_ms: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kv = kv
         self.sources = sources
-        self.named = NamedKeys(kv, clock_ms)
-        self._clock_ms = clock_ms
-        self._noted_ms = 0
+        guard = MasterGuard(self._master_guard, self.refresh)
+        self.named = NamedKeys(kv, clock_ms, monotonic, guard)
+        # Of `kms/master` as it says that the present master key may be wrapped under; 0: not known.
+        self._master_revision = 0
 
     # Names.
 
@@ -105,35 +134,44 @@ class Ring:
 
     # Data keys.
 
-    async def new_key(self, wanted: Wanted, content_id: bytes) -> tuple[bytes, Encryption]:
-        """A data key for a new content, and how it is kept. Raises S3Error."""
-        data_key = os.urandom(KEY_BYTES)
-        return data_key, await self.wrap(wanted, content_id, data_key)
+    async def new_key(self, wanted: Wanted, content_id: bytes) -> NewKey:
+        """A data key for a new content, and how it is kept; whoever stores that has his commit
+        guarded (`guard`). Raises S3Error."""
+        return await self.wrap(wanted, content_id, os.urandom(KEY_BYTES))
 
-    async def wrap(self, wanted: Wanted, content_id: bytes, data_key: bytes) -> Encryption:
-        """How a data key is kept for whom it is wanted. Raises S3Error."""
+    async def wrap(self, wanted: Wanted, content_id: bytes, data_key: bytes) -> NewKey:
+        """How a data key is kept for whom it is wanted; as `new_key`."""
         key_name = self.arn(self.name_of(wanted.key_name)) if wanted.kind == SSE_KMS else ""
         encryption = Encryption(wanted.kind, key_name, b"", wanted.context, wanted.bucket_key)
-        wrapped = await self._wrapped(encryption, content_id, data_key, wanted.customer_key)
-        return msgspec.structs.replace(encryption, wrapped_key=wrapped)
+        return await self._kept(encryption, content_id, data_key, wanted.customer_key)
+
+    async def _kept(
+        self, encryption: Encryption, content_id: bytes, data_key: bytes, customer_key: bytes = b""
+    ) -> NewKey:
+        wrapped, copy = await self._wrapped(encryption, content_id, data_key, customer_key)
+        kept = msgspec.structs.replace(encryption, wrapped_key=wrapped)
+        return NewKey(data_key, kept, copy)
 
     async def _wrapped(
-        self, encryption: Encryption, content_id: bytes, data_key: bytes, customer_key: bytes = b""
-    ) -> bytes:
+        self, encryption: Encryption, content_id: bytes, data_key: bytes, customer_key: bytes
+    ) -> tuple[bytes, KeyCopy | None]:
         context = _context(encryption, content_id)
         sources = self.sources
         if encryption.kind == SSE_C:
-            return UNDER_CUSTOMER + sealing.wrap(customer_key, data_key, context)
+            return UNDER_CUSTOMER + sealing.wrap(customer_key, data_key, context), None
         if encryption.kind == SSE_KMS or sources.transit_key:
             kms = encryption.kind == SSE_KMS
             name = _named_by(encryption.key_name) if kms else sources.transit_key
             if sources.transit is not None:
                 text = await sources.transit.wrap(name, data_key, context)
-                return _under_transit(name, text)
-            return UNDER_NAMED + await self._wrap_named(name, data_key, context)
-        return UNDER_MASTER + (await self.usable_master()).wrap(data_key, context)
+                return _under_transit(name, text), None
+            wrapped, copy = await self._wrap_named(name, data_key, context)
+            return UNDER_NAMED + wrapped, copy
+        return UNDER_MASTER + (await self.usable_master()).wrap(data_key, context), None
 
-    async def _wrap_named(self, name: str, data_key: bytes, context: bytes) -> bytes:
+    async def _wrap_named(
+        self, name: str, data_key: bytes, context: bytes
+    ) -> tuple[bytes, KeyCopy]:
         master = await self.usable_master()
         try:
             try:
@@ -202,60 +240,110 @@ class Ring:
             if await self.named.is_newest(name, wrapped):
                 return None
         data_key = await self.open(encryption, content_id)
-        anew = await self._wrapped(encryption, content_id, data_key)
-        return msgspec.structs.replace(encryption, wrapped_key=anew)
+        return (await self._kept(encryption, content_id, data_key)).encryption
+
+    async def require_usable(self, encryption: Encryption | None) -> None:
+        """That a named key may be used now, for who takes over what is sealed with it as it lies.
+        Raises S3Error, as `open`."""
+        wrapped = b"" if encryption is None else encryption.wrapped_key
+        if encryption is not None and encryption.kind == SSE_KMS and wrapped[:1] == UNDER_NAMED:
+            await self.named.require_usable(_named_by(encryption.key_name), wrapped[1:])
+
+    async def key_copy(self, encryption: Encryption | None) -> KeyCopy | None:
+        """A copy of the built-in named key that something stored is sealed with, for the footers of
+        shards; None for none."""
+        if encryption is None or encryption.wrapped_key[:1] != UNDER_NAMED:
+            return None
+        return await self.named.copy_for(_named_by(encryption.key_name), encryption.wrapped_key[1:])
 
     # Master keys.
 
     async def usable_master(self) -> MasterKeys:
-        """The master keys, the present one noted as in use. Raises NotImplementedS3 without."""
+        """The master keys, the present one noted as in use. Raises NotImplementedS3 without,
+        ServiceUnavailable when it has been done away with."""
         master = self.sources.master
         if master is None:
             raise errors.NotImplementedS3(NO_MASTER_KEY)
-        if self._clock_ms() - self._noted_ms > NOTED_MS:
-            await self.note_in_use(master.present)
-            self._noted_ms = self._clock_ms()
+        if not self._master_revision:
+            self._master_revision = await self.note_in_use(master.present)
         return master
 
-    async def note_in_use(self, name: bytes) -> None:
-        """Something is wrapped under the master key with this id."""
+    def _master_guard(self) -> At:
+        return At(keys.MASTER_KEYS, self._master_revision)
+
+    def guard(self, tx: Transaction, encryption: Encryption | None) -> None:
+        """Have the commit that stores what was just wrapped take effect only if it may still be
+        wrapped so. When it is lost: `refresh`."""
+        if encryption is not None and encryption.wrapped_key[:1] == UNDER_MASTER:
+            tx.guards.append(self._master_guard())
+
+    async def refresh(self, conflict: Conflict) -> None:
+        """After a lost commit, if that may be why: learn again that the present master key may be
+        wrapped under. Raises S3Error when it may not."""
+        lost = conflict.guard
+        why = lost is None or (isinstance(lost, At) and lost.key == keys.MASTER_KEYS)
+        if why and self._master_revision:
+            self._master_revision = 0
+            await self.usable_master()
+
+    async def note_in_use(self, name: bytes) -> int:
+        """Something is to be wrapped under the master key with this id, barred or not; the revision
+        of what says so. Raises ServiceUnavailable for one that has been done away with."""
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-            known, revision = await keys_in_use(self._kv)
-            if name in known:
-                return
-            record = MasterKeysInUse((*known, name))
-            guard = At(keys.MASTER_KEYS, revision)
+            known, revision = await master_keys_known(self._kv)
+            if name in known.ids and name not in known.barred:
+                return revision
+            if name in known.barred and name not in known.ids:
+                raise errors.ServiceUnavailable(_replaced(name))
+            ids = known.ids if name in known.ids else (*known.ids, name)
+            barred = tuple(other for other in known.barred if other != name)
             try:
-                await self._kv.commit([guard], [Put(keys.MASTER_KEYS, encode(record))])
+                return await self._commit(MasterKeysInUse(ids, barred), revision)
             except Conflict:
                 continue
-            return
         raise errors.OperationAborted("The master keys are changed too often by others.")
 
-    async def forget_others(self, name: bytes) -> bool:
-        """Nothing is under another master key than this one any more. False when they have changed
-        meanwhile."""
-        known, revision = await keys_in_use(self._kv)
-        record = MasterKeysInUse(tuple(other for other in known if other == name))
+    async def bar_others(self) -> int:
+        """Have nobody wrap under another master key than the present one; the revision of what says
+        so. A process whose present one is another takes that back when it next wraps."""
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            master = await self.usable_master()
+            known, revision = await master_keys_known(self._kv)
+            every = dict.fromkeys((*known.barred, *known.ids))
+            barred = tuple(name for name in every if name != master.present)
+            if barred == known.barred:
+                return revision
+            try:
+                revision = await self._commit(MasterKeysInUse(known.ids, barred), revision)
+            except Conflict:
+                continue
+            self._master_revision = revision
+            return revision
+        raise errors.OperationAborted("The master keys are changed too often by others.")
+
+    async def _commit(self, record: MasterKeysInUse, revision: int) -> int:
         guard = At(keys.MASTER_KEYS, revision)
-        try:
-            await self._kv.commit([guard], [Put(keys.MASTER_KEYS, encode(record))])
-        except Conflict:
-            return False
-        return True
+        return await self._kv.commit([guard], [Put(keys.MASTER_KEYS, encode(record))])
 
 
 def opened_by(
-    encryption: Encryption, content_id: bytes, master: MasterKeys | None, customer_key: bytes
+    encryption: Encryption,
+    content_id: bytes,
+    master: MasterKeys | None,
+    customer_key: bytes,
+    key_copy: KeyCopy | None = None,
 ) -> bytes | None:
-    """The data key, where the master keys or the customer's key alone open it; None where they do
-    not, whatever they are. Raises MasterKeyMissing, NotAuthentic."""
+    """The data key, where the master keys, with a copy of the named key if it is under one, or the
+    customer's key alone open it; None where they do not, whatever they are. Raises
+    MasterKeyMissing, NotAuthentic."""
     form, wrapped = encryption.wrapped_key[:1], encryption.wrapped_key[1:]
     context = _context(encryption, content_id)
     if form == UNDER_CUSTOMER and customer_key:
         return sealing.unwrap(customer_key, wrapped, context)
     if form == UNDER_MASTER and master is not None:
         return master.unwrap(wrapped, context)
+    if form == UNDER_NAMED and master is not None and key_copy is not None:
+        return opened_with(_named_by(encryption.key_name), key_copy, master, wrapped, context)
     return None
 
 
@@ -267,24 +355,51 @@ def master_key_of(encryption: Encryption | None) -> bytes:
 
 async def keys_in_use(kv: KV) -> tuple[tuple[bytes, ...], int]:
     """The ids of the master keys that something is wrapped under, and the revision of that."""
+    known, revision = await master_keys_known(kv)
+    return known.ids, revision
+
+
+async def master_keys_known(kv: KV) -> tuple[MasterKeysInUse, int]:
+    """The record of master keys, and its revision."""
     (item,) = (await kv.get_many([keys.MASTER_KEYS])).items
     if item is None:
-        return (), 0
-    return decode(MasterKeysInUse, item.value).ids, item.revision
+        return MasterKeysInUse(), 0
+    return decode(MasterKeysInUse, item.value), item.revision
+
+
+def process_record(sources: Sources) -> bytes:
+    """What this process says of itself under its lease."""
+    name = f"{socket.gethostname()} {os.getpid()}"
+    return encode(ProcessKeys(name, sources.master.ids if sources.master is not None else ()))
+
+
+async def processes(kv: KV) -> list[ProcessKeys]:
+    """What the processes that live and serve objects say of their master keys, by name."""
+    end = keys.after_prefix(keys.PROCESSES)
+    page = await kv.scan(keys.PROCESSES, end, limit=PROCESSES_MAX)
+    told = [decode(ProcessKeys, item.value) for item in page.items if item.value]
+    return sorted(told, key=lambda process: process.name)
+
+
+async def processes_behind(kv: KV, present: bytes) -> list[str]:
+    """The names of processes that do not have this one as their present master key."""
+    return [each.name for each in await processes(kv) if each.master_keys[:1] != (present,)]
 
 
 async def require_master_keys(kv: KV, master: MasterKeys | None) -> None:
-    """Refuse to go on without a master key that something is wrapped under. Raises BadMasterKeys,
-    EngineError."""
-    known, _ = await keys_in_use(kv)
+    """Refuse to go on without a master key that something is wrapped under, or with one as the
+    present one that has been done away with. Raises BadMasterKeys, EngineError."""
+    known, _ = await master_keys_known(kv)
     given = master.ids if master is not None else ()
-    missing = [name.hex() for name in known if name not in given]
+    missing = [name.hex() for name in known.ids if name not in given]
     if missing:
         raise BadMasterKeys(
             f"objects of this store are encrypted under the master key {', '.join(missing)} (its "
             "id), which is not among those configured: put it back, behind the present one if "
             "there is another by now"
         )
+    if master is not None and master.present in known.barred and master.present not in known.ids:
+        raise BadMasterKeys(_replaced(master.present))
 
 
 def _context(encryption: Encryption, content_id: bytes) -> bytes:
@@ -305,6 +420,13 @@ def _under_transit(name: str, text: str) -> bytes:
 def _of_transit(wrapped: bytes) -> tuple[str, str]:
     stop = 1 + wrapped[0]
     return wrapped[1:stop].decode(), wrapped[stop:].decode()
+
+
+def _replaced(name: bytes) -> str:
+    return (
+        f"the master key {name.hex()} (its id) has been replaced for good: put the present one of "
+        "this store before it, or a new one, and start this process again"
+    )
 
 
 def _missing(error: MasterKeyMissing) -> errors.S3Error:
