@@ -48,11 +48,18 @@ def decode_default(document: bytes) -> DefaultRetention:
     return msgspec.msgpack.decode(document, type=DefaultRetention)
 
 
-def check_removal(mode: str, until_ms: int, *, legal_hold: bool, now_ms: int, bypass: bool) -> None:
-    """Whether a version may be removed now. `bypass`: the request may and wants to pass over
-    GOVERNANCE. Raises AccessDenied."""
+def is_kept(
+    mode: str, until_ms: int, *, legal_hold: bool, now_ms: int, bypass: bool = False
+) -> bool:
+    """Whether a version may not be removed now. `bypass`: the request may and wants to pass over
+    GOVERNANCE."""
     kept = until_ms > now_ms and (mode == COMPLIANCE or (mode == GOVERNANCE and not bypass))
-    if legal_hold or kept:
+    return legal_hold or kept
+
+
+def check_removal(mode: str, until_ms: int, *, legal_hold: bool, now_ms: int, bypass: bool) -> None:
+    """Whether a version may be removed now, as `is_kept` says. Raises AccessDenied."""
+    if is_kept(mode, until_ms, legal_hold=legal_hold, now_ms=now_ms, bypass=bypass):
         raise AccessDenied("Access Denied because object protected by object lock.")
 
 

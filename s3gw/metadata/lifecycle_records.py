@@ -10,9 +10,11 @@ import msgspec
 
 class Due(msgspec.Struct, array_like=True, frozen=True):
     """A queue entry: a version, a key or an upload of `bucket` is to be looked at. Its key says
-    which, and names the bucket by its id: one made later under the same name is another."""
+    which, and names the bucket by its id: one made later under the same name is another. `attempts`
+    counts how often in a row that could not be done."""
 
     bucket: str
+    attempts: int = 0
 
 
 class LifecycleJob(msgspec.Struct, array_like=True, frozen=True):

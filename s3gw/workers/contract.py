@@ -6,18 +6,28 @@ two processes from doing the same work twice; the commits of a worker that has l
 
 A lock is a key under the process's own lease, so it is free again when the process dies. The
 lock's value names its owner: a lock whose taking had an unknown outcome is found again by it.
+
+What goes wrong with one entry of a queue or walk must not hold up the others: a worker lets
+SHARED_TROUBLE through, since the others would meet it as well, and logs and leaves behind whatever
+else an entry raises.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
-from s3gw.kv.interface import At, Conflict, EngineError, LeaseLost, Put
+from s3gw.kv.interface import At, Conflict, EngineError, LeaseLost, NoSpace, Put, Unavailable
 from s3gw.metadata.store import OutcomeUnknown, Store, Transaction
+from s3gw.objects.storage import Storage
 
 log = logging.getLogger(__name__)
+
+Sleep = Callable[[float], Awaitable[object]]
 
 
 class ClaimLost(Exception):
@@ -33,6 +43,9 @@ class Claim:
 
 
 UNCLAIMED = Claim()
+
+SHARED_TROUBLE = (Unavailable, NoSpace, LeaseLost, OutcomeUnknown, ClaimLost)
+"""What is not about one entry, but about the engine or the worker's lock."""
 
 
 async def take_lock(store: Store, key: bytes, identity: bytes, lease: int) -> Claim | None:
@@ -76,6 +89,29 @@ async def commit(store: Store, claim: Claim, tx: Transaction) -> int:
         raise
 
 
+class _ClaimedStore(Store):
+    """A store whose every commit is one under a lock."""
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        super().__init__(store.kv, store.identity, store.counters)
+        self._in_flight = store._in_flight
+        self._claim = claim
+        self._plain = store
+
+    async def apply(self, tx: Transaction) -> int:
+        return await commit(self._plain, self._claim, tx)
+
+
+def under(storage: Storage, claim: Claim) -> Storage:
+    """The same storage for what is also done for requests (a delete, an abort): a commit of that
+    is then one of a worker under its lock, and raises ClaimLost as `commit` does."""
+    if not claim.key:
+        return storage
+    claimed = copy.copy(storage)
+    claimed.store = _ClaimedStore(storage.store, claim)
+    return claimed
+
+
 class Worker(Protocol):
     """Background work of one kind. `name` names its lock, and `exclusive` says that only one
     process at a time does it; others keep something of their own process in step."""
@@ -98,3 +134,34 @@ class Stoppable(Protocol):
     """A worker whose units may be long: `stop` has the unit in progress end soon."""
 
     def stop(self) -> None: ...
+
+
+class Timing(TypedDict, total=False):
+    """How a worker waits between its rounds: for so long, and by what."""
+
+    interval_seconds: float
+    sleep: Sleep
+
+
+class PeriodicWorker:
+    """What workers have in common that look again after a while: a store, and the time between two
+    rounds. `interval_seconds` of the class holds unless an instance is told otherwise."""
+
+    exclusive = True
+    interval_seconds = 60.0
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        interval_seconds: float | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._storage = storage
+        if interval_seconds is not None:
+            self.interval_seconds = interval_seconds
+        self._sleep = sleep
+
+    async def wait(self) -> None:
+        """Return after the time between two rounds."""
+        await self._sleep(self.interval_seconds)

@@ -6,54 +6,56 @@ time, each of them twice as long as the one before as long as they are empty, an
 where much is due. A round begins with what was left of the time that earlier rounds have passed,
 which is next to nothing.
 
-Whether an entry is due is said by a clock that does not jump ahead: should the wall clock be set
-forward, it is believed only when it has stayed so for an hour of the monotonic clock. A clock that
-was wrong when the process began cannot be told from one that is right.
+Whether an entry is due is said by a clock that does not jump ahead (`s3gw.objects.steady_clock`).
+What cannot be done is put off: its entry moves to a later time, further ahead at each attempt.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from hashlib import blake2b
 
-from s3gw.kv.interface import KV, Item
+from s3gw.kv.interface import KV, Conflict, Item, Put
 from s3gw.metadata import keys
+from s3gw.metadata.store import Store, Transaction
+from s3gw.workers.contract import Claim, commit
 
 log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 100
 SLICE_MS = 1000
 SLICE_MS_MAX = 24 * 3600 * 1000
-JUMP_MS = 60_000
-HOLD_SECONDS = 3600.0
+PAUSE_PARTS_FIRST = 144  # of a day: ten minutes of one that lasts 24 hours
+PAUSE_PARTS_LAST = 4
 
 
-class SteadyClock:
-    """Unix milliseconds of a wall clock, without its jumps ahead."""
+def pause_ms(subject: bytes, attempts: int, day_ms: int) -> int:
+    """For how long something is put off that could not be done so often before: twice as long each
+    time, up to a quarter of a day, and a quarter more or less, so that what failed together does
+    not come back together.
 
-    def __init__(self, wall_ms: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        self._wall_ms = wall_ms
-        self._monotonic = monotonic
-        self._last_ms = wall_ms()
-        self._last = monotonic()
-        self._jumped: float | None = None
+    >>> [pause_ms(b"k", attempts, 86_400_000) // 60_000 for attempts in (0, 1, 3, 20)]
+    [7, 24, 73, 423]
+    """
+    pause = min(day_ms // PAUSE_PARTS_LAST, (day_ms // PAUSE_PARTS_FIRST) << min(attempts, 16))
+    digest = blake2b(subject + attempts.to_bytes(8, "big"), digest_size=4).digest()
+    return max(1, pause * 3 // 4 + pause * int.from_bytes(digest, "big") // 2**33)
 
-    def now_ms(self) -> int:
-        """The time now. Never later than the wall clock's."""
-        wall_ms, now = self._wall_ms(), self._monotonic()
-        expected_ms = self._last_ms + int((now - self._last) * 1000)
-        if wall_ms > expected_ms + JUMP_MS:
-            if self._jumped is None:
-                self._jumped = now
-                log.warning(
-                    "the clock was set ahead by %d s: what is due by it waits for an hour",
-                    (wall_ms - expected_ms) // 1000,
-                )
-            if now - self._jumped < HOLD_SECONDS:
-                return expected_ms
-        self._jumped = None
-        self._last_ms, self._last = wall_ms, now
-        return wall_ms
+
+async def put_off(
+    store: Store, claim: Claim, queue: bytes, item: Item, due_ms: int, value: bytes
+) -> None:
+    """Move an entry to a later time, unless somebody else has changed it. Raises OutcomeUnknown,
+    EngineError, ClaimLost."""
+    tx = Transaction()
+    tx.expect(item.key, item.revision)
+    tx.delete(item.key)
+    later = keys.put_off(queue, item.key, due_ms)
+    tx.writes[later] = Put(later, value)
+    try:
+        await commit(store, claim, tx)
+    except Conflict:
+        log.info("%r was changed meanwhile", item.key)
 
 
 class DueQueue:

@@ -14,6 +14,7 @@ from s3gw.workers.contract import (
     UNCLAIMED,
     Claim,
     ClaimLost,
+    Sleep,
     Stoppable,
     Worker,
     give_back,
@@ -27,8 +28,6 @@ BACKOFF_SECONDS_MIN = 1.0
 BACKOFF_SECONDS_MAX = 300.0
 # With what comes after it, less than the supervisor gives a process to end.
 STOP_SECONDS_MAX = 20.0
-
-Sleep = Callable[[float], Awaitable[object]]
 
 
 class Runner:

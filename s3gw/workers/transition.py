@@ -7,7 +7,9 @@ versions hold it as well.
 What was uploaded in parts goes part by part, in the way in which a bucket changes its profile
 (`s3gw.workers.blob_move`), and then gets its class. Copies that share the parts have them in the
 new profile from then on and keep their class until rules move them as well. Whatever is cut short
-goes on at the next try: what has moved is where it should be.
+goes on at the next try: what has moved is where it should be. A blob that another move has begun
+to take elsewhere goes there first and on from there: the class is written when all bytes are where
+it wants them.
 """
 
 from __future__ import annotations
@@ -29,15 +31,47 @@ from s3gw.objects import profiles, publish, references
 from s3gw.objects.publish import Found, Target
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
-from s3gw.workers.blob_move import move_blob
+from s3gw.workers.blob_move import end_other_move, move_blob
 from s3gw.workers.contract import Claim, commit
-from s3gw.workers.reencode import ContentChanged, NotPossibleNow, write_anew
+from s3gw.workers.reencode import ContentChanged, NotPossibleNow, destination, write_anew
 
 log = logging.getLogger(__name__)
+
+OPENING_SECONDS = 60.0
+PASSES_MAX = 4
 
 
 class Changed(Exception):
     """The version or its bucket is not what was decided on any more: look again."""
+
+
+class Openings:
+    """Which profiles can be written as a whole now. Each is looked at once in OPENING_SECONDS,
+    however many versions want to go there: `looks` counts that."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._found: dict[str, tuple[float, bool]] = {}
+        self.looks = 0
+
+    def require(self, profile: Profile) -> None:
+        """Raises NotPossibleNow unless a placement group of the profile has all its nodes."""
+        now = self._storage.monotonic()
+        when, is_open = self._found.get(profile.name, (-OPENING_SECONDS, False))
+        if now - when >= OPENING_SECONDS:
+            is_open = self._look(profile)
+            self._found[profile.name] = (now, is_open)
+        if not is_open:
+            raise NotPossibleNow(f"no placement group of {profile.name} has all its nodes")
+
+    def _look(self, profile: Profile) -> bool:
+        self.looks += 1
+        blobs = self._storage.blobs
+        usable = {node.id for node in blobs.directory.usable_nodes()}
+        return any(
+            usable.issuperset(blobs.topology.group(profile, number).nodes)
+            for number in range(profile.pg_count)
+        )
 
 
 async def change_class(
@@ -47,6 +81,7 @@ async def change_class(
     found: Found,
     storage_class: str,
     throttle: Throttle,
+    openings: Openings,
 ) -> bool:
     """Move a version; False when that is not possible now. Raises Changed, OutcomeUnknown,
     EngineError."""
@@ -54,12 +89,18 @@ async def change_class(
         profile = await profiles.profile_of(storage, target.bucket, storage_class)
         data = found.record.data
         if isinstance(data, ManifestRef):
-            found = await _move_parts(storage, claim, target, found, profile, throttle)
+            found = await _move_parts(storage, claim, target, found, profile, throttle, openings)
             await _commit_class(storage, claim, target, found, storage_class, Transaction())
         elif isinstance(data, BlobRef) and not _at_home(data, profile):
+            openings.require(destination(storage.blobs.topology, data.profile, profile.name))
             await throttle.take(2 * data.size)
             await _move_blob(storage, claim, target, found, data, storage_class, profile)
         else:
+            bucket = target.bucket_name
+            if isinstance(data, BlobRef) and await end_other_move(
+                storage, claim, bucket, data, profile
+            ):
+                raise Changed
             await _commit_class(storage, claim, target, found, storage_class, Transaction())
     except Conflict as conflict:
         raise Changed from conflict
@@ -127,33 +168,56 @@ async def _move_parts(
     found: Found,
     profile: Profile,
     throttle: Throttle,
+    openings: Openings,
 ) -> Found:
     """Move all parts, and the manifest's own blob; the version as it is then. Raises Changed when
     it is another by more than that."""
     record = found.record
-    assert isinstance(record.data, ManifestRef)
-    done: set[bytes] = set()
-    async for ref in _blobs_of(storage, record.data):
-        await profiles.know(storage, ref.profile)
-        if ref.blob not in done and not _at_home(ref, profile):
-            moved = await move_blob(
-                storage,
-                claim,
-                target.bucket_name,
-                ref,
-                profile.name,
-                reason="its object goes to another storage class",
-                throttle=throttle,
-            )
-            if not moved:
-                raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
-            done.add(ref.blob)  # of all parts that share it
-    now = await publish.read_target(storage, target.bucket_name, target.key, record.sequence)
-    if now.bucket_revision != target.bucket_revision or now.found is None:
-        raise Changed
-    if _without_blob(now.found.record) != _without_blob(record):
-        raise Changed
-    return now.found
+    for _ in range(PASSES_MAX):
+        assert isinstance(found.record.data, ManifestRef)
+        done: set[bytes] = set()
+        async for ref in _blobs_of(storage, found.record.data):
+            await profiles.know(storage, ref.profile)
+            if ref.blob not in done and await _move_part(
+                storage, claim, target, ref, profile, throttle, openings
+            ):
+                done.add(ref.blob)  # of all parts that share it
+        now = await publish.read_target(storage, target.bucket_name, target.key, record.sequence)
+        if now.bucket_revision != target.bucket_revision or now.found is None:
+            raise Changed
+        if _without_blob(now.found.record) != _without_blob(record):
+            raise Changed
+        found = now.found
+        if not done:
+            return found
+    raise NotPossibleNow("its parts are taken elsewhere by others")
+
+
+async def _move_part(
+    storage: Storage,
+    claim: Claim,
+    target: Target,
+    ref: BlobRef,
+    profile: Profile,
+    throttle: Throttle,
+    openings: Openings,
+) -> bool:
+    """Move a blob of a manifest; False when it is where it should be."""
+    if _at_home(ref, profile):
+        return await end_other_move(storage, claim, target.bucket_name, ref, profile)
+    openings.require(destination(storage.blobs.topology, ref.profile, profile.name))
+    moved = await move_blob(
+        storage,
+        claim,
+        target.bucket_name,
+        ref,
+        profile.name,
+        reason="its object goes to another storage class",
+        throttle=throttle,
+    )
+    if not moved:
+        raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
+    return True
 
 
 def _without_blob(record: ObjectRecord) -> ObjectRecord:
