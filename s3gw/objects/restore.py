@@ -1,7 +1,8 @@
 """Bringing objects back from the trash, and emptying it.
 
 Restoring is a write like any other: one commit in which the object appears under its key, as it
-was, and leaves the trash. What is there under the key is replaced only if that is asked for, and
+was, and leaves the trash. As with a copy it is last modified then, so that lifecycle rules do not
+take it away again at once. What is there under the key is replaced only if that is asked for, and
 goes into the trash itself.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from s3gw import errors, limits
 from s3gw.kv.interface import Conflict
@@ -76,7 +79,9 @@ async def _restoring(storage: Storage, target: Target, trashed: Trashed) -> Tran
     await profiles.know(storage, target.bucket.profile, *profiles.named_by(record.data))
     tx = publish.guarded(target)
     trash.take_out(storage, tx, trashed, Versioned(target.bucket, target.bucket_revision))
-    publish.replace(storage, tx, target, publish.under_new_name(storage, tx, target, record))
+    restored = publish.under_new_name(storage, tx, target, record)
+    restored = msgspec.structs.replace(restored, modified_ms=storage.clock_ms())
+    publish.replace(storage, tx, target, restored)
     await tell_reprofile(storage, tx, target.bucket_name)
     return tx
 

@@ -3,20 +3,21 @@ over."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import logging
 from dataclasses import dataclass
+from typing import Unpack
 
-from s3gw.kv.interface import Conflict
+from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.records import CompletedRecord, RenamedRecord, decode
 from s3gw.metadata.store import Transaction
 from s3gw.objects.storage import Storage
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
+
+log = logging.getLogger(__name__)
 
 PAGE_RECORDS = 1000
 RECORDS_PER_COMMIT = 60  # each may have a fence
-INTERVAL_SECONDS = 3600.0
 KINDS: tuple[tuple[bytes, type[CompletedRecord | RenamedRecord]], ...] = (
     (keys.COMPLETED, CompletedRecord),
     (keys.RENAMED, RenamedRecord),
@@ -31,27 +32,16 @@ class ExpiryReport:
     removed: int = 0
 
 
-class CompletedExpiry:
+class CompletedExpiry(PeriodicWorker):
     """The worker. One unit is one page of records."""
 
     name = "completed"
-    exclusive = True
+    interval_seconds = 3600.0
 
-    def __init__(
-        self,
-        storage: Storage,
-        *,
-        interval_seconds: float = INTERVAL_SECONDS,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self._storage = storage
-        self._interval_seconds = interval_seconds
-        self._sleep = sleep
+    def __init__(self, storage: Storage, **timing: Unpack[Timing]) -> None:
+        super().__init__(storage, **timing)
         self._kind = 0
         self._position = KINDS[0][0]
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim) -> bool:
         return await self._page(claim, ExpiryReport())
@@ -74,9 +64,8 @@ class CompletedExpiry:
         else:
             self._kind = (self._kind + 1) % len(KINDS)
             self._position = KINDS[self._kind][0]
-        now_ms = self._storage.clock_ms()
         report.seen += len(page.items)
-        expired = [item for item in page.items if decode(kind, item.value).expires_ms <= now_ms]
+        expired = [item for item in page.items if self._is_over(kind, item)]
         for first in range(0, len(expired), RECORDS_PER_COMMIT):
             tx, batch = Transaction(), expired[first : first + RECORDS_PER_COMMIT]
             for item in batch:
@@ -88,3 +77,11 @@ class CompletedExpiry:
                 continue  # another run was faster; the next one looks again
             report.removed += len(batch)
         return page.more or self._kind > 0
+
+    def _is_over(self, kind: type[CompletedRecord | RenamedRecord], item: Item) -> bool:
+        """Whether a record's day is over; one that cannot be read stays."""
+        try:
+            return decode(kind, item.value).expires_ms <= self._storage.clock_ms()
+        except Exception:
+            log.exception("the record %r cannot be read", item.key)
+            return False

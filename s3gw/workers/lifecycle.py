@@ -28,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Unpack
 
@@ -39,7 +39,7 @@ from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Conflict, Guard, Item
 from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import Due, LifecycleRun
-from s3gw.metadata.records import ObjectRecord, decode
+from s3gw.metadata.records import decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects import lifecycle
 from s3gw.objects.delete import delete_object

@@ -8,10 +8,9 @@ wins.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 from s3gw import errors
 from s3gw.kv.interface import Conflict
@@ -26,12 +25,18 @@ from s3gw.objects.multipart import (
     owner_lives,
 )
 from s3gw.objects.storage import Storage
-from s3gw.workers.contract import UNCLAIMED, Claim
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    under,
+)
 
 log = logging.getLogger(__name__)
 
 PAGE_RECORDS = 1000
-INTERVAL_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -44,68 +49,63 @@ class StaleReport:
     lost: int = 0
 
 
-class StaleUploads:
+class StaleUploads(PeriodicWorker):
     """The worker. One unit is one page of uploads. `after_seconds` 0: none is ever aborted."""
 
     name = "uploads"
-    exclusive = True
+    interval_seconds = 3600.0
 
-    def __init__(
-        self,
-        storage: Storage,
-        after_seconds: float,
-        *,
-        interval_seconds: float = INTERVAL_SECONDS,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, after_seconds: float, **timing: Unpack[Timing]) -> None:
+        super().__init__(storage, **timing)
         self._after_seconds = after_seconds
-        self._interval_seconds = interval_seconds
-        self._sleep = sleep
         self._position = keys.UPLOADS
 
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
-
     async def work(self, claim: Claim) -> bool:
-        return await self._page(StaleReport())
+        return await self._page(claim, StaleReport())
 
     async def run_once(self, claim: Claim = UNCLAIMED) -> StaleReport:
         """Look at all uploads."""
         report = StaleReport()
         self._position = keys.UPLOADS
-        while await self._page(report):
+        while await self._page(claim, report):
             pass
         return report
 
-    async def _page(self, report: StaleReport) -> bool:
+    async def _page(self, claim: Claim, report: StaleReport) -> bool:
         page = await self._storage.store.scan_listed(
             self._position, keys.after_prefix(keys.UPLOADS), limit=PAGE_RECORDS
         )
         self._position = page.items[-1].key + b"\x00" if page.more else keys.UPLOADS
         for item in page.items:
             report.seen += 1
-            record = decode(UploadRecord, item.value)
-            if record.state != OPEN or self._is_stale(record):
-                await self._look_at(item.key, report)
+            try:
+                record = decode(UploadRecord, item.value)
+                if record.state != OPEN or self._is_stale(record):
+                    await self._look_at(claim, item.key, report)
+            except SHARED_TROUBLE:
+                raise
+            except Exception:
+                log.exception("the upload %r is left", item.key)
+                report.lost += 1
         return page.more
 
     def _is_stale(self, record: UploadRecord) -> bool:
         age_ms = self._storage.clock_ms() - record.initiated_ms
         return self._after_seconds > 0 and age_ms >= self._after_seconds * 1000
 
-    async def _look_at(self, key: bytes, report: StaleReport) -> None:
+    async def _look_at(self, claim: Claim, key: bytes, report: StaleReport) -> None:
         bucket, object_key, upload_id = keys.split_upload(key)
+        storage = under(self._storage, claim)
         try:
-            upload = await find_upload(self._storage, bucket, object_key, upload_id)
-            if upload.record.state != OPEN and await owner_lives(self._storage, upload.record):
+            upload = await find_upload(storage, bucket, object_key, upload_id)
+            if upload.record.state != OPEN and await owner_lives(storage, upload.record):
                 return
             if self._is_stale(upload.record):
-                await abort_upload(self._storage, upload)
+                await abort_upload(storage, upload)
                 report.aborted += 1
                 log.info("upload %s of %s/%s was stale", upload_id.hex(), bucket, object_key)
             elif upload.record.state != OPEN:
-                await give_back(self._storage, upload)
+                await give_back(storage, upload)
                 report.given_back += 1
         except (Conflict, OutcomeUnknown, errors.S3Error) as error:
             # Completed, aborted, or being changed by others; the next round sees what is left.

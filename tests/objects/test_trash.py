@@ -72,9 +72,13 @@ async def test_what_is_deleted_comes_back_as_it_was(kept: Process) -> None:
     after = await operations.record(kept, "k")
     assert after is not None
     same = msgspec.structs.replace(
-        after, sequence=before.sequence, null_sequence=before.null_sequence
+        after,
+        sequence=before.sequence,
+        null_sequence=before.null_sequence,
+        modified_ms=before.modified_ms,
     )
     assert same == before
+    assert after.modified_ms == kept.storage.clock_ms()
     assert await operations.get(kept, "k") == DATA
     assert await usage(kept) == Usage(objects=1, bytes=len(DATA))
     check(kept)
