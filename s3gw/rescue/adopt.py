@@ -6,6 +6,10 @@ writers with the same none is known to have won. Without a record the newest tha
 In a bucket that the base knows to have versioning all newer ones are taken, in their order; delete
 markers newer than the base are in no shard.
 
+A bucket that the base does not know is made with default settings, but for two that versions tell
+of: it has versioning when it had it for any of them, and object lock when any is locked, so that
+what retention keeps is kept as it was.
+
 Nothing in a shard says whether a version was ever published, or was deleted later: what began
 before the base was taken and is not in it is taken only if it can have been under way then, and
 listed either way. Bytes that a later version of the base has under another key were copied: what
@@ -37,7 +41,7 @@ from s3gw.metadata.records import (
 from s3gw.metadata.sequences import moment_of
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
-from s3gw.objects.buckets import create_bucket
+from s3gw.objects.buckets import change_bucket, create_bucket
 from s3gw.objects.complete import PAGE_PARTS
 from s3gw.objects.keyring.ring import master_key_of
 from s3gw.objects.multipart import list_parts
@@ -46,6 +50,7 @@ from s3gw.objects.storage import Storage
 from s3gw.rescue.catalog import Part, Version, part_key
 from s3gw.rescue.decode import NotReadable
 from s3gw.rescue.drives import Blob
+from s3gw.rescue.named_keys import FoundKeys
 from s3gw.rescue.rebuild import Rebuild
 
 KEYS_AT_ONCE = 32
@@ -65,6 +70,7 @@ class Adoption:
         self._base = rebuild.base
         self._buckets: set[str] = set()
         self._master_keys: set[bytes] = set()
+        self._named_keys = FoundKeys()
         self.highest = 0
 
     async def run(self) -> None:
@@ -77,8 +83,8 @@ class Adoption:
                 batch = []
         await self._adopt(batch)
         await self._note_parts()
-        for name in sorted(self._master_keys - {b""}):
-            await self._storage.ring.note_in_use(name)
+        under = await self._named_keys.write(self._storage.store.kv, self._rebuild.note)
+        await self._storage.ring.note_found((under | self._master_keys) - {b""})
 
     async def _adopt(self, batch: Sequence[Key]) -> None:
         chosen = []
@@ -104,7 +110,7 @@ class Adoption:
             if version.state == "lost":
                 self._rebuild.note("lost", bucket, key, _shards(version))
             elif not self._rebuild.groups.is_home(version.blob):
-                text = f"{_about(version)}: its shards do not lie or are not coded as their profile says"
+                text = f"{_about(version)}: it does not lie or is not coded as its profile says"
                 self._rebuild.note("uncertain", bucket, key, text)
             else:
                 readable.append(version)
@@ -128,9 +134,11 @@ class Adoption:
                 owner=version.footer.owner,
                 region=self._rebuild.plan.region,
                 profile=self._main_profile(version.blob.profile),
-                object_lock=False,
+                object_lock=bucket in self._rebuild.catalog.locked,
                 tags={},
             )
+            if bucket in self._rebuild.catalog.versioned:
+                await change_bucket(self._storage, bucket, _with_versioning)
             self._rebuild.report.buckets += 1
             text = "the bucket was made with default settings: its own are not in shards"
             self._rebuild.note("uncertain", bucket, "", text)
@@ -265,6 +273,7 @@ class Adoption:
         publish.replace(self._storage, tx, target, record)
         await self._storage.store.apply(tx)
         self._master_keys.add(master_key_of(footer.encryption))
+        self._named_keys.add(footer)
         self._rebuild.report.objects += 1
 
     def _add(self, tx: Transaction, bucket: str, ref: BlobRef, holder: bytes) -> None:
@@ -363,6 +372,10 @@ class Adoption:
         if parts:
             text = f"upload {upload.hex()}: {parts} parts that no completed object has"
             self._rebuild.note("upload", bucket, key, text)
+
+
+def _with_versioning(bucket: BucketRecord) -> BucketRecord:
+    return msgspec.structs.replace(bucket, versioning=publish.ENABLED)
 
 
 def _content_of(version: Version) -> bytes:

@@ -8,10 +8,10 @@ Filled by one scan and kept in a scratch database, so that a store of any size f
     m <upload:16> <blob:16>                    manifests
     p <upload:16> <number:2> <blob:16>         parts
     s <incarnation:8> <revision:8> <blob:16>   snapshots of the metadata
-    x <profile> / <pg:2> <blob:16>             what is told of a blob that says other than the rest
+    x <profile> / <pg:2> <blob:16> <text>      what is told of a blob that says other than the rest
 
-All but `b` and `x` name the key of the `b` entry. A blob of another store has an `x` alone. What a recovery notes of its base is kept beside them,
-under `r` (s3gw.rescue.moved).
+All but `b` and `x` name the key of the `b` entry. A blob of another store has an `x` alone. What a
+recovery notes of its base is kept beside them, under `r` (s3gw.rescue.moved).
 """
 
 from __future__ import annotations
@@ -164,15 +164,27 @@ class Catalog:
             self.locked.add(footer.bucket)
         known = _index_keys(footer)
         for prefix in known:
-            self.scratch.put(prefix + blob.blob, key)
+            self._index(prefix + blob.blob, key, blob)
         self.unknown += not known
+
+    def _index(self, name: bytes, key: bytes, blob: Blob) -> None:
+        """Let a blob be found by a name. Of one that is met in two directories, the one that lies
+        where it says, and has more shards, is found."""
+        before = self.scratch.get(name)
+        if before is not None:
+            other = self._at(before)
+            if _standing(blob) <= _standing(other):
+                self.doubt(blob, "it lies in another directory, too: left alone")
+                return
+            self.doubt(other, "it lies in another directory, too: left alone")
+        self.scratch.put(name, key)
 
     def doubt(self, blob: Blob, text: str) -> None:
         """Note that shards of a blob, or all of them, say other than the rest."""
         bucket, key = (blob.footer.bucket, blob.footer.key) if blob.footer else ("", "")
         name = _blob_key(blob.profile, blob.pg, blob.blob)[1:]
         told = _Doubt(bucket, key, f"blob {blob.blob.hex()} of {blob.profile}: {text}")
-        self.scratch.put(b"x" + name, _encode(told))
+        self.scratch.put(b"x" + name + text.encode(), _encode(told))
 
     def doubts(self) -> Iterator[tuple[str, str, str]]:
         """What was noted: bucket, key, and a text."""
@@ -351,6 +363,10 @@ def _blob(value: bytes) -> Blob:
         row.footer_map,
         shards,
     )
+
+
+def _standing(blob: Blob) -> tuple[bool, int]:
+    return borne_out(blob) is not None, len(blob.indexes)
 
 
 def state_of(blob: Blob, coding: Coding | None) -> tuple[str, int, int]:

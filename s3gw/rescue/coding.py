@@ -1,9 +1,11 @@
 """How a blob found on drives is coded.
 
-Shards say it themselves (s3gw.cluster.coding_note). Those of older versions do not; there the
-scheme follows from the profile's name or record, the block size in the header and the payload size
-in the footer: every narrowed scheme has the parity of its profile, and only one number of data
-shards fits the sizes.
+Shards say it themselves (s3gw.cluster.coding_note). What a profile is like is what most of its
+blobs say, of those that bear it out by the group they lie in and the size of their blocks; a blob
+that says otherwise is told and left alone. Shards of older versions say nothing; there the scheme
+follows from the profile's name or record, the block size in the header and the payload size in the
+footer: every narrowed scheme has the parity of its profile, and only one number of data shards fits
+the sizes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 
 from erasure.scheme import Scheme
 from erasure.stripes import Geometry
+from nodes.protocol import PG_MAX, PROFILE_PATTERN
+from placement.domains import FAILURE_DOMAINS
+from placement.groups import pg_of
 from s3gw import limits
 from s3gw.cluster.founding import COMPANION_SUFFIX
 from s3gw.metadata.records import ProfileRecord
@@ -51,6 +56,30 @@ def coding_of(blob: Blob, profiles: Mapping[str, ProfileRecord]) -> Coding | Non
     except ValueError:
         return None
     return None if record is None else _derived(blob, record)
+
+
+def borne_out(blob: Blob) -> ProfileRecord | None:
+    """The profile that a blob's footer states, when the blob lies and is coded as that says."""
+    record = blob.footer.profile if blob.footer is not None else None
+    if record is None or not 0 < record.pg_count <= PG_MAX + 1 or coding_of(blob, {}) is None:
+        return None
+    try:
+        Scheme.parse(record.scheme)
+    except ValueError:
+        return None
+    known = record.failure_domain in FAILURE_DOMAINS
+    if not known or (record.companion and not PROFILE_PATTERN.fullmatch(record.companion)):
+        return None
+    return record if pg_of(blob.blob, record.pg_count) == blob.pg else None
+
+
+def contradicts(blob: Blob, record: ProfileRecord) -> bool:
+    """Whether a blob's footer says otherwise than its profile, in what the bytes depend on."""
+    said = blob.footer.profile if blob.footer is not None else None
+    if said is None:
+        return False
+    wanted = (record.scheme, record.stripe_bytes, record.pg_count)
+    return (said.scheme, said.stripe_bytes, said.pg_count) != wanted
 
 
 def named_profile(name: str, pg_count: int) -> ProfileRecord | None:

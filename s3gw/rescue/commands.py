@@ -160,11 +160,15 @@ def _list(arguments: argparse.Namespace, engines: Engines) -> int:
     for bucket, key, version, current in _chosen(catalog, arguments):
         lost += current and version.state == "lost"
         _list_one(output, bucket, key, version, current)
+    for bucket, key, text in catalog.doubts():
+        name = f"{bucket}/{key}" if bucket else key
+        output.line(f"outlier   {name}: {text}", kind="outlier", bucket=bucket, key=key, text=text)
     scan = catalog.scan
     output.line(
         f"{catalog.blobs} blobs in {scan.shards} shards; {scan.damaged} damaged, "
-        f"{scan.unreadable} unreadable, {scan.foreign} other files; {catalog.unknown} blobs whose "
-        "footer cannot be read",
+        f"{scan.outliers} that contradict others, {scan.unreadable} unreadable, {scan.foreign} "
+        f"other files; {catalog.unknown} blobs whose footer cannot be read, {scan.other_stores} of "
+        "another store",
         kind="summary",
         blobs=catalog.blobs,
         unknown_blobs=catalog.unknown,

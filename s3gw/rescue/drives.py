@@ -2,6 +2,11 @@
 
 Nothing is locked, made or written, so that a read-only mount will do. A group's directory is read
 on all drives at a time, then the next: memory grows with one group, not with the store.
+
+All shards of a blob have the same footer. Where they do not, none is believed for itself: what most
+of them say counts, each index once, and of those that say it the ones of the drives' own store. The
+others are told, and lend what blocks they have, each of which has a checksum of its own; a shard
+that another store wrote lends nothing.
 """
 
 from __future__ import annotations
@@ -65,8 +70,9 @@ class Shard:
 
 @dataclass(slots=True)
 class Blob:
-    """A blob as found: its shards, and the footer of one of them (None: no shard has a readable
-    one). All shards have blocks of `block_bytes` and `payload_bytes` in all."""
+    """A blob as found: its shards, and the footer that most of them have (None: it cannot be
+    read). All shards have blocks of `block_bytes` and `payload_bytes` in all. `outliers` are shards
+    that say otherwise: of those, `shards` has the ones with blocks like these."""
 
     profile: str
     pg: int
@@ -76,6 +82,7 @@ class Blob:
     footer: Footer | None
     footer_map: bytes
     shards: list[Shard] = field(default_factory=list)
+    outliers: list[Shard] = field(default_factory=list)
 
     @property
     def indexes(self) -> set[int]:
@@ -84,10 +91,13 @@ class Blob:
 
 @dataclass(slots=True)
 class Scan:
-    """What a scan met beside blobs."""
+    """What a scan met beside blobs: `outliers` are shards that contradict the others of their blob,
+    `other_stores` blobs of another store, `foreign` files that are no shards."""
 
     shards: int = 0
     damaged: int = 0
+    outliers: int = 0
+    other_stores: int = 0
     unreadable: int = 0
     foreign: int = 0
 
@@ -165,16 +175,21 @@ def _scan_group(
             place = (int(match[2]), position, str(folder / name))
             files.setdefault(bytes.fromhex(match[1]), []).append(place)
     for blob in sorted(files):
-        found = _read_blob(profile, number, blob, sorted(files[blob]), report)
+        found = _read_blob(profile, number, blob, sorted(files[blob]), report, drives[0].store_id)
         if found is not None:
             yield found
 
 
 def _read_blob(
-    profile: str, number: int, blob: bytes, files: list[tuple[int, int, str]], report: Scan
+    profile: str,
+    number: int,
+    blob: bytes,
+    files: list[tuple[int, int, str]],
+    report: Scan,
+    store: str,
 ) -> Blob | None:
-    """One blob from those of its shard files that are whole at both ends and agree."""
-    found: Blob | None = None
+    """One blob from those of its shard files that are whole at both ends."""
+    said: dict[_Said, list[Shard]] = {}
     for index, drive, path in files:
         report.shards += 1
         name = ShardName(profile, number, blob, index)
@@ -182,22 +197,54 @@ def _read_blob(
             header, payload_bytes, footer_map = _read_shard(name, path)
         except ShardCorrupt:
             report.damaged += 1
-            continue
         except OSError:
             report.unreadable += 1
+        else:
+            says = (header.block_bytes, payload_bytes, footer_map)
+            said.setdefault(says, []).append(Shard(index, drive, path))
+    if not said:
+        return None
+    footers = {says: _parsed(says[2], report) for says in said}
+    believed = max(said, key=lambda says: _weight(footers[says], said[says], store))
+    block_bytes, payload_bytes, footer_map = believed
+    footer = footers[believed]
+    found = Blob(profile, number, blob, block_bytes, payload_bytes, footer, footer_map)
+    if footer is None:
+        found.footer_map = b""
+    for says, shards in said.items():
+        if says == believed:
+            found.shards += shards
             continue
-        if found is None:
-            found = Blob(profile, number, blob, header.block_bytes, payload_bytes, None, b"")
-        if (found.block_bytes, found.payload_bytes) != (header.block_bytes, payload_bytes):
-            report.damaged += 1
-            continue
-        if found.footer is None:
-            try:
-                found.footer, found.footer_map = parse(footer_map), footer_map
-            except FooterUnknown:
-                report.damaged += 1
-        found.shards.append(Shard(index, drive, path))
+        found.outliers += shards
+        if says[:2] == believed[:2] and not _is_foreign(footers[says], store):
+            found.shards += shards
+    found.shards.sort(key=lambda shard: (shard.index, shard.drive))
+    report.outliers += len(found.outliers)
     return found
+
+
+_Said = tuple[int, int, bytes]
+"""What a shard says of its blob: bytes of a block, of the payload, and the footer map."""
+
+
+def _parsed(footer_map: bytes, report: Scan) -> Footer | None:
+    try:
+        return parse(footer_map)
+    except FooterUnknown:
+        report.damaged += 1
+        return None
+
+
+def _is_foreign(footer: Footer | None, store: str) -> bool:
+    """Whether a footer names another store. Shards of old versions name none."""
+    return footer is not None and footer.store not in ("", store)
+
+
+def _weight(footer: Footer | None, shards: Sequence[Shard], store: str) -> tuple[int, int, int]:
+    """How much a footer counts for, by the shards that have it; the first of equals."""
+    rank = 0 if footer is None else 1 if _is_foreign(footer, store) else 2
+    indexes = {shard.index for shard in shards}
+    return rank, len(indexes), -min(indexes)
 
 
 def _read_shard(name: ShardName, path: str) -> tuple[Header, int, bytes]:

@@ -31,7 +31,7 @@ from s3gw.metadata.records import (
     decode,
 )
 from s3gw.rescue.catalog import Catalog
-from s3gw.rescue.coding import Coding, named_profile
+from s3gw.rescue.coding import Coding, contradicts, named_profile
 from s3gw.rescue.decode import checksum
 from s3gw.rescue.drives import Blob, RescueError, pg_revisions
 from s3gw.rescue.sources import Base
@@ -40,25 +40,25 @@ REVISIONS_AHEAD = 2**32
 
 
 def profiles_of(catalog: Catalog, base: Base | None, pg_count: int) -> dict[str, ProfileRecord]:
-    """All profiles: those of the base, then what shards say, then what names tell. Raises
-    RescueError when one stays unknown, or its number of groups is not what the blobs lie by."""
+    """All profiles: those of the base, then what most shards say, then what names tell. Blobs that
+    do not fit are told. Raises RescueError when most blobs of one do not lie by its number of
+    groups."""
     found: dict[str, ProfileRecord] = {}
     if base is not None:
         for key, value in base.scan(keys.PROFILES):
             found[key[len(keys.PROFILES) :].decode()] = decode(ProfileRecord, value)
     for name, told in catalog.profiles.items():
         found.setdefault(name, told)
-    unknown: set[str] = set()
+    found |= _told_by_names(catalog, found, pg_count)
     misplaced: Counter[str] = Counter()
     for blob in catalog.all_blobs():
-        record = found.get(blob.profile) or _told_by_name(catalog, blob, pg_count)
+        record = found.get(blob.profile)
         if record is None:
-            unknown.add(blob.profile)
+            catalog.doubt(blob, "its profile is in no shard and no metadata found: left alone")
             continue
-        found[blob.profile] = record
         misplaced[blob.profile] += 1 if pg_of(blob.blob, record.pg_count) != blob.pg else -1
-    for name in sorted(unknown - set(found)):
-        raise RescueError(f"profile {name} is in no shard and no metadata found")
+        if contradicts(blob, record):
+            catalog.doubt(blob, "it names another profile than the others: left alone")
     for name, balance in misplaced.items():
         if balance > 0:  # single files in a wrong directory are passed over, with a finding
             raise RescueError(
@@ -73,6 +73,20 @@ def profiles_of(catalog: Catalog, base: Base | None, pg_count: int) -> dict[str,
             )
     _name_owners(found)
     return found
+
+
+def _told_by_names(
+    catalog: Catalog, found: Mapping[str, ProfileRecord], pg_count: int
+) -> dict[str, ProfileRecord]:
+    """The profiles of which neither metadata nor shards say anything, as the most of their blobs
+    have it; without those that stay unknown."""
+    told: dict[str, Counter[ProfileRecord]] = {}
+    for blob in catalog.all_blobs():
+        if blob.profile not in found:
+            record = _told_by_name(catalog, blob, pg_count)
+            if record is not None:
+                told.setdefault(blob.profile, Counter())[record] += 1
+    return {name: records.most_common(1)[0][0] for name, records in told.items()}
 
 
 def _told_by_name(catalog: Catalog, blob: Blob, pg_count: int) -> ProfileRecord | None:
@@ -141,9 +155,11 @@ class Groups:
         self._nodes = [node for node in nodes if node.state != "out"]
         self._load: Counter[str] = Counter()
         self._held: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
-        for (profile, pg, index, drive), count in catalog.places.items():
-            node = catalog.drives[drive].drive_id
-            self._held.setdefault((profile, pg), []).append((-count, index, node))
+        for (profile, pg, index, drive, scheme), count in catalog.places.items():
+            record = profiles.get(profile)
+            if record is not None and scheme in ("", record.scheme):
+                node = catalog.drives[drive].drive_id
+                self._held.setdefault((profile, pg), []).append((-count, index, node))
         self.records: dict[tuple[str, int], PgRecord] = {}
         seen = pg_revisions(catalog.drives)
         for name, record in profiles.items():
@@ -207,8 +223,11 @@ class Groups:
         return Slot(node, tuple(dict.fromkeys(o for o in others if o != node)) if moving else ())
 
     def is_home(self, blob: Blob) -> bool:
-        """Whether a blob lies in the directory of its group."""
-        return pg_of(blob.blob, self.profiles[blob.profile].pg_count) == blob.pg
+        """Whether a blob lies in the directory of its group, and is coded as its profile is."""
+        record = self.profiles.get(blob.profile)
+        if record is None or pg_of(blob.blob, record.pg_count) != blob.pg:
+            return False
+        return not contradicts(blob, record)
 
     def located(self, ref: BlobRef) -> tuple[BlobRef, bool]:
         """A reference of the base as it must be for its blob to be found, and whether any shard of
