@@ -39,6 +39,7 @@ PAGE_ITEMS = 5000
 FRAME_ROWS = 500
 KEEP = 3
 LOOK_SECONDS_MAX = 60.0
+FIRST_MS = 5 * 60 * 1000
 FENCES = keys.fence(b"")
 EVERYTHING = (b"\x00", b"\xff")
 
@@ -254,8 +255,9 @@ async def export(storage: Storage, revision: int) -> AsyncIterator[bytes]:
 
 
 class SnapshotWorker:
-    """Takes a snapshot every `interval_seconds` (0: never), counted from the last one, or from the
-    making of the store."""
+    """Takes a snapshot every `interval_seconds` (0: never), counted from the last one. A new store
+    has none to fall back on and changes most: the first is taken five minutes after it was made,
+    the next ones whenever its age has doubled, until that takes longer."""
 
     name = "snapshot"
     exclusive = True
@@ -281,7 +283,10 @@ class SnapshotWorker:
         return False
 
     async def _is_due(self) -> bool:
-        last_ms = self._storage.store.identity.created_ms
+        if not self._storage.blobs.topology.profiles():
+            return False  # a cluster without nodes has nowhere to put it
+        made_ms = last_ms = self._storage.store.identity.created_ms
         for record in await list_snapshots(self._storage):
             last_ms = max(last_ms, record.created_ms)
-        return self._storage.clock_ms() >= last_ms + self._interval_ms
+        wait_ms = min(self._interval_ms, max(FIRST_MS, last_ms - made_ms))
+        return self._storage.clock_ms() >= last_ms + wait_ms

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from s3gw.cluster.founding import found_store
 from s3gw.kv.interface import Conflict, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import SnapshotRecord, decode
@@ -186,6 +187,30 @@ async def test_the_worker_takes_one_when_it_is_due(
     memory_cluster.clock.advance(1000)
     await never.work(UNCLAIMED)
     assert await count() == 3  # the other worker's
+
+
+async def test_a_new_store_has_its_first_one_within_minutes(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    """One each time that its age has doubled, then one a day."""
+    worker = SnapshotWorker(memory_store.storage, interval_seconds=24 * 3600)
+    taken: dict[int, int] = {}
+    for minute in range(5, 3 * 24 * 60, 5):
+        memory_cluster.clock.advance(300)
+        await worker.work(UNCLAIMED)
+        for record in await snapshots.list_snapshots(memory_store.storage):
+            taken.setdefault(record.revision, minute)
+    first = [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560]
+    assert sorted(taken.values()) == [*first, 2560 + 24 * 60]
+
+
+async def test_a_cluster_without_nodes_waits_with_its_first() -> None:
+    empty = MemoryCluster(0)
+    empty.identity = await found_store(empty.kv(), empty.clock.ms())
+    process = await empty.process()
+    empty.clock.advance(3600)
+    assert not await SnapshotWorker(process.storage, interval_seconds=60).work(UNCLAIMED)
+    assert not await snapshots.list_snapshots(process.storage)
 
 
 async def test_a_worker_that_has_lost_its_lock_names_no_snapshot(memory_store: Process) -> None:
