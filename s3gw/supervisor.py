@@ -1,13 +1,18 @@
 """Runs the worker processes of one role (gateway, node, `up`) that share listening sockets.
 
 The supervisor opens what must be opened once (sockets, the flocks of drives) and starts workers
-as fresh interpreters that inherit those descriptors. It does nothing else, so it has nothing to
-crash on. Per worker there are two pipes:
+as fresh interpreters that inherit those descriptors. It does little else, so it has little to
+crash on. To each worker it has
 
-- **lifeline**: the worker's stdin. First the pickled task, then silence. Its end says that the
-  supervisor is gone, however it died: the worker exits at once, in whatever state, which frees
-  the descriptors (a drive's flock among them) so that the supervisor can be started again.
-- **status**: one byte when the worker serves; its end says that the worker is gone.
+- a **lifeline**: a Unix socket, the worker's stdin. First the pickled task, then, for each
+  descriptor opened later, a `Grant` with it. Its end says that the supervisor is gone, however it
+  died: the worker exits at once, in whatever state, which frees the descriptors (a drive's flock
+  among them) so that the supervisor can be started again.
+- a **status** pipe: one byte when the worker serves; its end says that the worker is gone.
+
+What else is to be opened (drives that were plugged in) a **scout** finds: a function that is called
+every few seconds, in a thread of its own, since a disk may hang. What it opens goes to all workers
+that run and to all that are started later.
 
 The workers share *one* inherited listening socket per port rather than one SO_REUSEPORT socket
 each: the queue of connections not yet accepted belongs to the socket, so that it survives a killed
@@ -26,6 +31,8 @@ import asyncio
 import logging
 import os
 import pickle
+import queue
+import select
 import selectors
 import signal
 import socket
@@ -34,9 +41,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +53,7 @@ RESTART_SECONDS_MAX: Final = 5.0
 # A worker that has lived this long was healthy: its next restart is immediate.
 HEALTHY_SECONDS: Final = 30.0
 GRACEFUL_SECONDS: Final = 40.0
+SCOUT_SECONDS: Final = 5.0
 
 # Large buffers (stripes, fragments) come and go per request. glibc would give each back to the
 # system and fault its pages in again: encoding at 0.8 instead of 4.4 GB/s. 32 MiB is the most that
@@ -70,11 +79,25 @@ _WORKER_COMMAND: Final = (
 _EXIT_ORPHANED: Final = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A descriptor that was opened while the workers run; it takes the place of the one of that
+    name, if there is one. `value`, which can be pickled, says what it is."""
+
+    name: str
+    fd: int
+    value: Any
+
+
+Scout = Callable[[], Iterable[Grant]]
+"""Opens what has come since it was called last; who made it closes it. Runs in a thread."""
+
+
 @dataclass(slots=True)
 class WorkerContext:
     """What a worker's entry point gets. `index` is 0 … `processes` - 1 and is kept by the
     successor of a worker that died; `sockets` and `fds` are inherited; `shutdown` is set when the
-    worker should finish what it does and return."""
+    worker should finish what it does and return; `grants` gets what was opened since the start."""
 
     index: int
     processes: int
@@ -83,6 +106,7 @@ class WorkerContext:
     fds: dict[str, int]
     shutdown: asyncio.Event
     _status_fd: int
+    grants: asyncio.Queue[Grant] = field(default_factory=asyncio.Queue)
 
     def ready(self) -> None:
         """Say that this worker serves. To be called once."""
@@ -98,6 +122,7 @@ class _Worker:
 
     index: int
     process: subprocess.Popen[bytes] | None = None
+    lifeline: socket.socket | None = None
     status_fd: int = -1
     started: float = 0.0
     ready: bool = False
@@ -109,7 +134,8 @@ class _Worker:
 class Supervisor:
     """`main` is a coroutine function that a fresh interpreter can import, `payload` any value
     that can be pickled. `sockets` (listening) and `fds` (by name) are inherited by every worker.
-    `announce` is called once, when all workers are ready for the first time."""
+    `announce` is called once, when all workers are ready for the first time, `scout` every
+    `scout_seconds`."""
 
     main: WorkerMain
     payload: Any
@@ -118,6 +144,8 @@ class Supervisor:
     fds: Mapping[str, int] = field(default_factory=dict)
     announce: Callable[[], None] = lambda: None
     graceful_seconds: float = GRACEFUL_SECONDS
+    scout: Scout | None = None
+    scout_seconds: float = SCOUT_SECONDS
 
     def __post_init__(self) -> None:
         if self.processes < 1:
@@ -129,6 +157,10 @@ class Supervisor:
         self._signals = 0
         self._kill_at = 0.0
         self._exit_code = 0
+        self._fds = dict(self.fds)
+        self._grants: dict[str, Grant] = {}
+        self._found: queue.SimpleQueue[Grant] = queue.SimpleQueue()
+        self._ended = threading.Event()
 
     def run(self) -> int:
         """Run until stopped; to be called in the main thread. The exit code: 0 after a graceful
@@ -142,12 +174,16 @@ class Supervisor:
         for number in before:
             signal.signal(number, self._on_signal)
         self._selector.register(wake_read, selectors.EVENT_READ)
+        if self.scout is not None:
+            arguments = (self.scout, wake_write)
+            threading.Thread(target=self._look, args=arguments, name="scout", daemon=True).start()
         try:
             for worker in self._workers:
                 self._start(worker)
             while any(worker.process for worker in self._workers) or not self._stopping:
                 self._turn(wake_read)
         finally:
+            self._ended.set()
             self._kill_all("the supervisor ends")
             signal.set_wakeup_fd(wakeup_before)
             for number, handler in before.items():
@@ -158,13 +194,17 @@ class Supervisor:
         return self._exit_code
 
     def _turn(self, wake: socket.socket) -> None:
-        for key, _ in self._selector.select(self._timeout()):
-            if key.fileobj is wake:
-                wake.recv(4096)
-            else:
-                self._on_status(key.data)
+        ready = [key for key, _ in self._selector.select(self._timeout())]
+        if any(key.fileobj is wake for key in ready):
+            wake.recv(4096)
+        # Before any worker's end is looked at: a signal to all processes at once ends them, too.
         if self._signals and not self._stopping:
             self._stop()
+        for key in ready:
+            if key.fileobj is not wake:
+                self._on_status(key.data)
+        while not self._found.empty():
+            self._hand_out(self._found.get())
         now = time.monotonic()
         if self._stopping and self._signals > 1:
             self._kill_all("a second signal came before it had stopped")
@@ -182,46 +222,77 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         status_read, status_write = os.pipe()
+        lifeline, stdin = socket.socketpair()
         task = pickle.dumps(
             {
                 "index": worker.index,
                 "processes": self.processes,
                 "sockets": [sock.fileno() for sock in self.sockets],
-                "fds": dict(self.fds),
+                "fds": dict(self._fds),
+                "grants": list(self._grants.values()),
                 "status": status_write,
                 "entry": pickle.dumps((self.main, self.payload)),
             }
         )
         try:
-            process = self._spawn(worker, status_write)
+            process = self._spawn(worker, stdin, status_write)
         except OSError as error:
             os.close(status_read)
+            lifeline.close()
             worker.restart_at = time.monotonic() + RESTART_SECONDS_MAX
             LOG.error("worker %d could not be started: %s", worker.index, error)  # noqa: TRY400
             return
         finally:
+            stdin.close()
             os.close(status_write)
-        worker.process, worker.status_fd = process, status_read
+        worker.process, worker.lifeline, worker.status_fd = process, lifeline, status_read
         worker.started, worker.ready = time.monotonic(), False
         self._selector.register(status_read, selectors.EVENT_READ, worker)
-        assert process.stdin is not None
         try:
-            process.stdin.write(_LENGTH.pack(len(task)) + task)
-            process.stdin.flush()
-        except BrokenPipeError:
+            lifeline.sendall(_LENGTH.pack(len(task)) + task)
+        except (BrokenPipeError, ConnectionResetError):
             LOG.warning("worker %d died before it read its task", worker.index)
 
-    def _spawn(self, worker: _Worker, status_write: int) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, worker: _Worker, stdin: socket.socket, status_write: int
+    ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _WORKER_COMMAND.format(path=sys.path), f"worker-{worker.index}"],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             pass_fds=[
                 status_write,
                 *(sock.fileno() for sock in self.sockets),
-                *self.fds.values(),
+                *self._fds.values(),
             ],
             env=WORKER_ENVIRONMENT | dict(os.environ),
         )
+
+    def _look(self, scout: Scout, wake: socket.socket) -> None:
+        """The scout's thread."""
+        while not self._ended.wait(self.scout_seconds):
+            try:
+                for grant in scout():
+                    self._found.put(grant)
+                    with suppress(OSError):  # it has ended, or is about to wake anyway
+                        wake.send(b"g")
+            except Exception:
+                LOG.exception("looking for what is to be opened failed")
+
+    def _hand_out(self, grant: Grant) -> None:
+        """Give a descriptor to all workers, those that are started later included."""
+        replaced = self._fds.get(grant.name)
+        self._fds[grant.name] = grant.fd
+        self._grants[grant.name] = grant
+        message = pickle.dumps(grant)
+        message = _LENGTH.pack(len(message)) + message
+        for worker in self._workers:
+            if worker.lifeline is not None:
+                try:
+                    socket.send_fds(worker.lifeline, [message], [grant.fd], socket.MSG_DONTWAIT)
+                except OSError as error:
+                    LOG.warning("worker %d goes without %s: %s", worker.index, grant.name, error)
+        if replaced is not None:
+            os.close(replaced)
 
     def _on_status(self, worker: _Worker) -> None:
         if os.read(worker.status_fd, 1):
@@ -233,6 +304,7 @@ class Supervisor:
         code = self._reap(worker)
         if self._stopping:
             if code not in (0, -signal.SIGTERM, -signal.SIGINT):
+                LOG.error("worker %d failed while it was stopped (%s)", worker.index, _said(code))
                 self._exit_code = self._exit_code or 1
         elif not self._announced:
             LOG.error("worker %d could not start (%s)", worker.index, _said(code))
@@ -247,15 +319,12 @@ class Supervisor:
 
     def _reap(self, worker: _Worker) -> int:
         assert worker.process is not None
+        assert worker.lifeline is not None
         self._selector.unregister(worker.status_fd)
         os.close(worker.status_fd)
         code = worker.process.wait()
-        assert worker.process.stdin is not None
-        try:
-            worker.process.stdin.close()
-        except BrokenPipeError:
-            LOG.debug("worker %d never read its task", worker.index)
-        worker.process = None
+        worker.lifeline.close()
+        worker.process = worker.lifeline = None
         return code
 
     def _on_signal(self, number: int, frame: object) -> None:
@@ -288,7 +357,7 @@ def run_worker() -> NoReturn:
     """The whole life of a worker process: what `_WORKER_COMMAND` calls."""
     # Until the event loop has its own handlers, a stop ends the process silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    lifeline = sys.stdin.buffer
+    lifeline = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     (length,) = _LENGTH.unpack(_read_exactly(lifeline, _LENGTH.size))
     task = pickle.loads(_read_exactly(lifeline, length))  # noqa: S301 (our own parent's pipe)
     threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
@@ -296,38 +365,59 @@ def run_worker() -> NoReturn:
         os.set_inheritable(fd, False)
     main, payload = pickle.loads(task["entry"])  # noqa: S301
     sockets = [socket.socket(fileno=fd) for fd in task["sockets"]]
-    asyncio.run(_run_main(main, payload, sockets, task))
+    asyncio.run(_run_main(main, payload, sockets, task, lifeline))
     sys.exit(0)
 
 
 async def _run_main(
-    main: WorkerMain, payload: Any, sockets: list[socket.socket], task: dict[str, Any]
+    main: WorkerMain,
+    payload: Any,
+    sockets: list[socket.socket],
+    task: dict[str, Any],
+    lifeline: socket.socket,
 ) -> None:
     shutdown = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, shutdown.set)
-    await main(
-        WorkerContext(
-            index=task["index"],
-            processes=task["processes"],
-            payload=payload,
-            sockets=sockets,
-            fds=task["fds"],
-            shutdown=shutdown,
-            _status_fd=task["status"],
-        )
+    context = WorkerContext(
+        index=task["index"],
+        processes=task["processes"],
+        payload=payload,
+        sockets=sockets,
+        fds=task["fds"],
+        shutdown=shutdown,
+        _status_fd=task["status"],
     )
+    for grant in task["grants"]:
+        context.grants.put_nowait(grant)
+    loop.add_reader(lifeline, _take_grant, lifeline, context)
+    await main(context)
 
 
-def _read_exactly(lifeline: BinaryIO, size: int) -> bytes:
-    data = lifeline.read(size)
-    if len(data) < size:
+def _take_grant(lifeline: socket.socket, context: WorkerContext) -> None:
+    """Read what the supervisor has opened: a message of which all is there."""
+    head, fds, _, _ = socket.recv_fds(lifeline, _LENGTH.size, 1, socket.MSG_CMSG_CLOEXEC)
+    if not fds:
         os._exit(_EXIT_ORPHANED)
+    grant: Grant = pickle.loads(_read_exactly(lifeline, *_LENGTH.unpack(head)))  # noqa: S301
+    context.fds[grant.name] = fds[0]
+    context.grants.put_nowait(Grant(grant.name, fds[0], grant.value))
+
+
+def _read_exactly(lifeline: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = lifeline.recv(size - len(data))
+        if not more:
+            os._exit(_EXIT_ORPHANED)
+        data += more
     return data
 
 
-def _watch(lifeline: BinaryIO) -> None:
+def _watch(lifeline: socket.socket) -> None:
     """End the process when the supervisor is gone, whatever the event loop is doing."""
-    os.read(lifeline.fileno(), 1)
+    poll = select.poll()
+    poll.register(lifeline, 0)  # its end alone: what comes over it is for the event loop
+    poll.poll()
     os._exit(_EXIT_ORPHANED)

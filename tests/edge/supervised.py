@@ -11,16 +11,19 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nodes.http_guard import GuardOptions, bind, serve
-from s3gw.supervisor import Supervisor, WorkerContext
+from s3gw.supervisor import Grant, Supervisor, WorkerContext
 
 
 async def serve_pid(worker: WorkerContext) -> None:
     """An HTTP server: `/pid` answers who it is; `/slow` begins an answer, and ends it when the
     worker is asked to stop; `/exit` exits; `/stall` blocks the event loop."""
+
+    grants = worker.grants
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -34,6 +37,8 @@ async def serve_pid(worker: WorkerContext) -> None:
             "index": worker.index,
             "payload": worker.payload,
             "fds": sorted(worker.fds),
+            "files": {name: os.readlink(f"/proc/self/fd/{fd}") for name, fd in worker.fds.items()},
+            "granted": [grants.get_nowait().value for _ in range(grants.qsize())],
             "malloc": os.environ["MALLOC_TRIM_THRESHOLD_"],
         }
         headers = [(b"content-type", b"application/json")]
@@ -55,11 +60,28 @@ async def fail_to_start(worker: WorkerContext) -> None:
     await worker.shutdown.wait()
 
 
+async def start_slowly(worker: WorkerContext) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print(os.getpid(), flush=True)
+    await asyncio.Event().wait()
+
+
 async def ignore_shutdown(worker: WorkerContext) -> None:
     worker.ready()
     await worker.shutdown.wait()
     print("asked to stop", flush=True)
     await asyncio.Event().wait()
+
+
+def scout(folder: Path) -> Iterator[Grant]:
+    """Grants each file of a folder that was not there before, named by what stands before `-`."""
+    for path in sorted(folder.glob("*-*")):
+        if path not in SCOUTED:
+            SCOUTED.add(path)
+            yield Grant(path.name.partition("-")[0], os.open(path, os.O_RDONLY), str(path))
+
+
+SCOUTED: set[Path] = set()
 
 
 def main() -> int:
@@ -82,6 +104,8 @@ def main() -> int:
         fds={"drive": lock},
         announce=announce,
         graceful_seconds=float(graceful),
+        scout=lambda: scout(Path(os.environ["LOCK_PATH"]).parent),
+        scout_seconds=0.05,
     ).run()
 
 

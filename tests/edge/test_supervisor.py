@@ -203,6 +203,78 @@ def test_workers_exit_within_a_second_when_the_supervisor_is_killed(
     assert ask(again.announced_port())["payload"] == {"greeting": "hello"}
 
 
+def wait_files(port: int, expected: dict[str, str]) -> None:
+    """Until two workers have said that they have these files open under these names."""
+    seen: set[int] = set()
+
+    def note() -> None:
+        answer = ask(port)
+        if answer["files"].items() >= expected.items():
+            seen.add(answer["pid"])
+
+    deadline = time.monotonic() + 20
+    while len(seen) < 2:
+        assert time.monotonic() < deadline, f"only {seen} have it"
+        asked = [threading.Thread(target=note) for _ in range(8)]
+        for thread in asked:
+            thread.start()
+        for thread in asked:
+            thread.join()
+
+
+def test_what_is_opened_later_goes_to_all_workers_and_those_started_after(
+    start: Any, tmp_path: Path
+) -> None:
+    port = start("serve_pid", 2).announced_port()
+    first, second = tmp_path / "late-1", tmp_path / "late-2"
+    first.touch()
+    wait_files(port, {"late": str(first)})
+    second.touch()  # takes the place of the first
+    wait_files(port, {"late": str(second)})
+    victim = min(pids(port, 2))
+    os.kill(victim, signal.SIGKILL)
+    assert gone_within(victim, 5)
+    wait_files(port, {"late": str(second)})
+
+
+def test_a_worker_is_told_once_what_was_opened(start: Any, tmp_path: Path) -> None:
+    port = start("serve_pid", 1).announced_port()
+    (tmp_path / "late-1").touch()
+    granted: list[str] = []
+    deadline = time.monotonic() + 20
+    while not granted:
+        assert time.monotonic() < deadline
+        granted += ask(port)["granted"]
+    assert granted == [str(tmp_path / "late-1")]
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(port, "/exit")
+    assert ask(port)["granted"] == granted
+
+
+def test_a_stop_that_reaches_workers_first_is_no_failure(start: Any) -> None:
+    """As when a service manager signals all processes while they start."""
+    supervised = start("start_slowly", 2)
+    workers = [int(supervised.process.stdout.readline()) for _ in range(2)]
+    supervised.process.send_signal(signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    for pid in workers:
+        assert zombie_within(pid, 10)
+    supervised.process.terminate()
+    supervised.process.send_signal(signal.SIGCONT)
+    assert supervised.wait() == 0
+
+
+def zombie_within(pid: int, seconds: float) -> bool:
+    """Whether a process has ended, its parent not having asked for that yet."""
+    deadline = time.monotonic() + seconds
+    while "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def test_a_worker_that_cannot_start_ends_the_whole_with_its_exit_code(start: Any) -> None:
     supervised = start("fail_to_start", 2)
     assert supervised.wait() == 9
