@@ -82,12 +82,14 @@ class Rebalancer:
         *,
         merge: MergeAndRepair | None = None,
         throttle: Throttle | None = None,
+        look_seconds: float = LOOK_SECONDS,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
         self._tunables = tunables
         self._merge = merge or MergeAndRepair(storage)
+        self._look_seconds = look_seconds
         self._sleep = sleep
         self._clock = clock
         self._throttle = throttle or rebuild_throttle(tunables, clock=clock, sleep=sleep)
@@ -107,7 +109,7 @@ class Rebalancer:
         self.meter = Meter(storage, clock)
 
     async def wait(self) -> None:
-        await self._sleep(LOOK_SECONDS)
+        await self._sleep(self._look_seconds)
 
     def stop(self) -> None:
         self._stopping = True
@@ -146,8 +148,8 @@ class Rebalancer:
 
     async def _go_on(self, layout: Layout, lanes: Lanes, merges: Lanes) -> None:
         """Keep the lanes filled until it is time for another look, or nothing is left to do."""
-        until = self._clock() + LOOK_SECONDS
-        pauses = LOOK_SECONDS / PAUSE_SECONDS
+        until = self._clock() + self._look_seconds
+        pauses = self._look_seconds / PAUSE_SECONDS
         while not self._stopping and pauses > 0 and self._clock() < until:
             if self._returned and merges.idle:
                 await merges.start(self._catch_up(self._clock() + MERGE_SECONDS))
