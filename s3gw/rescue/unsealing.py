@@ -1,9 +1,10 @@
 """Content out of stored bytes, with what keys an operator gives.
 
 What a shard's footer says of an encrypted object is its data key as it was wrapped when the object
-was written. So a former master key is needed for what is older than a rotation, and a customer's
-key for what was sealed with it. Named keys are in the metadata: what is encrypted with them can be
-read through a store whose metadata was rebuilt.
+was written, and under a built-in named key a copy of that one, wrapped under the master key. So a
+former master key is needed for what is older than a rotation, and a customer's key for what was
+sealed with it. What is under a key of a key management service can be read through a store whose
+metadata was rebuilt.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class RescueKeys:
         assert encryption is not None
         for customer_key in (*self.customer, b""):
             try:
-                found = opened_by(encryption, content_id, self.master, customer_key)
+                found = opened_by(
+                    encryption, content_id, self.master, customer_key, footer.named_key
+                )
             except NotAuthentic:
                 continue
             except MasterKeyMissing as error:
@@ -54,11 +57,13 @@ class RescueKeys:
             raise NotReadable(
                 "it is encrypted with a customer's key: give it (--customer-key-file)"
             )
-        if encryption.key_name:
+        if encryption.key_name and footer.named_key is None:
             raise NotReadable(
-                f"it is encrypted with the named key {encryption.key_name}: rebuild the metadata, "
-                "and read it through the store"
+                f"it is encrypted with the named key {encryption.key_name}, of which its shards "
+                "have no copy: rebuild the metadata, and read it through the store"
             )
+        if self.master is not None:
+            raise NotReadable("it is encrypted, and its data key is not what was wrapped")
         raise NotReadable("it is encrypted: give the master key (--master-key-file)")
 
 

@@ -80,15 +80,22 @@ async def multipart(
     process: Process, key: str, bodies: list[bytes], wanted: Wanted | None = S3
 ) -> bytes:
     """Upload and complete parts; the upload's id."""
-    storage = process.storage
     upload_id = await begin(process, key, wanted)
+    await finish(process, key, upload_id, bodies, wanted)
+    return upload_id
+
+
+async def finish(
+    process: Process, key: str, upload_id: bytes, bodies: list[bytes], wanted: Wanted | None
+) -> None:
+    """Upload and complete the parts of an upload that was begun."""
+    storage = process.storage
     for number, body in enumerate(bodies, 1):
         upload = await find_upload(storage, BUCKET, key, upload_id, number)
         description = upload.record.description
         framing = await framing_of(storage, description, upload_id, key_of(wanted))
         await upload_part(storage, upload, number, Bytes(body), framing)
     await operations.complete(process, key, upload_id)
-    return upload_id
 
 
 async def copy(

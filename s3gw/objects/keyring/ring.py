@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -161,7 +161,7 @@ class Ring:
             return UNDER_CUSTOMER + sealing.wrap(customer_key, data_key, context), None
         if encryption.kind == SSE_KMS or sources.transit_key:
             kms = encryption.kind == SSE_KMS
-            name = _named_by(encryption.key_name) if kms else sources.transit_key
+            name = named_by(encryption.key_name) if kms else sources.transit_key
             if sources.transit is not None:
                 text = await sources.transit.wrap(name, data_key, context)
                 return _under_transit(name, text), None
@@ -207,7 +207,7 @@ class Ring:
                 name, text = _of_transit(wrapped)
                 return await self.sources.transit.unwrap(name, text, context)
             if form == UNDER_NAMED and self.sources.master is not None:
-                name = _named_by(encryption.key_name)
+                name = named_by(encryption.key_name)
                 return await self.named.unwrap(name, self.sources.master, wrapped, context)
         except MasterKeyMissing as error:
             raise _missing(error) from error
@@ -236,7 +236,7 @@ class Ring:
             if (await self.usable_master()).is_present(wrapped):
                 return None
         elif form == UNDER_NAMED and self.sources.transit is None:
-            name = _named_by(encryption.key_name)
+            name = named_by(encryption.key_name)
             if await self.named.is_newest(name, wrapped):
                 return None
         data_key = await self.open(encryption, content_id)
@@ -247,14 +247,14 @@ class Ring:
         Raises S3Error, as `open`."""
         wrapped = b"" if encryption is None else encryption.wrapped_key
         if encryption is not None and encryption.kind == SSE_KMS and wrapped[:1] == UNDER_NAMED:
-            await self.named.require_usable(_named_by(encryption.key_name), wrapped[1:])
+            await self.named.require_usable(named_by(encryption.key_name), wrapped[1:])
 
     async def key_copy(self, encryption: Encryption | None) -> KeyCopy | None:
         """A copy of the built-in named key that something stored is sealed with, for the footers of
         shards; None for none."""
         if encryption is None or encryption.wrapped_key[:1] != UNDER_NAMED:
             return None
-        return await self.named.copy_for(_named_by(encryption.key_name), encryption.wrapped_key[1:])
+        return await self.named.copy_for(named_by(encryption.key_name), encryption.wrapped_key[1:])
 
     # Master keys.
 
@@ -303,6 +303,21 @@ class Ring:
                 continue
         raise errors.OperationAborted("The master keys are changed too often by others.")
 
+    async def note_found(self, names: Iterable[bytes]) -> None:
+        """Something stored is wrapped under these master keys, also under one that has been done
+        away with; for recoveries."""
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            known, revision = await master_keys_known(self._kv)
+            ids = tuple(dict.fromkeys((*known.ids, *sorted(names))))
+            if ids == known.ids:
+                return
+            try:
+                await self._commit(MasterKeysInUse(ids, known.barred), revision)
+            except Conflict:
+                continue
+            return
+        raise errors.OperationAborted("The master keys are changed too often by others.")
+
     async def bar_others(self) -> int:
         """Have nobody wrap under another master key than the present one; the revision of what says
         so. A process whose present one is another takes that back when it next wraps."""
@@ -343,7 +358,7 @@ def opened_by(
     if form == UNDER_MASTER and master is not None:
         return master.unwrap(wrapped, context)
     if form == UNDER_NAMED and master is not None and key_copy is not None:
-        return opened_with(_named_by(encryption.key_name), key_copy, master, wrapped, context)
+        return opened_with(named_by(encryption.key_name), key_copy, master, wrapped, context)
     return None
 
 
@@ -407,7 +422,7 @@ def _context(encryption: Encryption, content_id: bytes) -> bytes:
     return msgspec.msgpack.encode(bound)
 
 
-def _named_by(arn: str) -> str:
+def named_by(arn: str) -> str:
     """The name in a stored ARN; its region may have another name by now."""
     return arn.rpartition("/")[2]
 
