@@ -75,11 +75,14 @@ async def all_jobs(kv: KV) -> tuple[list[Job], list[Item]]:
         held = versioned(Configurations, (await kv.get_many([key])).items[0]).record
         bucket = keys.split_configurations(key)[0]
         for id_, document in (held.by_id if held is not None else {}).items():
-            run = versioned(InventoryRun, runs.pop(keys.inventory(bucket, id_), None))
+            item = runs.pop(keys.inventory(bucket, id_), None)
             try:
+                run = versioned(InventoryRun, item)
                 found.append(Job(bucket, document, read_inventory(document), run))
             except errors.S3Error as error:  # one that would be refused now must not stop others
                 log.warning("inventory %s of bucket %s: %s", id_, bucket, error.message)
+            except Exception:  # nor one that cannot be read
+                log.exception("inventory %s of bucket %s", id_, bucket)
     return found, list(runs.values())
 
 

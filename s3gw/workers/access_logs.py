@@ -172,6 +172,9 @@ class AccessLogs:
             await send(storage, delivery, destination.bucket, batch.name, data, TEXT_TYPE)
         except (errors.S3Error, EngineError, OutcomeUnknown) as error:
             self._failed(batch, error, last=last)
+        except Exception as error:
+            log.exception("the access log of %s", batch.source)
+            self._failed(batch, error, last=last)
         else:
             self._size -= batch.size
             self.lines[DELIVERED] += len(batch.lines)

@@ -21,8 +21,9 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Unpack
 
 import msgspec
 
@@ -47,7 +48,14 @@ from s3gw.objects.inventories import (
 from s3gw.objects.keyring.ring import Wanted
 from s3gw.objects.storage import Storage
 from s3gw.operations.delivery import INVENTORY_SERVICE, Delivery, Sent, deliver, send, take_back
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    commit,
+)
 from s3gw.workers.inventory_encoder import Header, Rows, frame
 from s3gw.workers.inventory_rows import schema_of
 from s3gw.workers.inventory_walk import ROWS_PER_PAGE, pages
@@ -55,7 +63,6 @@ from s3gw.workers.inventory_walk import ROWS_PER_PAGE, pages
 log = logging.getLogger(__name__)
 
 NAME = "inventory"
-INTERVAL_SECONDS = 10.0
 ROWS_PER_FILE = 1_000_000
 RETRY_MS = 3600 * 1000
 PIECE_BYTES = 256 * 1024
@@ -73,33 +80,27 @@ class Stopped(Exception):
     """The process ends: the report is left as it is."""
 
 
-class InventoryWorker:
+class InventoryWorker(PeriodicWorker):
     """The worker. One unit is one report."""
 
     name = NAME
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
         self,
         storage: Storage,
         *,
-        interval_seconds: float = INTERVAL_SECONDS,
         rows_per_file: int = ROWS_PER_FILE,
         growth_refused: Callable[[], bool] = lambda: False,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
-        self._interval_seconds = interval_seconds
+        super().__init__(storage, **timing)
         self._rows_per_file = rows_per_file
         self._growth_refused = growth_refused
-        self._sleep = sleep
         self._stopping = False
 
     def stop(self) -> None:
         self._stopping = True
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def run_once(self, claim: Claim = UNCLAIMED) -> int:
         """All reports that are due; how many that were."""
@@ -115,7 +116,12 @@ class InventoryWorker:
             return False
         found, forsaken = await inventories.all_jobs(storage.store.kv)
         for item in forsaken:
-            await self._forget(claim, item)
+            try:
+                await self._forget(claim, item)
+            except SHARED_TROUBLE:
+                raise
+            except Exception:
+                log.exception("the record %r of a report stays", item.key)
         now_ms = storage.clock_ms()
         times = [(inventories.due_ms(job, now_ms), job) for job in found]
         due = [(when, job) for when, job in times if 0 <= when <= now_ms]
@@ -175,6 +181,12 @@ class _Report:
                 await self._write()
             await self._publish()
         except (errors.S3Error, Compacted, EncoderFailed) as error:
+            await self._fail(error)
+        except (*SHARED_TROUBLE, Conflict, Stopped):
+            raise
+        except Exception as error:
+            # One report, always the one that is due for longest, must not hold up all others.
+            log.exception("inventory %s of bucket %s", self._job.inventory.id, self._job.bucket)
             await self._fail(error)
 
     async def _fail(self, error: Exception) -> None:
@@ -333,8 +345,12 @@ async def remove_files(storage: Storage, run: InventoryRun) -> None:
     for key in [*(file.key for file in run.files), *pending]:
         try:
             await take_back(storage, bucket, key)
+        except SHARED_TROUBLE:
+            raise
         except errors.S3Error as error:
             log.warning("%s/%s of an inventory stays: %s", bucket, key, error.message)
+        except Exception:
+            log.exception("%s/%s of an inventory stays", bucket, key)
 
 
 def wanted_of(inventory: Inventory) -> Wanted | None:

@@ -9,9 +9,10 @@ of the rules writes another job in place of this one, and the walk begins anew.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import msgspec
 
@@ -23,12 +24,13 @@ from s3gw.metadata.records import BucketRecord, ObjectRecord, UploadRecord, deco
 from s3gw.metadata.store import Transaction
 from s3gw.objects import lifecycle
 from s3gw.objects.storage import Storage
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
+
+log = logging.getLogger(__name__)
 
 OBJECTS, VERSIONS, UPLOADS = "objects", "versions", "uploads"
 STAGES = (OBJECTS, VERSIONS, UPLOADS)
 RECORDS_PER_UNIT = 100
-INTERVAL_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -51,29 +53,23 @@ async def jobs(kv: KV) -> list[tuple[str, Item]]:
         start = page.items[-1].key + b"\x00"
 
 
-class LifecycleWalk:
+class LifecycleWalk(PeriodicWorker):
     """The worker. One unit is one page of one job."""
 
     name = "lifecycle-walk"
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
         self,
         storage: Storage,
         *,
-        interval_seconds: float = INTERVAL_SECONDS,
         records_per_unit: int = RECORDS_PER_UNIT,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
-        self._interval_seconds = interval_seconds
+        super().__init__(storage, **timing)
         self._records_per_unit = records_per_unit
-        self._sleep = sleep
         self._turn = ""
         self.report = WalkReport()
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def run_once(self, claim: Claim = UNCLAIMED) -> WalkReport:
         """All jobs to their end."""
@@ -139,23 +135,29 @@ class LifecycleWalk:
     def _queue(
         self, tx: Transaction, name: str, bucket: BucketRecord, stage: str, items: Sequence[Item]
     ) -> int:
-        """Add entries for these records; how many."""
-        storage, queued = self._storage, 0
+        """Add entries for these records; how many. One that cannot be read is passed over."""
+        queued = 0
         for item in items:
-            if stage == UPLOADS:
-                _, key, upload_id = keys.split_upload(item.key)
-                upload = decode(UploadRecord, item.value)
-                queued += lifecycle.schedule_upload(
-                    storage, tx, name, bucket, key, upload_id, upload
-                )
-                continue
-            record = decode(ObjectRecord, item.value)
-            if stage == VERSIONS:
-                key, _ = keys.unended(item.key[len(keys.versions(name)) :])
-                if not record.marker and not record.noncurrent_ms:
-                    # Its record does not say since when: whoever looks finds that out.
-                    record = msgspec.structs.replace(record, noncurrent_ms=record.modified_ms)
-            else:
-                key = item.key[len(keys.objects(name)) :].decode()
-            queued += lifecycle.schedule(storage, tx, name, bucket, key, record)
+            try:
+                queued += self._queue_one(tx, name, bucket, stage, item)
+            except Exception:
+                log.exception("no lifecycle rule is applied to %r", item.key)
         return queued
+
+    def _queue_one(
+        self, tx: Transaction, name: str, bucket: BucketRecord, stage: str, item: Item
+    ) -> int:
+        storage = self._storage
+        if stage == UPLOADS:
+            _, key, upload_id = keys.split_upload(item.key)
+            upload = decode(UploadRecord, item.value)
+            return lifecycle.schedule_upload(storage, tx, name, bucket, key, upload_id, upload)
+        record = decode(ObjectRecord, item.value)
+        if stage == VERSIONS:
+            key, _ = keys.unended(item.key[len(keys.versions(name)) :])
+            if not record.marker and not record.noncurrent_ms:
+                # Its record does not say since when: whoever looks finds that out.
+                record = msgspec.structs.replace(record, noncurrent_ms=record.modified_ms)
+        else:
+            key = item.key[len(keys.objects(name)) :].decode()
+        return lifecycle.schedule(storage, tx, name, bucket, key, record)

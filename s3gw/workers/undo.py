@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Unpack
 
 import msgspec
 
@@ -25,11 +26,18 @@ from s3gw.objects import publish, undo
 from s3gw.objects.publish import ENABLED
 from s3gw.objects.storage import Storage
 from s3gw.objects.undo import Moment, NotVersioned, Verdict
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    commit,
+    under,
+)
 
 log = logging.getLogger(__name__)
 
-INTERVAL_SECONDS = 5.0
 VERSIONS_PER_UNIT = 500
 KEYS_AT_ONCE = 8
 COMMIT_ATTEMPTS_MAX = 16
@@ -151,28 +159,22 @@ async def cancel(storage: Storage, bucket: str) -> UndoJob:
     raise UndoRefused(f"the undo of bucket {bucket} is changed too often: try again")
 
 
-class Undoer:
+class Undoer(PeriodicWorker):
     """The worker. One unit is one page of one job."""
 
     name = "undo"
-    exclusive = True
+    interval_seconds = 5.0
 
     def __init__(
         self,
         storage: Storage,
         *,
-        interval_seconds: float = INTERVAL_SECONDS,
         versions_per_unit: int = VERSIONS_PER_UNIT,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
-        self._interval_seconds = interval_seconds
+        super().__init__(storage, **timing)
         self._versions_per_unit = versions_per_unit
-        self._sleep = sleep
         self._turn = b""
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim = UNCLAIMED) -> bool:
         """A page of the next job; whether there was one."""
@@ -188,7 +190,11 @@ class Undoer:
         return True
 
     def _walks(self, item: Item) -> bool:
-        return decode(UndoJob, item.value).state == WALKING
+        try:
+            return decode(UndoJob, item.value).state == WALKING
+        except Exception:
+            log.exception("the job %r cannot be read", item.key)
+            return False
 
     async def _jobs(self) -> list[Item]:
         items: list[Item] = []
@@ -201,11 +207,17 @@ class Undoer:
             position = page.items[-1].key + b"\x00"
 
     async def _unit(self, claim: Claim, item: Item, job: UndoJob) -> None:
-        storage, bucket = self._storage, item.key[len(keys.UNDOS) :].decode()
+        storage, bucket = under(self._storage, claim), item.key[len(keys.UNDOS) :].decode()
         moment = Moment(job.at_ms, job.sequence)
 
         async def treat(key: str) -> Verdict:
-            return await undo.undo_key(storage, bucket, key, moment)
+            try:
+                return await undo.undo_key(storage, bucket, key, moment)
+            except (*SHARED_TROUBLE, NotVersioned, errors.S3Error):
+                raise
+            except Exception as error:
+                log.exception("the undo of %s/%s failed", bucket, key)
+                raise errors.InternalError from error
 
         try:
             tally = await _page(
