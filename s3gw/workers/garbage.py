@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Unpack
 
 import msgspec
 
@@ -38,7 +39,7 @@ from s3gw.metadata.records import Garbage, Reference, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers import manifests, placing
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ SLICE_MS = 10_000
 BATCH_ENTRIES = 100
 ENTRIES_PER_COMMIT = 24
 RETRY_MS = 10 * 60 * 1000
-INTERVAL_SECONDS = 10.0
 STATS_SECONDS_MAX = 10.0
 
 
@@ -108,30 +108,20 @@ class Verdict:
             tx.count(key, -1, -size)
 
 
-class GarbageCollector:
+class GarbageCollector(PeriodicWorker):
     """The worker. One unit is one batch of due entries."""
 
     name = "garbage"
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
-        self,
-        storage: Storage,
-        *,
-        retry_ms: int = RETRY_MS,
-        interval_seconds: float = INTERVAL_SECONDS,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        self, storage: Storage, *, retry_ms: int = RETRY_MS, **timing: Unpack[Timing]
     ) -> None:
-        self._storage = storage
+        super().__init__(storage, **timing)
         self._retry_ms = retry_ms
-        self._interval_seconds = interval_seconds
-        self._sleep = sleep
         self._position = keys.GARBAGE
         self._slice_end = keys.GARBAGE
         self._pressed = False
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim) -> bool:
         return await self._batch(claim, GarbageReport())

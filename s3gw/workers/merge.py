@@ -18,11 +18,11 @@ the metadata, which makes health red at every gateway until a whole look at the 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from nodes.protocol import DriveError, DriveRefused, ShardEntry, ShardMissing, ShardName
 from s3gw.cluster.topology import Group
@@ -34,7 +34,7 @@ from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED, is_held
 from s3gw.objects.storage import Storage
 from s3gw.workers import compare, placing
 from s3gw.workers.compare import Copy
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
 from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
 from s3gw.workers.manifests import drop_now
 from s3gw.workers.walk import Listings, Walk, all_groups, list_group
@@ -45,7 +45,6 @@ ORPHAN_AFTER_SECONDS = 24 * 3600.0
 SURPLUS_AFTER_SECONDS = 3600.0
 ORPHANS_ALARM_SHARE = 0.05
 ORPHANS_ALARM_MIN = 100
-INTERVAL_SECONDS = 3600.0
 QUEUED_TOGETHER = 1000
 
 
@@ -66,11 +65,11 @@ class MergeReport:
     alarms: list[str] = field(default_factory=list)
 
 
-class MergeAndRepair:
+class MergeAndRepair(PeriodicWorker):
     """The worker. One unit is one placement group."""
 
     name = "merge"
-    exclusive = True
+    interval_seconds = 3600.0
 
     def __init__(
         self,
@@ -78,18 +77,12 @@ class MergeAndRepair:
         *,
         orphan_after_seconds: float = ORPHAN_AFTER_SECONDS,
         surplus_after_seconds: float = SURPLUS_AFTER_SECONDS,
-        interval_seconds: float = INTERVAL_SECONDS,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
+        super().__init__(storage, **timing)
         self._orphan_after_seconds = orphan_after_seconds
         self._surplus_after_seconds = surplus_after_seconds
-        self._interval_seconds = interval_seconds
-        self._sleep = sleep
         self._walk = Walk(storage, self.name)
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim) -> bool:
         group = await self._walk.next()

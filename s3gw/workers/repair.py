@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Unpack
 
 import msgspec
 
@@ -38,7 +39,14 @@ from s3gw.metadata.records import BlobRef, Repair, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers import reencode
-from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost, commit
+from s3gw.workers.contract import (
+    UNCLAIMED,
+    Claim,
+    ClaimLost,
+    PeriodicWorker,
+    Timing,
+    commit,
+)
 from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow
 
@@ -50,7 +58,6 @@ RETRY_MS_MIN = 30_000
 RETRY_MS_MAX = 60_000
 # Of what every node has answered for and cannot be mended.
 HOPELESS_RETRY_MS_MAX = 3600 * 1000
-INTERVAL_SECONDS = 10.0
 VERIFY_SECONDS_MAX = 300.0
 STEP_SECONDS_MIN = 120.0
 STEP_BYTES_PER_SECOND_MIN = 1024 * 1024
@@ -77,29 +84,19 @@ class RepairReport:
     unreadable: int = 0
 
 
-class RepairWorker:
+class RepairWorker(PeriodicWorker):
     """The worker. One unit is one page of the queue."""
 
     name = "repair"
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
-        self,
-        storage: Storage,
-        *,
-        throttle: Throttle | None = None,
-        interval_seconds: float = INTERVAL_SECONDS,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        self, storage: Storage, *, throttle: Throttle | None = None, **timing: Unpack[Timing]
     ) -> None:
-        self._storage = storage
+        super().__init__(storage, **timing)
         self._throttle = throttle or Throttle(lambda: 0)
-        self._interval_seconds = interval_seconds
-        self._sleep = sleep
         self._position = keys.REPAIRS
         self._at_once = asyncio.Semaphore(BLOBS_AT_ONCE)
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim) -> bool:
         now_ms = self._storage.clock_ms()

@@ -27,8 +27,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import msgspec
 
@@ -56,7 +57,7 @@ from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.multipart import OPEN
 from s3gw.objects.storage import Storage, wall_clock_ms
 from s3gw.workers.blob_move import move_blob
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
 from s3gw.workers.reencode import ContentChanged, NotPossibleNow
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,6 @@ UPLOADS, OBJECTS, VERSIONS, TRASH = "uploads", "objects", "versions", "trash"
 STAGES = (UPLOADS, OBJECTS, VERSIONS, TRASH)
 RECORDS_PER_UNIT = 50
 BLOBS_AT_ONCE = 4
-INTERVAL_SECONDS = 10.0
 COMMIT_ATTEMPTS_MAX = 8
 
 
@@ -183,30 +183,24 @@ class _Tally:
     note: str = ""
 
 
-class Reprofiler:
+class Reprofiler(PeriodicWorker):
     """The worker. One unit is one page of one job."""
 
     name = "reprofile"
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
         self,
         storage: Storage,
         *,
         throttle: Throttle | None = None,
-        interval_seconds: float = INTERVAL_SECONDS,
         records_per_unit: int = RECORDS_PER_UNIT,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
+        super().__init__(storage, **timing)
         self._throttle = throttle or Throttle(lambda: 0)
-        self._interval_seconds = interval_seconds
         self._records_per_unit = records_per_unit
-        self._sleep = sleep
         self._turn = ""
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim = UNCLAIMED) -> bool:
         """One page of the next job; whether it was one with work to do, so that more may be."""

@@ -23,9 +23,8 @@ of that time.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from typing import Unpack
 
 import msgspec
 
@@ -53,7 +52,14 @@ from s3gw.objects.content.sealing import NotAuthentic
 from s3gw.objects.keyring.master import MasterKeyMissing
 from s3gw.objects.keyring.ring import master_keys_known, processes_behind
 from s3gw.objects.storage import Storage
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    commit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +75,6 @@ STAGES = {
     "trash": keys.TRASH,
 }
 RECORDS_PER_UNIT = 200
-INTERVAL_SECONDS = 10.0
 TROUBLE = (S3Error, ContentDamaged, NotAuthentic, MasterKeyMissing)
 NOT_NOW = (KMSDisabledException, KMSInvalidStateException)
 WAITS = "waits for processes that are to be started again with the new master key: "
@@ -98,27 +103,21 @@ async def status(storage: Storage) -> Versioned[RewrapJob]:
     return await storage.store.get(RewrapJob, keys.REWRAP)
 
 
-class Rewrapper:
+class Rewrapper(PeriodicWorker):
     """The worker. One unit is one page of records."""
 
     name = "rewrap"
-    exclusive = True
+    interval_seconds = 10.0
 
     def __init__(
         self,
         storage: Storage,
         *,
-        interval_seconds: float = INTERVAL_SECONDS,
         records_per_unit: int = RECORDS_PER_UNIT,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        **timing: Unpack[Timing],
     ) -> None:
-        self._storage = storage
-        self._interval_seconds = interval_seconds
+        super().__init__(storage, **timing)
         self._records_per_unit = records_per_unit
-        self._sleep = sleep
-
-    async def wait(self) -> None:
-        await self._sleep(self._interval_seconds)
 
     async def work(self, claim: Claim = UNCLAIMED) -> bool:
         """One page of the job; whether there is more."""
@@ -201,6 +200,12 @@ class Rewrapper:
                 kept += 1
                 note = f"left under a former version of its key: {error.message}"
             except TROUBLE as error:
+                failed += 1
+                note = str(error)
+            except (*SHARED_TROUBLE, Conflict):
+                raise
+            except Exception as error:
+                log.exception("the data key of %r is not wrapped anew", item.key)
                 failed += 1
                 note = str(error)
         after = msgspec.structs.replace(
