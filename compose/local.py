@@ -228,7 +228,10 @@ def _root_environment(credentials: Credentials) -> dict[str, str]:
 
 
 class Up:
-    """`s3gw up`: one machine, `drives` drive directories under `directory`, embedded SQLite."""
+    """`s3gw up`: one machine, `drives` drive directories under `directory`, embedded SQLite.
+
+    `tls`: a directory as `s3gw ca issue --role server` makes it; both ports speak TLS with it.
+    """
 
     def __init__(
         self,
@@ -238,17 +241,25 @@ class Up:
         credentials: Credentials | None = None,
         environment: Mapping[str, str] | None = None,
         sink: LineSink | None = None,
+        tls: Path | None = None,
     ) -> None:
         self.directory = directory
         self.credentials = credentials or Credentials.generate()
         self.s3_port, self.admin_port = free_port(), free_port()
-        self.endpoint = f"http://127.0.0.1:{self.s3_port}"
-        self.admin = f"http://127.0.0.1:{self.admin_port}"
+        scheme = "http" if tls is None else "https"
+        self.endpoint = f"{scheme}://127.0.0.1:{self.s3_port}"
+        self.admin = f"{scheme}://127.0.0.1:{self.admin_port}"
+        self.tls: ssl.SSLContext | None = None
+        files: list[str] = []
+        if tls is not None:
+            self.tls = ssl.create_default_context(cafile=str(tls / "ca.pem"))
+            files = ["--s3-tls-cert", str(tls / "cert.pem"), "--s3-tls-key", str(tls / "key.pem")]
         self.process = Process(
             "up",
             s3gw(
                 *("up", "--data", str(directory), "--drives", str(drives)),
                 *("--s3", f"127.0.0.1:{self.s3_port}", "--admin", f"127.0.0.1:{self.admin_port}"),
+                *files,
             ),
             # Beside the data, not in it: `up` may refuse a directory that holds foreign files.
             directory.with_name(directory.name + ".log"),
@@ -258,7 +269,7 @@ class Up:
 
     def start(self) -> "Up":
         self.process.start()
-        self.process.wait_ready(lambda: answers(self.admin + "/health/ready"))
+        self.process.wait_ready(lambda: answers(self.admin + "/health/ready", self.tls))
         return self
 
     def stop(self) -> int:
@@ -377,7 +388,12 @@ class Cluster:
         self.directory = directory
         self.credentials = credentials or Credentials.generate()
         self._advertise, self._node_etcd = advertise, node_etcd
-        self._environment = {**_root_environment(self.credentials), **(environment or {})}
+        self._environment = {
+            **_root_environment(self.credentials),
+            # All nodes listen before a gateway starts: no more of them come.
+            "S3GW_SETTLE_SECONDS": "0.5",
+            **(environment or {}),
+        }
         self._sink = sink
         directory.mkdir(parents=True, exist_ok=True)
         self.certificates = Certificates(directory / "certificates") if secure else None

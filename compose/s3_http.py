@@ -11,6 +11,7 @@ Paths and queries are given as they go over the wire, percent-encoded (`quote_ke
 import hashlib
 import hmac
 import http.client
+import ssl
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -166,12 +167,22 @@ class Reply:
 class S3Http:
     """Requests to one endpoint. Each goes over a connection of its own."""
 
-    def __init__(self, endpoint: str, signer: Signer) -> None:
+    def __init__(self, endpoint: str, signer: Signer, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is what an endpoint at https is connected to with."""
         parts = urllib.parse.urlsplit(endpoint)
         assert parts.hostname is not None
         self.host, self.port = parts.hostname, parts.port or 80
         self.netloc = parts.netloc
         self.signer = signer
+        self.tls = tls
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection of one's own."""
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_SECONDS)
+        return http.client.HTTPSConnection(
+            self.host, self.port, timeout=TIMEOUT_SECONDS, context=self.tls
+        )
 
     def signed_headers(
         self,
@@ -213,7 +224,7 @@ class S3Http:
     ) -> Reply:
         """Send a request as it is, without signing; Host and Content-Length only when missing."""
         given = {"host": self.netloc, **(headers or {})}
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_SECONDS)
+        connection = self.connect()
         try:
             target = f"{path}?{query}" if query else path
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)

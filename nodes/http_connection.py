@@ -47,6 +47,9 @@ BODY_RECEIVE_BYTES: Final = 256 * 1024
 PIPELINED_BYTES_MAX: Final = 64 * 1024
 # A peer that moves less than this per idle period counts as stalled.
 PROGRESS_BYTES_MIN: Final = 4 * 1024
+# TLS cannot shut our side alone: a client that was answered and may still send is closed as soon as
+# it has been silent for so long.
+TLS_LINGER_SECONDS: Final = 1.0
 # How long a connection that has not sent its first request may still do so at shutdown.
 FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 NEVER: Final = math.inf
@@ -68,7 +71,8 @@ class GuardOptions:
     `body_idle_seconds` and `send_idle_seconds` bound a stalled peer: one that moves less than
     `PROGRESS_BYTES_MIN` in such a period, while the server waits for it, is cut off.
     `discard_*` bound what is read of a body that was answered early. `tls` needs no ALPN: it is
-    set to http/1.1. `refusal` words the answer to a broken request, header lines (each ended by
+    set to http/1.1; a handshake has `head_seconds`. Over `connections_max` a client is told so, or,
+    with `tls`, cut off. `refusal` words the answer to a broken request, header lines (each ended by
     CRLF) and body. At shutdown requests in flight have `graceful_seconds`.
     """
 
@@ -108,7 +112,11 @@ class Connection(asyncio.Protocol):
         self.loop = guard.loop
         self.client = _address(transport.get_extra_info("peername"))
         self.server = _address(transport.get_extra_info("sockname"))
-        self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
+        secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        self.scheme = "http" if secure is None else "https"
+        self.extensions: dict[str, Any] = (
+            {} if secure is None else {"tls_session": _session(secure)}
+        )
         cast(Any, transport).max_size = HEAD_RECEIVE_BYTES
         self.phase = _HEAD
         self.deadline = self.loop.time() + self.options.head_seconds
@@ -125,6 +133,8 @@ class Connection(asyncio.Protocol):
         self._chunked: ChunkedBody | None = None
         self._left = 0
         self._discard_left = 0
+        self._lingered = 0
+        self._linger_until = NEVER
         self._received = 0
         self._received_before = 0
         self._write_deadline = NEVER
@@ -340,11 +350,13 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.phase = _LINGER
-        self.deadline = self.loop.time() + self.options.discard_seconds
-        self._discard_left = self.options.discard_bytes_max
+        self.deadline = self._linger_until = self.loop.time() + self.options.discard_seconds
+        self._discard_left = self._lingered = self.options.discard_bytes_max
         self._pending = b""
         self.transport.resume_reading()
-        if self.transport.can_write_eof():
+        if self.scheme == "https":
+            self.deadline = min(self.deadline, self.loop.time() + TLS_LINGER_SECONDS)
+        elif self.transport.can_write_eof():
             try:
                 self.transport.write_eof()
             except OSError:
@@ -392,6 +404,9 @@ class Connection(asyncio.Protocol):
         elif self.phase is _LINGER:
             if self.transport.is_closing():
                 self.transport.abort()
+            elif self._discard_left < self._lingered and now < self._linger_until:
+                self._lingered = self._discard_left
+                self.deadline = min(self._linger_until, now + TLS_LINGER_SECONDS)
             else:
                 self.close()
         elif self.exchange is not None and self.exchange.started:
@@ -411,6 +426,13 @@ class Connection(asyncio.Protocol):
                 self.close()
             else:
                 self.deadline = min(self.deadline, self.loop.time() + FIRST_REQUEST_GRACE_SECONDS)
+
+
+def _session(secure: ssl.SSLObject) -> dict[str, str]:
+    """What was agreed on, by OpenSSL's names: `TLSv1.3` and `TLS_AES_256_GCM_SHA384`. (ASGI's own
+    extension `tls` has numbers, which nobody reads.)"""
+    cipher = secure.cipher()
+    return {"version": secure.version() or "", "cipher": cipher[0] if cipher else ""}
 
 
 def _address(name: Any) -> tuple[str, int] | None:

@@ -131,7 +131,7 @@ class Exchange:
             "client": connection.client,
             "server": connection.server,
             "state": connection.state.copy(),
-            "extensions": {},
+            "extensions": connection.extensions,
         }
 
     async def run(self) -> None:

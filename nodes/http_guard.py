@@ -78,7 +78,7 @@ async def serve(
     Then: no new connections, idle ones closed at once, requests in flight finished within
     `graceful_seconds`, the rest aborted. Raises what the application's lifespan startup raises."""
     guard = Guard(app, options)
-    listeners: list[socket.socket] = [_Listener(fileno=sock.detach()) for sock in sockets]
+    listeners: list[socket.socket] = [_listener(sock, options) for sock in sockets]
     plain: list[socket.socket] = []
     secure, insecure = (plain, listeners) if options.tls is None else (listeners, plain)
 
@@ -111,6 +111,45 @@ class _Listener(socket.socket):
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         super().listen(BACKLOG)
+
+
+class _TlsListener(_Listener):
+    """A listener that counts the connections that it has accepted and that are not closed yet, in
+    their handshake or after it, and cuts off what comes above `connections_max`. (Without TLS the
+    guard knows all connections, and can answer those above.)"""
+
+    connections_max = 0
+    open = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().accept()
+        if self.open >= self.connections_max:
+            accepted.close()
+            raise ConnectionAbortedError("too many connections")  # asyncio expects this one
+        self.open += 1
+        return _Accepted(self, accepted), address
+
+
+class _Accepted(socket.socket):
+    """A connection that its listener counts until it is closed."""
+
+    def __init__(self, listener: _TlsListener, accepted: socket.socket) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self._listener: _TlsListener | None = listener
+
+    def close(self) -> None:
+        super().close()
+        if self._listener is not None:
+            self._listener.open -= 1
+            self._listener = None
+
+
+def _listener(sock: socket.socket, options: GuardOptions) -> socket.socket:
+    if options.tls is None:
+        return _Listener(fileno=sock.detach())
+    listener = _TlsListener(fileno=sock.detach())
+    listener.connections_max = options.connections_max
+    return listener
 
 
 class _GuardConfig(Config):

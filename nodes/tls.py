@@ -1,21 +1,24 @@
 """Mutual TLS between gateways and nodes: who may talk to whom, and certificates that are replaced.
 
-A directory holds `ca.pem` (one or more CA certificates), `cert.pem` and `key.pem`. A certificate
-says in its subject's organizational unit (OU) what its owner is: `gateway`, `node`, `etcd`,
-`client` or `ca`. Being signed by the CA is not enough: each side names the roles that it accepts
-in a peer, and the handshake fails for any other, before a byte of HTTP is read. A client also
-checks the host name.
+A directory holds `ca.pem` (one or more CA certificates), `cert.pem` and `key.pem`, and perhaps
+`crl.pem`, what each of these CAs has revoked. A certificate says in its subject's organizational
+unit (OU) what its owner is: `gateway`, `node`, `etcd`, `client`, `ca` or `server`. Being signed by
+the CA is not enough: each side names the roles that it accepts in a peer, and the handshake fails
+for any other, before a byte of HTTP is read. A client also checks the host name. A library that
+cannot look at roles, but at names alone (gRPC, towards etcd), checks `role_name` instead.
 
 Certificates are replaced while the process runs. A `LiveContext` is what servers and connection
 pools hold on to; the context behind it is made anew by `TlsCredentials.refresh` when the files have
 changed, and the next connection uses it. No session is ever resumed, since that would skip the
-checks of the new context. During a change of the CA `ca.pem` holds both, the old and the new.
+checks of the new context. During a change of the CA `ca.pem` holds both, the old and the new. Open
+connections live on, but for those to a peer whose certificate was revoked (`TlsCredentials.cut`).
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
+import weakref
 from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,9 +26,11 @@ from typing import Any
 
 LOG = logging.getLogger(__name__)
 
-CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "cert.pem", "key.pem"
-GATEWAY, NODE, ETCD, CLIENT, CA = "gateway", "node", "etcd", "client", "ca"
-ROLES = (GATEWAY, NODE, ETCD, CLIENT, CA)
+CA_FILE, CERTIFICATE_FILE, KEY_FILE, CRL_FILE = "ca.pem", "cert.pem", "key.pem", "crl.pem"
+GATEWAY, NODE, ETCD, CLIENT, CA, SERVER = "gateway", "node", "etcd", "client", "ca", "server"
+ROLES = (GATEWAY, NODE, ETCD, CLIENT, CA, SERVER)
+# The end of names that the CA certifies to nobody who asks for them (RFC 6761: never in the DNS).
+ROLE_DOMAIN = "roles.invalid"
 NODE_SERVES = frozenset({GATEWAY, NODE})
 GATEWAY_CALLS = frozenset({NODE})
 
@@ -47,6 +52,21 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def role_name(role: str, host: str) -> str:
+    """The name that a certificate has if its owner is `host` in this role.
+
+    >>> role_name("etcd", "ETCD1.example")
+    'etcd1.example.etcd.roles.invalid'
+    >>> role_name("etcd", "fd00::1")
+    'fd00-0000-0000-0000-0000-0000-0000-0001.etcd.roles.invalid'
+    """
+    try:
+        label = ip_address(host).exploded.replace(":", "-")
+    except ValueError:
+        label = host.lower()
+    return f"{label}.{role}.{ROLE_DOMAIN}"
+
+
 def roles_of(certificate: dict[str, Any] | None) -> frozenset[str]:
     """The organizational units in a peer's certificate, as `SSLObject.getpeercert` returns it."""
     subject = (certificate or {}).get("subject", ())
@@ -58,20 +78,42 @@ def roles_of(certificate: dict[str, Any] | None) -> frozenset[str]:
 class _Checked(ssl.SSLObject):
     """A connection that ends its handshake only with a peer of an accepted role."""
 
+    _cut = False
+
     def do_handshake(self) -> None:
         super().do_handshake()
-        accepted = self.context.peers if isinstance(self.context, _Context) else frozenset()
+        context = self.context
+        assert isinstance(context, _Context)
         roles = roles_of(self.getpeercert())
-        if len(roles) != 1 or not roles <= accepted:
+        if len(roles) != 1 or not roles <= context.peers:
             names = ", ".join(sorted(roles)) or "none"
             LOG.warning("refused a peer whose certificate has the role %s", names)
             raise ssl.SSLCertVerificationError(f"the peer's certificate has the role {names}")
+        context.connections.add(self)
+
+    def cut(self) -> None:
+        """End the connection where it is next used."""
+        self._cut = True
+
+    def read(self, *args: Any) -> Any:
+        self._require_whole()
+        return super().read(*args)
+
+    def write(self, data: Any) -> int:
+        self._require_whole()
+        return super().write(data)
+
+    def _require_whole(self) -> None:
+        if self._cut:
+            raise ssl.SSLCertVerificationError("the peer's certificate has been revoked")
 
 
 class _Context(ssl.SSLContext):
-    """What one generation of files says. `peers` are the roles accepted in the peer."""
+    """What one generation of files says. `peers` are the roles accepted in the peer, `connections`
+    those of all generations."""
 
     peers: frozenset[str] = frozenset()
+    connections: weakref.WeakSet[_Checked]
 
 
 class LiveContext(ssl.SSLContext):
@@ -94,6 +136,7 @@ class TlsCredentials:
         if key.exists() and key.stat().st_mode & 0o077:
             LOG.warning("%s may be read or written by others than its owner: chmod 600 it", key)
         self._lives: list[tuple[LiveContext, bool, frozenset[str]]] = []
+        self._connections: weakref.WeakSet[_Checked] = weakref.WeakSet()
         self._stamps = self._read_stamps()
         self._make(server=False, peers=frozenset())
 
@@ -123,6 +166,22 @@ class TlsCredentials:
         self._stamps = stamps
         return True
 
+    def changed(self) -> bool:
+        """Whether the files are others than those in use. Raises TlsError."""
+        return self._read_stamps() != self._stamps
+
+    def cut(self, revoked: Collection[int]) -> int:
+        """End the open connections to peers whose certificate has one of these serial numbers; how
+        many they are. To be called in the thread of the event loop."""
+        peers = [
+            connection
+            for connection in self._connections
+            if int((connection.getpeercert() or {}).get("serialNumber", "0"), 16) in revoked
+        ]
+        for connection in peers:
+            connection.cut()
+        return len(peers)
+
     def pem(self) -> tuple[bytes, bytes, bytes]:
         """CA, key and certificate as text, for a library that wants them so. Raises TlsError."""
         try:
@@ -143,6 +202,7 @@ class TlsCredentials:
     def _make(self, *, server: bool, peers: frozenset[str]) -> _Context:
         context = _Context(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.peers = peers
+        context.connections = self._connections
         context.sslobject_class = _Checked
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
@@ -158,19 +218,42 @@ class TlsCredentials:
                 self.directory / KEY_FILE,
                 password="",  # an encrypted key is an error, not a question at a terminal
             )
+            self._load_revoked(context)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             raise TlsError(_said(self.directory, error)) from error
         return context
 
-    def _read_stamps(self) -> list[tuple[int, int, int]]:
-        """What tells one generation of files from another: file number, size and time."""
+    def _load_revoked(self, context: ssl.SSLContext) -> None:
+        """Refuse revoked peers, if there is a list. Raises TlsError, OSError."""
+        path = self.directory / CRL_FILE
+        if not path.exists():
+            return
+        context.load_verify_locations(path)
+        stored = context.cert_store_stats()
+        if stored["crl"] < stored["x509_ca"]:
+            # OpenSSL would refuse every peer whose authority has no list.
+            raise TlsError(
+                f"{path} has lists of {stored['crl']} of the {stored['x509_ca']} authorities in "
+                f"{CA_FILE}: append the others'"
+            )
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+    def _read_stamps(self) -> list[Stamp | None]:
+        paths = [self.directory / name for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)]
+        crl = self.directory / CRL_FILE
         try:
-            stats = [
-                (self.directory / name).stat() for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
-            ]
+            return [*map(stamp_of, paths), stamp_of(crl) if crl.exists() else None]
         except OSError as error:
             raise TlsError(_said(self.directory, error)) from error
-        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(path: Path) -> Stamp:
+    """What tells one generation of a file from another: number, size and time. Raises OSError."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _said(directory: Path, error: Exception) -> str:

@@ -40,6 +40,10 @@ def add_arguments(root: argparse.ArgumentParser) -> None:
     issue.add_argument("--role", required=True, choices=roles, help="what its owner is")
     issue.add_argument("--host", required=True, help="HOST[,HOST…]: names and addresses of it")
     issue.add_argument("--out", required=True, type=Path, help="directory for the three files")
+    revoke = action("revoke", _revoke, "shut out the owners of certificates: a new crl.pem")
+    revoke.add_argument("--host", help="every certificate for this name or address")
+    revoke.add_argument("--role", choices=tls.ROLES, help="with --host: of this role only")
+    revoke.add_argument("--cert", type=Path, help="the certificate in this PEM file")
     token = action("token", _token, "print a token with which one node can join once")
     token.add_argument("--host", help="HOST[,HOST…]: only for a node at these")
     token.add_argument("--ttl", type=float, default=TOKEN_SECONDS, help="seconds it lasts (3600)")
@@ -69,6 +73,23 @@ def _issue(arguments: argparse.Namespace) -> None:
     hosts = arguments.host.split(",")
     Authority.open(arguments.dir).issue(arguments.role, hosts, arguments.out, time.time())
     print(f"{arguments.out}: {arguments.role} {', '.join(hosts)}, for a year")
+
+
+def _revoke(arguments: argparse.Namespace) -> None:
+    authority = Authority.open(arguments.dir)
+    found: dict[int, str] = {}
+    if arguments.host:
+        found |= authority.serials_of(arguments.host, arguments.role or "")
+        if not found:
+            raise PkiError(f"no certificate was issued for {arguments.host}")
+    if arguments.cert:
+        found[authority.require_own(arguments.cert)] = str(arguments.cert)
+    if not found:
+        raise PkiError("name certificates to be revoked with --host or --cert")
+    authority.revoke(found, time.time())
+    for serial, what in found.items():
+        print(f"revoked {serial:x} ({what})")
+    print(f"{arguments.dir / tls.CRL_FILE}: copy it to the directory of certificates of all others")
 
 
 def _token(arguments: argparse.Namespace) -> None:

@@ -31,11 +31,16 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--website-domains": ("website_domains", "domains for websites, comma separated"),
     "--processes": ("processes", "worker processes (one per core)"),
     "--tls-dir": ("tls_dir", "directory with ca.pem, cert.pem and key.pem: mutual TLS"),
+    "--s3-tls-cert": ("s3_tls_cert", "PEM file: certificate, with its chain, of the S3 port"),
+    "--s3-tls-key": ("s3_tls_key", "PEM file: its key, which nobody else may read"),
+    "--admin-tls-cert": ("admin_tls_cert", "certificate of the admin port (that of the S3 port)"),
+    "--admin-tls-key": ("admin_tls_key", "its key"),
     "--join": ("join", "https://HOST:PORT of `s3gw ca serve`, to get a certificate with --token"),
     "--token": ("token", "what `s3gw ca token` printed; better given as S3GW_TOKEN"),
     "--insecure-listen": ("insecure_listen", "allow plain HTTP between machines"),
     "--log-level": ("log_level", "debug, info, warning or error"),
 }
+PORT_TLS_FLAGS = ("--s3-tls-cert", "--s3-tls-key", "--admin-tls-cert", "--admin-tls-key")
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "up": (
         "run everything on this machine",
@@ -50,6 +55,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--domains",
             "--website-domains",
             "--processes",
+            *PORT_TLS_FLAGS,
             "--log-level",
         ),
     ),
@@ -65,6 +71,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--website-domains",
             "--zone",
             "--processes",
+            *PORT_TLS_FLAGS,
             "--tls-dir",
             "--insecure-listen",
             "--log-level",
@@ -79,6 +86,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--region",
             "--zone",
             "--processes",
+            "--admin-tls-cert",
+            "--admin-tls-key",
             "--tls-dir",
             "--insecure-listen",
             "--log-level",

@@ -88,6 +88,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     join: str = ""
     token: str = ""
     insecure_listen: bool = False
+    # What clients of the S3 and the admin port see (s3gw.port_tls); "": plain HTTP, or, of the
+    # admin port, as the S3 port.
+    s3_tls_cert: str = ""
+    s3_tls_key: str = ""
+    admin_tls_cert: str = ""
+    admin_tls_key: str = ""
+    # What `s3gw admin` trusts, if not the authorities of the system.
+    admin_ca: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
@@ -132,6 +140,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"{domain} cannot be in domains and in website_domains")
         if bool(self.join) != bool(self.token):
             raise ValueError("join and token must be given together")
+        if bool(self.s3_tls_cert) != bool(self.s3_tls_key):
+            raise ValueError("s3_tls_cert and s3_tls_key must be given together")
+        if bool(self.admin_tls_cert) != bool(self.admin_tls_key):
+            raise ValueError("admin_tls_cert and admin_tls_key must be given together")
 
     def __repr__(self) -> str:
         return f"Config({self.shown()!r})"

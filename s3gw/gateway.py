@@ -38,9 +38,11 @@ from s3gw.metadata.counters import Counters
 from s3gw.metadata.records import BlobRef, StoreRecord
 from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics, Samples, SharedMetrics
+from s3gw.objects.keyring.ring import process_record
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
 from s3gw.operator_jobs import OperatorJobs
+from s3gw.port_tls import open_ports, url_of
 from s3gw.rescue.snapshot import SnapshotWorker
 from s3gw.server.error_body import refusal
 from s3gw.server.pipeline import Edge, S3App
@@ -49,6 +51,8 @@ from s3gw.server.resolve import Domains
 from s3gw.server.website import App, WebsiteApp
 from s3gw.serving import cancel, serve_beside
 from s3gw.supervisor import WorkerContext
+from s3gw.transport import keep_port_certificate
+from s3gw.workers import departures, rebalance
 from s3gw.workers.access_logs import OUTCOMES as LOG_OUTCOMES
 from s3gw.workers.access_logs import AccessLogs
 from s3gw.workers.compaction import Compaction, SpaceState, SpaceWatch
@@ -91,6 +95,7 @@ class Gateway:
         self.config = config
         self.kv = kv
         self.identity = identity
+        self.ports = open_ports(config)
         self.metrics = Metrics()
         self.space = SpaceState()
         root = Root(config.root_access_key, config.root_secret_key)
@@ -99,7 +104,10 @@ class Gateway:
         self.sources = sources_of(config)
         self.executor = ThreadPoolExecutor(THREADS_PER_PROCESS, "data")
         self.lease = ProcessLease(
-            kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
+            kv,
+            ttl_seconds=config.lease_seconds,
+            heartbeat_seconds=config.heartbeat_seconds,
+            record=process_record(self.sources),
         )
         self.directory = Directory()
         self.topology = Topology(kv)
@@ -162,6 +170,7 @@ class Gateway:
             tunables,
             leases_live(self.kv) if membership.leases_tell else drives_live(self.directory),
             lease_seconds=self.config.lease_seconds,
+            look_seconds=min(departures.LOOK_SECONDS, interval),
         )
         self._lifecycle = Lifecycle(
             storage,
@@ -174,7 +183,13 @@ class Gateway:
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
             Reprofiler(storage, throttle=rebuild, interval_seconds=interval),
             merge,
-            Rebalancer(storage, tunables, merge=merge, throttle=rebuild),
+            Rebalancer(
+                storage,
+                tunables,
+                merge=merge,
+                throttle=rebuild,
+                look_seconds=min(rebalance.LOOK_SECONDS, interval),
+            ),
             ShardVerifier(
                 storage,
                 throttle=scrub,
@@ -216,7 +231,7 @@ class Gateway:
                 settings=Settings(
                     config.region,
                     profile_name(config.profile),
-                    f"http://{config.s3}",
+                    url_of(config.s3, self.ports.s3),
                     config.allow_ssec_over_http,
                 ),
                 domains=Domains(config.domains),
@@ -269,14 +284,19 @@ class Gateway:
         return figures
 
     async def _certificate_days_left(self) -> float | None:
-        """Days until the certificate of this gateway ends; None when it has none."""
-        if not self.config.tls_dir:
-            return None
+        """Days until the first certificate of this gateway ends; None when it has none."""
+
+        def ends() -> list[float]:
+            infos = [pki.inspect_file(port.certificate) for port in self.ports.certificates]
+            if self.config.tls_dir:
+                infos.append(pki.inspect(Path(self.config.tls_dir)))
+            return [info.not_after for info in infos]
+
         try:
-            info = await asyncio.to_thread(pki.inspect, Path(self.config.tls_dir))
+            found = await asyncio.to_thread(ends)
         except pki.PkiError:
             return 0.0  # as urgent as one that has ended; the log has the reason
-        return (info.not_after - time.time()) / 86_400
+        return (min(found) - time.time()) / 86_400 if found else None
 
     def admin_port(self, storage: Storage, shared: SharedMetrics) -> AdminPort:
         jobs = OperatorJobs(storage, orphan_after_seconds=self.config.orphan_after_seconds)
@@ -325,18 +345,25 @@ class Gateway:
             asyncio.create_task(self.identities.follow()),
             asyncio.create_task(shared.keep_publishing()),
             *(asyncio.create_task(task) for task in tasks),
+            *(
+                asyncio.create_task(keep_port_certificate(certificate))
+                for certificate in self.ports.certificates
+            ),
         ]
         runner = Runner(storage.store, self.lease.current, self.workers(storage, membership))
         runner.start()
         servers: list[Awaitable[object]] = [stop_at(context.shutdown, runner)]
         if serves_s3:
-            s3_guard = replace(guard, refusal=refusal)
+            s3_tls = self.ports.s3.context if self.ports.s3 else None
+            s3_guard = replace(guard, refusal=refusal, tls=s3_tls)
             servers.append(
                 serve(self.s3_port(storage), [sockets.pop(0)], s3_guard, context.shutdown)
             )
         if sockets:
             admin_app = build_admin_app(self.admin_port(storage, shared))
-            servers.append(serve(admin_app, sockets, guard, context.shutdown))
+            admin_tls = self.ports.admin.context if self.ports.admin else None
+            admin_guard = replace(guard, tls=admin_tls)
+            servers.append(serve(admin_app, sockets, admin_guard, context.shutdown))
         context.ready()
         try:
             await serve_beside(asyncio.gather(*servers), background, context.shutdown)

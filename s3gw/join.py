@@ -4,7 +4,7 @@
     joiner          ──▶  GET /v1/ca      the CA's certificates, not trusted yet
     joiner checks the fingerprint, and from here on the server's certificate, role and host
     joiner          ──▶  POST /v1/join   {"token": "<id>.<secret>", "request": PEM}
-    authority       ──▶  {"certificate": PEM, "ca": PEM}
+    authority       ──▶  {"certificate": PEM, "ca": PEM, "crl": PEM}
 
 The private key never leaves the joiner, and the secret is sent to nobody but the holder of the CA
 that the token names. The authority keeps a token as one file, `tokens/<id>`, with the secret's
@@ -223,6 +223,11 @@ class JoinApp:
         route = (scope["method"], scope["path"])
         if route == ("GET", "/v1/ca"):
             return {"ca": self._authority.bundle.decode()}
+        if route == ("GET", "/v1/crl"):
+            try:
+                return {"crl": self._authority.revocations.decode()}
+            except PkiError as error:
+                raise _Answer(503, "the list of the revoked cannot be read") from error
         if route != ("POST", "/v1/join"):
             raise _Answer(404, "no such path")
         client = scope.get("client")
@@ -246,9 +251,18 @@ class JoinApp:
             raise _Answer(403, "the token is not valid") from error
         except OSError as error:
             raise _Answer(503, "the authority's directory cannot be written") from error
-        certificate = self._authority.sign_request(request, tls.NODE, now)
+        try:
+            sign = self._authority.sign_request
+            certificate = await asyncio.to_thread(sign, request, tls.NODE, now)
+            revocations = self._authority.revocations
+        except PkiError as error:
+            raise _Answer(503, "the authority's directory cannot be used") from error
         self._said(f"signed a certificate for the node at {', '.join(request.hosts)} ({address})")
-        return {"certificate": certificate.decode(), "ca": self._authority.bundle.decode()}
+        return {
+            "certificate": certificate.decode(),
+            "ca": self._authority.bundle.decode(),
+            "crl": revocations.decode(),
+        }
 
 
 def join(url: str, token: str, hosts: Sequence[str], directory: Path) -> None:
@@ -279,7 +293,12 @@ def join(url: str, token: str, hosts: Sequence[str], directory: Path) -> None:
             *(parts.hostname, port, "POST", "/v1/join"),
             {"token": f"{identifier}.{secret}", "request": request.decode()},
         )
-        pki.store_certificate(directory, answer["certificate"].encode(), answer["ca"].encode())
+        pki.store_certificate(
+            directory,
+            answer["certificate"].encode(),
+            answer["ca"].encode(),
+            answer.get("crl", "").encode(),
+        )
     except PkiError as error:
         raise JoinError(f"cannot join at {url}: {error}") from error
     except (OSError, http.client.HTTPException) as error:

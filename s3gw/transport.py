@@ -1,4 +1,4 @@
-"""Which certificates a role uses, and keeping them up to date while it runs.
+"""Which certificates a role uses, and keeping them, and those of its ports, up to date.
 
 A gateway has those in `tls_dir`; a node too, or else those that it got by joining, in `tls` of its
 data directory. Without certificates nothing leaves the machine in the clear unless the operator has
@@ -12,11 +12,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from nodes.tls import CERTIFICATE_FILE, NODE, TlsCredentials, TlsError, is_loopback
 from s3gw import pki
 from s3gw.config import Config, ConfigError, host_and_port
+from s3gw.port_tls import PortCertificate
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ def open_credentials(config: Config, role: str) -> TlsCredentials | None:
         )
     if info.not_after <= time.time():
         raise ConfigError(f"the certificate in {directory} has expired: renew it")
+    if info.revoked:
+        raise ConfigError(f"the certificate in {directory} has been revoked: get another")
     return credentials
 
 
@@ -92,19 +96,76 @@ async def keep_certificates(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """For ever: use certificates that were replaced, and warn of one that ends soon. `renewed` is
-    called after each replacement; `clock` gives Unix seconds."""
+    called after each replacement, when connections to peers whose certificate has been revoked
+    were ended; `clock` gives Unix seconds."""
+    directory = credentials.directory
+    revoked: frozenset[int] = frozenset()
+
+    def inspect() -> float:
+        nonlocal revoked
+        info = pki.inspect(directory)
+        revoked = pki.revoked(directory)
+        if info.revoked:
+            log.warning("the certificate in %s has been revoked", directory)
+        return info.not_after
+
+    def taken_over() -> None:
+        cut = credentials.cut(revoked)
+        if cut:
+            log.warning("ended %d connections to peers whose certificate has been revoked", cut)
+        renewed()
+
+    await _keep(f"in {directory}", credentials, inspect, taken_over, clock, sleep)
+
+
+async def keep_port_certificate(
+    certificate: PortCertificate,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """For ever: show clients a certificate that was replaced, and warn of one that ends soon."""
+
+    def inspect() -> float:
+        return pki.inspect_file(certificate.certificate).not_after
+
+    name = str(certificate.certificate)
+    await _keep(name, certificate, inspect, lambda: None, clock, sleep)
+
+
+class _Files(Protocol):
+    """Certificates that can be replaced."""
+
+    def changed(self) -> bool: ...
+    def refresh(self) -> bool: ...
+
+
+async def _keep(
+    name: str,
+    files: _Files,
+    inspect: Callable[[], float],
+    taken_over: Callable[[], None],
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    """For ever: take over what has changed if `inspect`, which returns until when it is valid, has
+    nothing against it."""
     not_after: float | None = None
     warned_at = -WARN_EVERY_SECONDS
     trouble = ""
+    replaced = False
     while True:
         try:
-            if await asyncio.to_thread(credentials.refresh):
-                log.info("the certificates in %s were replaced", credentials.directory)
-                not_after = None
-                renewed()
-            if not_after is None:
-                info = await asyncio.to_thread(pki.inspect, credentials.directory)
-                not_after, warned_at = info.not_after, -WARN_EVERY_SECONDS
+            if not_after is None or await asyncio.to_thread(files.changed):
+                found = await asyncio.to_thread(inspect)
+                replaced = await asyncio.to_thread(files.refresh) or replaced
+                if replaced:
+                    # Perhaps they were replaced again before they were taken over.
+                    found = await asyncio.to_thread(inspect)
+                    log.info("the certificate %s was replaced", name)
+                    replaced = False
+                    taken_over()
+                not_after, warned_at = found, -WARN_EVERY_SECONDS
             trouble = ""
         except (TlsError, pki.PkiError) as error:
             if str(error) != trouble:
@@ -114,9 +175,5 @@ async def keep_certificates(
         left = WARN_SECONDS_LEFT if not_after is None else not_after - now
         if left < WARN_SECONDS_LEFT and now - warned_at >= WARN_EVERY_SECONDS:
             warned_at = now
-            log.warning(
-                "the certificate in %s ends in %.1f days: renew it",
-                credentials.directory,
-                left / 86_400,
-            )
+            log.warning("the certificate %s ends in %.1f days: renew it", name, left / 86_400)
         await sleep(CHECK_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,11 +37,15 @@ class AdminClient:
         secret_key: str,
         region: str,
         *,
+        ca: str = "",
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises Unreachable when the endpoint is no URL."""
-        parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+        """`ca` is a file of the authorities to be trusted, if not those of the system; with it an
+        endpoint without a scheme is https. Raises Unreachable when the endpoint is no URL, or that
+        file is none."""
+        scheme = "https" if ca else "http"
+        parts = urlsplit(endpoint if "://" in endpoint else f"{scheme}://{endpoint}")
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
             raise Unreachable(f"{endpoint!r} is not the address of an admin port")
         self._host = parts.netloc
@@ -49,7 +54,11 @@ class AdminClient:
         self._clock = clock
         # A proxy of the environment must not see, or answer, what is between us and the store.
         self._http = httpx.Client(
-            transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False, follow_redirects=False
+            transport=transport,
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+            follow_redirects=False,
+            verify=_trust(ca, parts.scheme),
         )
 
     def close(self) -> None:
@@ -95,6 +104,16 @@ class AdminClient:
         if not isinstance(answer, dict):
             raise Unreachable(f"{self._base} is no admin port: {reply.status_code}")
         raise Refused(f"{answer.get('error')}: {answer.get('message')}")
+
+
+def _trust(ca: str, scheme: str) -> ssl.SSLContext:
+    """What a client trusts. Raises Unreachable."""
+    if scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody; the system's would take 20 ms
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as error:
+        raise Unreachable(f"{ca} holds no certificate authority: {error}") from error
 
 
 def segment(text: str) -> str:

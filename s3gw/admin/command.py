@@ -48,6 +48,7 @@ def add_arguments(root: argparse.ArgumentParser) -> None:
     root.add_argument("--access-key", help="access key of root or a user (S3GW_ROOT_ACCESS_KEY)")
     root.add_argument("--secret-key", help="its secret key; better S3GW_ROOT_SECRET_KEY")
     root.add_argument("--region", help="the store's region (S3GW_REGION, or us-east-1)")
+    root.add_argument("--ca", help="file of authorities that its certificate is checked by")
     root.add_argument("--data", default="./data", help="where `up` keeps root's keys (./data)")
     root.add_argument("--json", action="store_true", help="print the answer as JSON")
     actions = root.add_subparsers(dest="action", required=True, metavar="COMMAND")
@@ -223,6 +224,7 @@ def open_client(arguments: Arguments, environment: Mapping[str, str] = os.enviro
         access,
         secret,
         arguments.region or environment.get("S3GW_REGION", "us-east-1"),
+        ca=arguments.ca or environment.get("S3GW_ADMIN_CA", ""),
     )
 
 

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from aetcd import rpc
 from grpc import StatusCode, ssl_channel_credentials
 
-from nodes.tls import TlsCredentials
+from nodes.tls import ETCD, TlsCredentials, role_name
 from s3gw.kv.interface import (
     CommitTooLarge,
     Compacted,
@@ -149,6 +149,8 @@ def _channel(url: str, receive_bytes_max: int, tls: TlsCredentials | None) -> An
         return rpc.insecure_channel(target, options=options)
     if tls is None:
         raise ValueError(f"{url} needs certificates")
+    # gRPC checks names, not roles: a node's certificate must not do for etcd.
+    options += (("grpc.ssl_target_name_override", role_name(ETCD, parts.hostname)),)
     ca, key, certificate = tls.pem()
     return rpc.secure_channel(
         target, ssl_channel_credentials(ca, key, certificate), options=options

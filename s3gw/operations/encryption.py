@@ -1,8 +1,8 @@
 """Server-side encryption in requests and answers: the headers of S3, and who may use which key.
 
 A customer's key is held for the time of its request, compared with nothing stored and written
-nowhere. S3 takes one over TLS only; the S3 port speaks plain HTTP, so without the setting
-`allow_ssec_over_http`, for stores behind a proxy that speaks TLS, it is refused.
+nowhere. S3 takes one over TLS only: over plain HTTP it is refused without the setting
+`allow_ssec_over_http`, for stores behind a proxy that speaks TLS.
 
 Source: S3 User Guide, "Protecting data with encryption"; API Reference, PutObject, GetObject,
 CopyObject.

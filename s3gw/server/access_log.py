@@ -142,6 +142,7 @@ class Note:
     def add(self, reply: Reply, request_id: str, seconds: float) -> None:
         """The line of the request, `seconds` after it came."""
         scope, call, headers = self._scope, self._call, self._headers
+        session = scope.get("extensions", {}).get("tls_session", {})
         now = time.time() - seconds
         query = scope["query_string"].decode("latin-1")
         uri = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
@@ -174,6 +175,8 @@ class Note:
             if origin is not None and signed
             else "",
             host=headers.get("host", ""),
+            cipher=session.get("cipher", ""),
+            tls=session.get("version", ""),
         )
         self._log.add(self._bucket_name, self._bucket, now, access_line(entry))
 

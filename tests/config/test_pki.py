@@ -40,7 +40,7 @@ def test_keys_are_private_and_the_authority_is_made_once(tmp_path: Path) -> None
     opened = Authority.open(tmp_path / "ca")
     opened.issue("node", ["n1"], tmp_path / "n1", NOW)
     assert stat.S_IMODE((tmp_path / "n1" / "key.pem").stat().st_mode) == 0o600
-    assert sorted(os.listdir(tmp_path / "n1")) == ["ca.pem", "cert.pem", "key.pem"]
+    assert sorted(os.listdir(tmp_path / "n1")) == ["ca.pem", "cert.pem", "crl.pem", "key.pem"]
 
 
 def test_an_authority_is_not_overwritten_by_what_another_issues(tmp_path: Path) -> None:

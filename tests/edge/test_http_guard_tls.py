@@ -1,0 +1,131 @@
+"""TLS of a server: how many connections it takes, and what applications are told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_http import HOST, LIMIT, echo, serving
+
+GET = b"GET /b/k HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("guard-tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run([*command.split(), *subject, *files], check=True, capture_output=True)
+    return folder
+
+
+def server_of(folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context
+
+
+def client_of(folder: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(folder / "cert"))
+
+
+async def silent(port: int) -> socket.socket:
+    """A connection that says nothing."""
+    client = socket.socket()
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+    return client
+
+
+async def ended(client: socket.socket) -> bool:
+    """Whether the server ends a connection, within the patience of a test."""
+    async with asyncio.timeout(LIMIT):
+        try:
+            return await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        except ConnectionResetError:
+            return True
+
+
+async def test_connections_in_their_handshake_count_and_those_above_are_cut_off(
+    certificate: Path,
+) -> None:
+    trusted = client_of(certificate)
+    async with serving(echo, tls=server_of(certificate), connections_max=3) as server:
+        talking = await server.connect(ssl=trusted, server_hostname="localhost")
+        talking.send(GET)
+        assert (await talking.answer())[0] == 200
+        held = [await silent(server.port) for _ in range(2)]
+        above = [await silent(server.port) for _ in range(3)]
+        for client in above:
+            assert await ended(client)
+        talking.send(GET)
+        assert (await talking.answer())[0] == 200
+        # A place becomes free by a handshake that is given up.
+        held.pop().close()
+        raw = await asyncio.wait_for(connected(server, trusted), LIMIT)
+        raw.send(GET)
+        assert (await raw.answer())[0] == 200
+        for client in (*held, *above):
+            client.close()
+
+
+async def connected(server: Any, trusted: ssl.SSLContext) -> Any:
+    """A connection, as soon as there is a place for it."""
+    while True:
+        try:
+            return await server.connect(ssl=trusted, server_hostname="localhost")
+        except (ConnectionError, ssl.SSLError):
+            await asyncio.sleep(0)
+
+
+async def test_places_are_given_back_by_all_who_had_one(certificate: Path) -> None:
+    """Whether the handshake came to its end, failed, or was never begun."""
+    trusted, stranger = client_of(certificate), ssl.create_default_context()
+    async with serving(
+        echo, tls=server_of(certificate), connections_max=2, head_seconds=0.2
+    ) as server:
+        for _ in range(4):
+            raw = await asyncio.wait_for(connected(server, trusted), LIMIT)
+            raw.send(GET)
+            assert (await raw.answer())[0] == 200
+            await raw.close()
+        for _ in range(4):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await server.connect(ssl=stranger, server_hostname="localhost")
+            assert b"200 OK" not in await server.ask(GET)
+        for _ in range(4):
+            client = await silent(server.port)
+            assert await ended(client)
+            client.close()
+        raw = await asyncio.wait_for(connected(server, trusted), LIMIT)
+        raw.send(GET)
+        assert (await raw.answer())[0] == 200
+
+
+async def test_an_application_is_told_what_was_agreed_on(certificate: Path) -> None:
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            told.append(scope["extensions"])
+        await echo(scope, receive, send)
+
+    trusted = client_of(certificate)
+    trusted.maximum_version = ssl.TLSVersion.TLSv1_2
+    trusted.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    async with serving(app, tls=server_of(certificate)) as server:
+        raw = await server.connect(ssl=trusted, server_hostname="localhost")
+        raw.send(GET)
+        await raw.answer()
+    async with serving(app) as server:
+        raw = await server.connect()
+        raw.send(GET)
+        await raw.answer()
+    session = {"version": "TLSv1.2", "cipher": "ECDHE-ECDSA-AES128-GCM-SHA256"}
+    assert told == [{"tls_session": session}, {}]
