@@ -19,6 +19,7 @@ from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.multipart import create_upload
 from s3gw.objects.publish import no_check
 from s3gw.objects.write import put_object
+from s3gw.workers import on_demand
 from tests.rescue.disks import Recovered, put_on_disks, recovered
 from tests.rescue.test_rebuild import PART, data_of
 from tests.stores import operations
@@ -244,6 +245,19 @@ async def test_the_default_retention_of_the_bucket(
     result = await alone(memory_cluster, tmp_path)
     assert await operations.get(result.process, "k") == data
     await check_locked(result, data, lock)
+
+
+async def test_what_is_in_the_trash_is_an_object(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await operations.set_trash(memory_store, 30 * DAY_MS / 1000)
+    before = await put(memory_store, "k", data_of("k", 70_000))
+    await operations.delete(memory_store, "k")
+    memory_cluster.clock.advance(10 * DAY_MS / 1000)
+    await on_demand.collect_garbage(memory_store.storage)
+    result = await alone(memory_cluster, tmp_path)
+    assert same(before, await visible(result.process, "k"))
+    assert await operations.get(result.process, "k") == data_of("k", 70_000)
 
 
 def retagged(record: ObjectRecord, tags: dict[str, str]) -> ObjectRecord:
