@@ -14,17 +14,20 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord
 from s3gw.metadata.store import Transaction
 from s3gw.objects import lifecycle
-from s3gw.objects.publish import Target, read_target
+from s3gw.objects.publish import Check, Target, no_check, read_target
 from s3gw.objects.storage import Storage
 
 Change = Callable[[ObjectRecord], ObjectRecord]
 
 
-async def change_version(storage: Storage, target: Target, change: Change) -> ObjectRecord:
+async def change_version(
+    storage: Storage, target: Target, change: Change, check: Check = no_check
+) -> ObjectRecord:
     """Write what `change` makes of the version that the target asks for; it keeps the sequence and
     the data, may raise S3Error, and is called again after a lost commit. Raises NoSuchKey,
     NoSuchVersion, MethodNotAllowed for a delete marker, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        check(target)
         found = target.found
         if found is None:
             missing = errors.NoSuchKey if target.asked is None else errors.NoSuchVersion
@@ -41,10 +44,13 @@ async def change_version(storage: Storage, target: Target, change: Change) -> Ob
         if record.description.tags != found.record.description.tags:
             lifecycle.unschedule(storage, tx, target.bucket, target.key, found.record)
             lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, record)
+        if record.description.encryption != found.record.description.encryption:
+            storage.ring.guard(tx, record.description.encryption)
         tx.witness = found.key  # whoever else wrote just this did the same
         try:
             await storage.store.apply(tx)
-        except Conflict:
+        except Conflict as conflict:
+            await storage.ring.refresh(conflict)
             target = await read_target(storage, target.bucket_name, target.key, target.asked)
         else:
             return record

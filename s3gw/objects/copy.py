@@ -37,8 +37,9 @@ from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old, store_version
 from s3gw.wire.checksums import ChecksumType, encode
 
-SourceCheck = Callable[[ObjectRecord], None]
-"""The copy-source conditions; raises PreconditionFailed."""
+SourceCheck = Callable[[Target], None]
+"""Whether the source may be copied as it was read, by the caller and by the copy-source conditions;
+raises AccessDenied, PreconditionFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,8 @@ async def copy_object(
         found = source_version(source)
         record = found.record
         description = copying.describe(record)
-        copying.check_source(record)
-        copying.check(target.visible)
+        copying.check(target)
+        copying.check_source(source)
         if record.size > limits.COPY_SOURCE_BYTES_MAX:
             raise errors.InvalidRequest(
                 "The specified copy source is larger than the maximum allowable size for a copy "
@@ -150,6 +151,7 @@ async def copy_object(
             await framing_of_version(storage, record, copying.source_key)  # or AccessDenied
         if not _shares(storage, record, target, copying, description):
             return await _rewrite(storage, record, target, copying, description)
+        await storage.ring.require_usable(record.description.encryption)
         refuse_if_old(storage, started)
         tx = publish.guarded(target)
         if found.key != keys.object_(target.bucket_name, target.key):

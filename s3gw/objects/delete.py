@@ -51,7 +51,7 @@ async def delete_object(
         if target.asked is not None:
             deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
         else:
-            _judge(target, check, target.visible)
+            _judge(target, check)
             deleted = hide(storage, tx, target, owner)
         if not tx.writes:
             return deleted
@@ -66,11 +66,11 @@ async def delete_object(
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 
-def _judge(target: Target, check: Check, record: ObjectRecord | None) -> None:
-    """Check a condition. A key that a delete marker hides fails it otherwise than one that is not
+def _judge(target: Target, check: Check) -> None:
+    """Check conditions. A key that a delete marker hides fails it otherwise than one that is not
     there: 412 instead of 404, as on S3."""
     try:
-        check(record)
+        check(target)
     except errors.NoSuchKey:
         if target.latest is None:
             raise
@@ -110,8 +110,8 @@ async def _remove_version(
     storage: Storage, tx: Transaction, target: Target, check: Check, *, bypass: bool
 ) -> Deleted:
     """Remove the version asked for."""
+    _judge(target, check)
     found = target.found
-    _judge(target, check, None if found is None or found.record.marker else found.record)
     if found is None:
         named = NULL if target.asked == NULL_VERSION else encode_version_id(target.asked or 0)
         return Deleted(named)

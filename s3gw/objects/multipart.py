@@ -38,6 +38,15 @@ OPEN = "open"
 COMPLETING = "completing"
 
 
+BucketCheck = Callable[[BucketRecord, int], None]
+"""Whether a change may be made in a bucket as it was read for the commit, at this revision of its
+record; raises AccessDenied."""
+
+
+def no_bucket_check(bucket: BucketRecord, revision: int) -> None:
+    """Nobody to authorize."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An upload and its bucket as read at one revision. `part` is the part asked for, if any."""
@@ -89,6 +98,7 @@ async def create_upload(
     checksum_type: str,
     upload_id: bytes = b"",
     initiator: str = "",
+    check: BucketCheck = no_bucket_check,
 ) -> bytes:
     """Start an upload; its id, drawn unless it is given. `initiator` is as in the record. Raises
     S3Error, OutcomeUnknown."""
@@ -98,6 +108,7 @@ async def create_upload(
         bucket = await storage.store.get(BucketRecord, keys.bucket(bucket_name))
         if bucket.record is None:
             raise errors.NoSuchBucket(BucketName=bucket_name)
+        check(bucket.record, bucket.revision)
         profile = await profiles.profile_of(storage, bucket.record, description.storage_class)
         record = UploadRecord(
             now_ms,
@@ -116,9 +127,11 @@ async def create_upload(
         lifecycle.schedule_upload(storage, tx, bucket_name, bucket.record, key, upload_id, record)
         tx.witness = record_key
         tx.use(bucket_name, Usage(uploads=1))
+        storage.ring.guard(tx, description.encryption)
         try:
             await storage.store.apply(tx)
-        except Conflict:
+        except Conflict as conflict:
+            await storage.ring.refresh(conflict)
             continue
         return upload_id
     raise errors.OperationAborted("The bucket is changed too often by others. Please try again.")
@@ -165,10 +178,16 @@ def require_open(upload: Upload) -> None:
 
 
 async def upload_part(
-    storage: Storage, upload: Upload, number: int, payload: Payload, framing: Framing = PLAIN
+    storage: Storage,
+    upload: Upload,
+    number: int,
+    payload: Payload,
+    framing: Framing = PLAIN,
+    check: BucketCheck = no_bucket_check,
 ) -> PartRecord:
     """Store a part; a part of that number is replaced. `framing` is that of the upload. Raises
     S3Error, OutcomeUnknown."""
+    check(upload.bucket, upload.bucket_revision)
     require_open(upload)
     if framing is not PLAIN:
         framing = framing.new_part()
@@ -209,7 +228,7 @@ async def upload_part(
     content = None
     if framing is not PLAIN:
         content = Content(framing.content_id, ingested.crc64, ingested.compression)
-    return await _publish_part(storage, upload, number, ingested, content, modified_ms)
+    return await _publish_part(storage, upload, number, ingested, content, modified_ms, check)
 
 
 async def _publish_part(
@@ -219,11 +238,13 @@ async def _publish_part(
     ingested: Ingested,
     content: Content | None,
     modified_ms: int,
+    check: BucketCheck,
 ) -> PartRecord:
     holder = keys.part_holder(upload.upload_id, number)
     part_key = keys.part(upload.upload_id, number)
     placed = publish.Placed(ingested.written)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        check(upload.bucket, upload.bucket_revision)
         require_open(upload)
         await placed.settle(storage)
         tx = guarded(upload)
@@ -287,11 +308,16 @@ async def give_back(storage: Storage, upload: Upload) -> Upload:
 
 
 async def abort_upload(
-    storage: Storage, upload: Upload, *, attempts: int = limits.COMMIT_ATTEMPTS_MAX
+    storage: Storage,
+    upload: Upload,
+    *,
+    attempts: int = limits.COMMIT_ATTEMPTS_MAX,
+    check: BucketCheck = no_bucket_check,
 ) -> None:
     """End an upload and give its parts to the collector. With one attempt only as it was read, and
     its bucket. Raises S3Error, OutcomeUnknown."""
     for _ in range(attempts):
+        check(upload.bucket, upload.bucket_revision)
         if upload.record.state != OPEN and await owner_lives(storage, upload.record):
             raise errors.NoSuchUpload(
                 "The specified upload is being completed.", UploadId=upload.upload_id.hex()

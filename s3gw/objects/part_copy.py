@@ -30,14 +30,21 @@ from s3gw.objects import profiles, publish, references
 from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.content.sealing import NotAuthentic
 from s3gw.objects.copy import source_version
-from s3gw.objects.multipart import Upload, find_upload, guarded, require_open
+from s3gw.objects.multipart import (
+    BucketCheck,
+    Upload,
+    find_upload,
+    guarded,
+    no_bucket_check,
+    require_open,
+)
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
 from s3gw.wire.checksums import ALGORITHMS, ChecksumType, decode, encode
 
-Span = Callable[[ObjectRecord], tuple[int, int]]
-"""The bytes [first, stop) of a version that are asked for; raises S3Error as a condition or the
-range of the request demands."""
+Span = Callable[[Target], tuple[int, int]]
+"""The bytes [first, stop) that are asked for of the source as it was read for the commit; raises
+S3Error as a condition or the range of the request demands, or as its caller may not."""
 DEFAULT_ALGORITHM = ALGORITHMS["CRC64NVME"]
 
 
@@ -81,13 +88,15 @@ async def share_part(
     source: Target,
     span: Span,
     held: Keys = NO_KEYS,
+    check: BucketCheck = no_bucket_check,
 ) -> PartRecord | None:
     """Make a blob of the source a part of the upload, or return None: the content is to be written
     again. Raises S3Error, OutcomeUnknown."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+        check(upload.bucket, upload.bucket_revision)
         require_open(upload)
         found = source_version(source)
-        whole = await _whole(storage, upload, found.record, *span(found.record), held)
+        whole = await _whole(storage, upload, found.record, *span(source), held)
         if whole is None:
             return None
         part_key, old = keys.part(upload.upload_id, number), upload.part.record

@@ -2,7 +2,7 @@
 
 The commit is guarded by everything the decision rests on: the bucket's record, the key's record
 and, for a new blob, its placement. When it loses, all of these are read again and the decision
-is made again, preconditions included.
+is made again, authorization and preconditions included.
 
 The newest version of a key is in `object/`, unless it is a delete marker: then, and only then, the
 key has no record in `object/` and the newest in `version/` is that marker. So a listing meets no
@@ -50,9 +50,6 @@ from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
 
 ENABLED, SUSPENDED = "Enabled", "Suspended"
 SETTLE_ATTEMPTS_MAX = 4
-
-Check = Callable[[ObjectRecord | None], None]
-"""A precondition on the key's visible version; raises PreconditionFailed and the like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +103,12 @@ class Target:
         return latest.sequence if latest.null_version else latest.null_sequence
 
     @property
+    def shown(self) -> ObjectRecord | None:
+        """The record of the version asked for; None also for a delete marker."""
+        found = self.found
+        return None if found is None or found.record.marker else found.record
+
+    @property
     def found(self) -> Found | None:
         """The version asked for; when none was, the visible one."""
         visible = self.current.record
@@ -114,6 +117,11 @@ class Target:
             key = keys.object_(self.bucket_name, self.key)
             return Found(key, visible, self.current.revision)
         return None if sequence is None else self.noncurrent.get(sequence)
+
+
+Check = Callable[[Target], None]
+"""Whether a change may be made to a key as it was read for the commit: raises AccessDenied where
+its caller may not make it any more, PreconditionFailed and the like. Called for every reading."""
 
 
 async def read_target(
@@ -190,8 +198,8 @@ def version_id_of(bucket: BucketRecord, record: ObjectRecord) -> str:
     return NULL if bucket.versioning else ""
 
 
-def no_check(current: ObjectRecord | None) -> None:
-    """No precondition."""
+def no_check(target: Target) -> None:
+    """No precondition, and nobody to authorize."""
 
 
 def guarded(target: Target) -> Transaction:
@@ -448,7 +456,7 @@ async def publish(
     OutcomeUnknown.
     """
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        check(target.visible)
+        check(target)
         if placed is not None:
             await placed.settle(storage)
         tx = guarded(target)
@@ -459,6 +467,7 @@ async def publish(
             lost(conflict)
             if placed is not None:
                 await placed.refresh(storage, conflict)
+            await storage.ring.refresh(conflict)
             target = await read_target(storage, target.bucket_name, target.key)
         else:
             return record

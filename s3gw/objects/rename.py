@@ -23,7 +23,7 @@ from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord, RenamedRecord, Usage
 from s3gw.metadata.store import Transaction, Versioned
-from s3gw.objects import lifecycle, publish
+from s3gw.objects import lifecycle, names, publish
 from s3gw.objects.copy import SourceCheck
 from s3gw.objects.delete import hide, tell_reprofile
 from s3gw.objects.publish import Check, Target, version_id_of
@@ -56,8 +56,8 @@ async def rename_object(
         record = source.visible
         if record is None:
             raise errors.NoSuchKey(Key=source.key)
-        renaming.check_source(record)
-        renaming.check(target.visible)
+        renaming.check_source(source)
+        renaming.check(target)
         tx = publish.guarded(target)
         tx.guards += publish.guarded(source).guards
         renamed = publish.under_new_name(storage, tx, target, record)
@@ -65,6 +65,8 @@ async def rename_object(
         _leave(storage, tx, source, record, renaming.owner)
         # The marker that the source gets could be that of a delete.
         tx.witness = keys.object_(target.bucket_name, target.key)
+        former = "" if source.bucket.versioning else source.key
+        names.queue(tx, target, renamed, former)
         await tell_reprofile(storage, tx, target.bucket_name)
         version_id = version_id_of(target.bucket, renamed)
         if renaming.token:

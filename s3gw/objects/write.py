@@ -57,7 +57,7 @@ async def store_version(
 ) -> ObjectRecord:
     """Write at most `most` bytes as a new blob and publish it. `content_id` is that of other
     versions exactly if their bytes, as stored, are the same; the one of `framing` if it has one."""
-    check(target.visible)
+    check(target)
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
 
@@ -77,6 +77,7 @@ async def store_version(
                 compression=learned.compression,
             ),
             versioning=target.bucket.versioning,
+            key_copy=framing.key_copy,
             sequence=publish.sequence_of(storage, target),
             content_id=content_id,
         )
@@ -100,6 +101,7 @@ async def store_version(
         holder = keys.object_holder(now.bucket_name, now.key, sequence)
         wanted = known_profile(storage, now.bucket, description.storage_class)
         ref = publish.add_new_blob(storage, tx, now.bucket_name, placed, holder, profile=wanted)
+        storage.ring.guard(tx, description.encryption)
         return ObjectRecord(
             sequence=sequence,
             modified_ms=modified_ms,

@@ -5,6 +5,10 @@ The pipeline asks once, for the row's action; the operations that find more item
 and the principal none that limits it, the answer needs no evaluation. Policies are compiled once
 and kept by their text, so a changed policy is never judged by what it was.
 
+What is allowed is so by the bucket and the key as they were read. The request's commit is guarded
+by them; where it has to rest on a later reading, the same is asked again about that one
+(`Access.require_still`): a write that is under way when a policy is closed ends with AccessDenied.
+
 Some operations ask for more than their row says: writing tags needs `s3:PutObjectTagging` beside
 `s3:PutObject`, and so on. Whoever may not list a bucket is not told which keys it lacks. Sources:
 API Reference, "Permissions" of each operation; S3 User Guide, "Required permissions for Amazon S3
@@ -13,6 +17,7 @@ API operations".
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +31,8 @@ from s3gw.auth.public_policy import is_public
 from s3gw.buckets import acl, public_access
 from s3gw.buckets.acl import Kind
 from s3gw.metadata.records import BucketRecord, ObjectRecord
-from s3gw.objects.publish import Target
+from s3gw.objects.multipart import BucketCheck
+from s3gw.objects.publish import Check, Target
 from s3gw.operations.call import Call
 from s3gw.operations.request_values import WRITES, Found, object_values, request_values
 
@@ -127,12 +133,32 @@ class Access:
     def require_row(self, call: Call, action: str, values: Found = NO_VALUES) -> None:
         """Authorize the action of the row, and what the request asks for beside it. `values` are
         the condition keys that its body has. Raises AccessDenied."""
+        call.asked = (action, values)
         if self._plainly_allowed(call, call.bucket_record):
             return
         resource = self.resource_of(call)
         self.require(call, action, resource, values)
         for more in _further_actions(call):
             self.require(call, more, resource, values)
+
+    def require_still(
+        self, call: Call, bucket: BucketRecord, revision: int, target: Target | None = None
+    ) -> bool:
+        """Authorize again what `require_row` has allowed, unless it was decided on this reading of
+        the bucket and, where it was about a key, of that `target`. From here on the call is about
+        what was read now. Returns whether that is another. Raises AccessDenied."""
+        before = call.object_target
+        if before is None:
+            target = None
+        moved = target is not None and before is not None and target.revision != before.revision
+        if revision == call.bucket_revision and not moved:
+            return False
+        call.bucket_record, call.bucket_revision = bucket, revision
+        if target is not None and before is not None:
+            call.object_target = dataclasses.replace(target, asked=before.asked)
+        if call.asked is not None:
+            self.require_row(call, *call.asked)
+        return True
 
     def require_delete(self, call: Call, resource: Resource, *, telling: bool = False) -> None:
         """Authorize the removal of one of several keys or versions; `telling`: under a condition
@@ -233,6 +259,24 @@ class Access:
             values |= object_values(call, resource.record, resource.version_id, own=own)
             values |= more
         return RequestContext(call.principal, action, resource.arn, values)
+
+
+def still_allowed(call: Call) -> Check:
+    """The check of a commit whose caller may still do what the request was allowed."""
+
+    def check(target: Target) -> None:
+        call.access.require_still(call, target.bucket, target.bucket_revision, target)
+
+    return check
+
+
+def still_allowed_in_bucket(call: Call) -> BucketCheck:
+    """The same for what is not about a version of a key."""
+
+    def check(bucket: BucketRecord, revision: int) -> None:
+        call.access.require_still(call, bucket, revision)
+
+    return check
 
 
 def _document(bucket: BucketRecord | None) -> bytes | None:

@@ -80,10 +80,11 @@ class Origin:
 
 @dataclass(slots=True)
 class Call:
-    """One request. `headers` by lower-case name. `bucket` is the record of the bucket named;
-    `target` also has the object's, when the operation is about the visible version of a key.
-    `access` answers what else the principal may do than what the row says. `fields` are those of a
-    form, by lower-case name."""
+    """One request. `headers` by lower-case name. `bucket` is the record of the bucket named, as it
+    was at `bucket_revision`; `target` also has the object's, when the operation is about the
+    visible version of a key. `access` answers what else the principal may do than what the row
+    says; `asked` is the action of the row as it was asked for, with the values of the body.
+    `fields` are those of a form, by lower-case name."""
 
     operation: str
     bucket_name: str
@@ -100,8 +101,10 @@ class Call:
     origin: Origin
     permissions: Permissions = NO_PERMISSIONS
     bucket_record: BucketRecord | None = None
+    bucket_revision: int = 0
     object_target: Target | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    asked: tuple[str, dict[str, tuple[str, ...]]] | None = None
 
     @property
     def bucket(self) -> BucketRecord:

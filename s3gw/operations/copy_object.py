@@ -52,7 +52,7 @@ async def copy_object(call: Call) -> Reply:
         describe=lambda record: _description(call, record),
         checksum_algorithm=algorithm_named(algorithm).name if algorithm else "",
         check=write_check(call),
-        check_source=lambda record: check_source(call, source, record),
+        check_source=lambda now: check_source(call, source, now),
         wanted=wanted_encryption(call),
         source_key=customer_key(call, SOURCE),
     )

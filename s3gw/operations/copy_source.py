@@ -47,12 +47,13 @@ def _authorize(call: Call, source: Target, record: ObjectRecord | None) -> None:
         call.access.require(call, "s3:PutObjectTagging", call.access.resource_of(call))
 
 
-def check_source(call: Call, source: Target, record: ObjectRecord) -> None:
+def check_source(call: Call, source: Target, now: Target) -> None:
     """The `x-amz-copy-source-if-*` conditions, and the key that opens the source; whether the
-    caller may copy it, if it is no longer as `load_source` found it. Raises PreconditionFailed,
-    InvalidRequest without the key, AccessDenied."""
-    if record is not source_version(source).record:
-        _authorize(call, source, record)
+    caller may copy it, if it was read again since `load_source` found `source`. Raises
+    PreconditionFailed, InvalidRequest without the key, AccessDenied."""
+    record = source_version(now).record
+    if now is not source:
+        _authorize(call, now, record)
     encryption = record.description.encryption
     opening_key(call, encryption, SOURCE)
     if encryption is not None and encryption.kind == SSE_KMS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from s3gw import errors
+from s3gw.metadata.records import BucketRecord
 from s3gw.objects.encrypted import frame
 from s3gw.objects.multipart import create_upload, initiated_ms, new_upload_id
+from s3gw.operations.access_lists import new_object_acl
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import description_of
 from s3gw.operations.encryption import encryption_headers, wanted_encryption
@@ -41,6 +43,7 @@ async def create_multipart_upload(call: Call) -> Reply:
         checksum_type=kind,
         upload_id=upload_id,
         initiator="" if call.principal.is_root else call.principal.arn,
+        check=lambda bucket, revision: _check(call, bucket, revision),
     )
     writer = Writer("InitiateMultipartUploadResult")
     writer.element("Bucket", call.bucket_name)
@@ -55,3 +58,9 @@ async def create_multipart_upload(call: Call) -> Reply:
             ("x-amz-checksum-type", kind),
         ]
     return reply
+
+
+def _check(call: Call, bucket: BucketRecord, revision: int) -> None:
+    """Whether the caller may still create the object, and with the list that it is to have."""
+    if call.access.require_still(call, bucket, revision):
+        new_object_acl(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from s3gw.objects.delete import delete_object as remove_object
+from s3gw.objects.publish import Target
 from s3gw.operations.access import bypasses
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.present import current_of
@@ -15,10 +16,15 @@ async def delete_object(call: Call) -> Reply:
     if "versionId" in call.query:
         decode_version_id(call.query["versionId"])
     conditions = WriteConditions.of_delete(call.headers)
+
+    def check(target: Target) -> None:
+        call.access.require_still(call, target.bucket, target.bucket_revision, target)
+        conditions.check(current_of(target.shown))
+
     deleted = await remove_object(
         call.storage,
         call.target,
-        lambda record: conditions.check(current_of(record)),
+        check,
         owner=call.owner.id,
         bypass=bypasses(call),
     )

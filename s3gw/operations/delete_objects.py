@@ -9,6 +9,7 @@ from s3gw import errors, limits
 from s3gw.objects import publish
 from s3gw.objects.delete import Deleted
 from s3gw.objects.delete import delete_object as remove_object
+from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource, bypasses
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.present import current_of
@@ -83,18 +84,23 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
             if entry.version_id is not None:
                 asked = decode_version_id(entry.version_id)
             target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
-            resource = Resource.of_target(target, entry.version_id)
-            call.access.require_delete(call, resource, telling=entry.conditions.telling)
             deleted = await remove_object(
                 call.storage,
                 target,
-                lambda record: entry.conditions.check(current_of(record)),
+                lambda now: _check(call, entry, now),
                 owner=call.owner.id,
                 bypass=bypasses(call),
             )
         except TROUBLE as error:
             return Outcome(entry, error=translate(error))
         return Outcome(entry, deleted)
+
+
+def _check(call: Call, entry: Entry, target: Target) -> None:
+    """Whether the caller may delete the entry as it was read, and its conditions."""
+    resource = Resource.of_target(target, entry.version_id)
+    call.access.require_delete(call, resource, telling=entry.conditions.telling)
+    entry.conditions.check(current_of(target.shown))
 
 
 def _result(outcomes: list[Outcome], quiet: bool) -> bytes:

@@ -93,7 +93,12 @@ async def deliver(
     _authorize(delivery, bucket_name, bucket, key, wanted)
     described = Description(headers={"content-type": content_type})
     description, framing = await frame(storage, bucket, described, wanted)
-    await put_object(storage, target, bucket.owner, description, body, publish.no_check, framing)
+
+    def check(now: publish.Target) -> None:
+        if now is not target:
+            _authorize(delivery, bucket_name, now.bucket, key, wanted)
+
+    await put_object(storage, target, bucket.owner, description, body, check, framing)
 
 
 async def send(

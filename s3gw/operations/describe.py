@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from s3gw import errors
 from s3gw.buckets.lock import MODES
-from s3gw.metadata.records import Description, Lock, ObjectRecord
-from s3gw.objects.publish import Check
+from s3gw.metadata.records import Description, Lock
+from s3gw.objects.publish import Check, Target
 from s3gw.operations.access_lists import new_object_acl
 from s3gw.operations.call import Call
 from s3gw.operations.object_lock import NO_LOCK, retention_of
@@ -102,12 +102,14 @@ def redirect_of(call: Call) -> str:
 
 
 def write_check(call: Call) -> Check:
-    """The write conditions of a request, and whether its caller may replace what is there, as a
-    check of the key's visible version."""
+    """The write conditions of a request, and whether its caller may still write the key and replace
+    what is there."""
     conditions = WriteConditions.of_put(call.headers)
 
-    def check(record: ObjectRecord | None) -> None:
-        call.access.require_replace(call, record)
-        conditions.check(current_of(record))
+    def check(target: Target) -> None:
+        if call.access.require_still(call, target.bucket, target.bucket_revision, target):
+            new_object_acl(call)  # whether the bucket still takes it
+        call.access.require_replace(call, target.visible)
+        conditions.check(current_of(target.visible))
 
     return check

@@ -8,6 +8,7 @@ from s3gw.buckets import acl
 from s3gw.buckets.acl import Kind
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects.change import change_version
+from s3gw.objects.publish import Target
 from s3gw.operations.access_lists import check_allowed, sent_acl
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.present import version_headers, visible
@@ -29,14 +30,17 @@ async def put_object_acl(call: Call) -> Reply:
     owner = visible(call).owner
     asked = await sent_acl(call, owner, Kind.OBJECT)
     check_allowed(call.bucket, asked, owner)
-    counts = acl.in_force(call.bucket.documents)
+
+    def check(target: Target) -> None:
+        if call.access.require_still(call, target.bucket, target.bucket_revision, target):
+            check_allowed(call.bucket, asked, owner)
 
     def change(record: ObjectRecord) -> ObjectRecord:
-        if not counts:
+        if not acl.in_force(call.bucket.documents):
             return record
         kept = acl.to_store(asked, record.owner)
         description = msgspec.structs.replace(record.description, acl=kept)
         return msgspec.structs.replace(record, description=description)
 
-    record = await change_version(call.storage, call.target, change)
+    record = await change_version(call.storage, call.target, change, check)
     return Reply(200, version_headers(call.bucket, record))

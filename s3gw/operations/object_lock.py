@@ -14,7 +14,7 @@ from s3gw.metadata.records import BucketRecord, Lock, ObjectRecord
 from s3gw.objects.buckets import change_bucket
 from s3gw.objects.change import Change, change_version
 from s3gw.objects.publish import ENABLED
-from s3gw.operations.access import bypasses
+from s3gw.operations.access import bypasses, still_allowed
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.present import visible
 from s3gw.operations.request_values import Found, retention_values
@@ -193,5 +193,5 @@ async def _document(call: Call, root: str) -> xml.Node:
 
 async def _change(call: Call, change: Change) -> Reply:
     visible(call)  # or its error
-    await change_version(call.storage, call.target, change)
+    await change_version(call.storage, call.target, change, still_allowed(call))
     return Reply()

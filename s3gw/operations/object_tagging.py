@@ -7,6 +7,7 @@ import msgspec
 from s3gw.buckets.tagging import parse_object_tags
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects.change import change_version
+from s3gw.operations.access import still_allowed
 from s3gw.operations.bucket_documents import parse_body
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.present import version_headers, visible
@@ -34,5 +35,5 @@ async def _set_tags(call: Call, tags: dict[str, str], status: int) -> Reply:
         description = msgspec.structs.replace(record.description, tags=tags)
         return msgspec.structs.replace(record, description=description)
 
-    record = await change_version(call.storage, call.target, change)
+    record = await change_version(call.storage, call.target, change, still_allowed(call))
     return Reply(status, version_headers(call.bucket, record))

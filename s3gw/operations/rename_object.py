@@ -14,6 +14,7 @@ import msgspec
 from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
+from s3gw.objects.publish import Target
 from s3gw.objects.rename import Renaming, answer_of
 from s3gw.objects.rename import rename_object as rename_stored
 from s3gw.operations.access import Resource
@@ -58,13 +59,15 @@ def _renaming(call: Call, source_key: str) -> Renaming:
     of_source = ReadConditions.of_rename(call.headers, RENAME_SOURCE_PREFIX)
     of_target = ReadConditions.of_rename(call.headers)
 
-    def check_source(record: ObjectRecord) -> None:
-        _authorize(call, source_key, record)
-        of_source.check_renamed(current_of(record), RENAME_SOURCE_PREFIX)
+    def check_source(source: Target) -> None:
+        call.access.require_still(call, source.bucket, source.bucket_revision)
+        _authorize(call, source_key, source.visible)
+        of_source.check_renamed(current_of(source.visible), RENAME_SOURCE_PREFIX)
 
-    def check(record: ObjectRecord | None) -> None:
-        call.access.require_replace(call, record)
-        of_target.check_renamed(current_of(record))
+    def check(target: Target) -> None:
+        call.access.require_still(call, target.bucket, target.bucket_revision, target)
+        call.access.require_replace(call, target.visible)
+        of_target.check_renamed(current_of(target.visible))
 
     token, digest = _token(call, source_key)
     return Renaming(call.owner.id, check_source, check, token, digest)

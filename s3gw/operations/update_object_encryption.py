@@ -14,6 +14,7 @@ from s3gw.buckets.document import Document, Flag, Structure, Text, optional, req
 from s3gw.metadata.records import Encryption, ObjectRecord
 from s3gw.objects.change import change_version
 from s3gw.objects.keyring.ring import SSE_C, SSE_KMS, Wanted
+from s3gw.operations.access import still_allowed
 from s3gw.operations.bucket_documents import parse_body
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.encryption import OPEN_KEY, USE_KEY, require_key
@@ -59,7 +60,7 @@ async def update_object_encryption(call: Call) -> Reply:
         described = msgspec.structs.replace(now.description, encryption=after)
         return msgspec.structs.replace(now, description=described)
 
-    await change_version(call.storage, call.target, change)
+    await change_version(call.storage, call.target, change, still_allowed(call))
     return Reply()
 
 

@@ -6,6 +6,7 @@ from s3gw import errors, limits
 from s3gw.metadata.records import Checksums
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.objects.multipart import upload_part as store_part
+from s3gw.operations.access import still_allowed_in_bucket
 from s3gw.operations.call import Call, Reply
 from s3gw.operations.encryption import encryption_headers, opened_upload
 from s3gw.operations.parameters import part_number, upload_id
@@ -26,7 +27,8 @@ async def upload_part(call: Call) -> Reply:
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     _require_checksum(call, upload)
     framing = await opened_upload(call, upload)
-    part = await store_part(call.storage, upload, number, call.body, framing)
+    check = still_allowed_in_bucket(call)
+    part = await store_part(call.storage, upload, number, call.body, framing, check)
     return Reply(
         headers=[
             ("ETag", quoted(part.etag)),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from s3gw import errors, limits
-from s3gw.metadata.records import ObjectRecord
 from s3gw.objects.copy import StoredPayload, source_version
 from s3gw.objects.multipart import find_upload, upload_part
 from s3gw.objects.part_copy import Keys, share_part
 from s3gw.objects.publish import Target
+from s3gw.operations.access import still_allowed_in_bucket
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.copy_source import check_source, load_source, source_headers
 from s3gw.operations.encryption import (
@@ -30,14 +30,21 @@ async def upload_part_copy(call: Call) -> Reply:
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
     source = await load_source(call)
     record = source_version(source).record
-    first, stop = _span(call, source, record)
+    first, stop = _span(call, source, source)
+    still_allowed = still_allowed_in_bucket(call)
     source_framing = await opened(call, record, SOURCE)
     framing = await opened_upload(call, upload)
     part = None
     if same_kept_keys(call, record.description.encryption, upload.record.description.encryption):
         held = Keys(record.content_id, source_framing, framing)
         part = await share_part(
-            call.storage, upload, number, source, lambda found: _span(call, source, found), held
+            call.storage,
+            upload,
+            number,
+            source,
+            lambda now: _span(call, source, now),
+            held,
+            still_allowed,
         )
     if part is None:
         payload = StoredPayload(
@@ -49,7 +56,7 @@ async def upload_part_copy(call: Call) -> Reply:
             source_framing,
             record.size,
         )
-        part = await upload_part(call.storage, upload, number, payload, framing)
+        part = await upload_part(call.storage, upload, number, payload, framing, still_allowed)
     writer = Writer("CopyPartResult")
     writer.element("LastModified", iso8601_ms(part.modified_ms))
     writer.element("ETag", quoted(part.etag))
@@ -61,10 +68,11 @@ async def upload_part_copy(call: Call) -> Reply:
     return reply
 
 
-def _span(call: Call, source: Target, record: ObjectRecord) -> tuple[int, int]:
-    """The bytes [first, stop) of the source that are asked for. Raises PreconditionFailed,
-    InvalidArgument, InvalidRequest."""
-    check_source(call, source, record)
+def _span(call: Call, source: Target, now: Target) -> tuple[int, int]:
+    """The bytes [first, stop) of the source, as it is read now, that are asked for. Raises
+    PreconditionFailed, InvalidArgument, InvalidRequest, AccessDenied."""
+    check_source(call, source, now)
+    record = source_version(now).record
     first, stop = 0, record.size
     wanted = call.headers.get("x-amz-copy-source-range")
     if wanted is not None:

@@ -5,7 +5,8 @@
 Any S3 error, raised anywhere below, becomes error XML in one place; every answer about a bucket
 gets the headers of its CORS rules in one place, and metrics and the access log are written in one
 place. Authorization happens once, from the row's action; operations that find more items in their
-body or headers ask again, through the same method (`Access.require`).
+body or headers ask again, through the same method (`Access.require`), and so does whoever has to
+commit on a later reading than the one that was authorized (`Access.require_still`).
 """
 
 from __future__ import annotations
@@ -298,11 +299,13 @@ class S3App:
                 sequence_named(call.query.get("versionId")),
             )
             call.bucket_record = call.object_target.bucket
+            call.bucket_revision = call.object_target.bucket_revision
             return
         reading = await call.storage.store.kv.get_many([keys.bucket(call.bucket_name)])
-        call.bucket_record = versioned(BucketRecord, reading.items[0]).record
-        if call.bucket_record is None:
+        bucket = versioned(BucketRecord, reading.items[0])
+        if bucket.record is None:
             raise errors.NoSuchBucket(BucketName=call.bucket_name)
+        call.bucket_record, call.bucket_revision = bucket.record, bucket.revision
 
     def _authorize(self, call: Call, resolved: Resolved) -> None:
         """Ask the policies for the row's action; where the operation asks for each item itself,

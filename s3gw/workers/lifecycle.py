@@ -72,8 +72,8 @@ LOCKED_PER_LOOK = 32
 @dataclass(slots=True)
 class LifecycleReport:
     """What a run did: entries looked at; versions removed, hidden behind a marker, and moved to
-    another class; markers removed; uploads aborted; versions that wait for a lock or for nodes, and
-    entries of what others changed meanwhile."""
+    another class; markers removed; uploads aborted; entries that wait for a lock or for nodes, and
+    those that others changed meanwhile."""
 
     looked: int = 0
     removed: int = 0
@@ -370,16 +370,15 @@ class Lifecycle(PeriodicWorker):
                     return [*again, self._at_once(entry, one.found, now_ms)]
                 if one.passed:
                     return again
-                self._report.waiting += 1
                 again.append(Next(one.held))
             if not due or not page.more:
                 return again
             if len(again) >= LOCKED_PER_LOOK:
-                self._goes_on = True
                 return [*again[:-1], self._at_once(entry, due[-1].found, now_ms)]
             position = page.items[-1].key + b"\x00"
 
     def _at_once(self, entry: Entry, found: Found, now_ms: int) -> Next:
+        self._goes_on = True
         subject = keys.due_version(entry.key, found.record.sequence)
         return Next(keys.due(now_ms, entry.bucket_id, subject))
 

@@ -11,6 +11,7 @@ from s3gw import errors
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.delete import delete_object
+from s3gw.objects.publish import Target
 from s3gw.operations.present import current_of
 from s3gw.wire.conditions import WriteConditions
 from tests.stores import operations
@@ -23,9 +24,9 @@ async def delete_if(process: Process, key: str, headers: dict[str, str]) -> str:
     conditions = WriteConditions.of_delete(headers)
     seen: list[ObjectRecord | None] = []
 
-    def check(record: ObjectRecord | None) -> None:
-        seen.append(record)
-        conditions.check(current_of(record))
+    def check(target: Target) -> None:
+        seen.append(target.shown)
+        conditions.check(current_of(target.shown))
 
     target = await publish.read_target(process.storage, BUCKET, key)
     try:

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from s3gw import errors, limits
-from s3gw.metadata.records import Checksums, Description, ObjectRecord, PartRecord
+from s3gw.metadata.records import Checksums, Description, PartRecord
 from s3gw.objects import publish
 from s3gw.objects.multipart import create_upload, find_upload, list_parts
 from s3gw.objects.part_copy import share_part
@@ -56,8 +56,8 @@ async def share(
     upload = await find_upload(process.storage, BUCKET, "k", upload_id, number)
     target = await publish.read_target(process.storage, BUCKET, source)
 
-    def span(record: ObjectRecord) -> tuple[int, int]:
-        return first, record.size if stop is None else stop
+    def span(found: publish.Target) -> tuple[int, int]:
+        return first, operations.of_all(found)[1] if stop is None else stop
 
     return await share_part(process.storage, upload, number, target, span)
 
@@ -157,16 +157,14 @@ async def test_a_source_replaced_meanwhile_gives_what_is_there_now_or_nothing(
     upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id, 1)
     source = await publish.read_target(memory_store.storage, BUCKET, "source")
     await operations.put(memory_store, "source", SMALL)
-    part = await share_part(
-        memory_store.storage, upload, 1, source, lambda record: (0, record.size)
-    )
+    part = await share_part(memory_store.storage, upload, 1, source, operations.of_all)
     assert part is not None
     assert part.etag == hashlib.md5(SMALL).hexdigest()
     source = await publish.read_target(memory_store.storage, BUCKET, "source")
     upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id, 2)
     await operations.delete(memory_store, "source")
     with pytest.raises(errors.NoSuchKey):
-        await share_part(memory_store.storage, upload, 2, source, lambda record: (0, record.size))
+        await share_part(memory_store.storage, upload, 2, source, operations.of_all)
     check(memory_store)
 
 

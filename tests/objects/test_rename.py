@@ -212,7 +212,9 @@ async def test_a_rename_decided_before_an_overwrite_takes_what_is_there_now(
     await operations.put(memory_store, "old", DATA)
     await operations.put(memory_store, "new", b"came meanwhile")
     seen: list[bool] = []
-    renaming = Renaming("o", lambda found: None, lambda found: seen.append(found is not None))
+    renaming = Renaming(
+        "o", lambda found: None, lambda found: seen.append(found.visible is not None)
+    )
     await rename_object(storage, source, target, renaming)
     assert seen == [False, True]
     assert await operations.get(memory_store, "new") == DATA
@@ -228,8 +230,8 @@ async def test_a_condition_on_the_target_holds_at_the_commit(memory_store: Proce
     target = await publish.read_target(storage, BUCKET, "new")
     await operations.put(memory_store, "new", b"came meanwhile")
 
-    def absent(found: ObjectRecord | None) -> None:
-        if found is not None:
+    def absent(target: publish.Target) -> None:
+        if target.visible is not None:
             raise errors.PreconditionFailed(Condition="If-None-Match")
 
     with pytest.raises(errors.PreconditionFailed):
@@ -291,7 +293,8 @@ async def test_a_delete_between_renames_sees_the_object_once(memory_store: Proce
     assert isinstance(before.data, BlobRef)
     other = await memory_store.cluster.process(seed=5)
 
-    def same(found: ObjectRecord | None) -> None:
+    def same(target: publish.Target) -> None:
+        found = target.shown
         if found is None or found.etag != before.etag:
             raise errors.PreconditionFailed(Condition="If-Match")
 

@@ -10,7 +10,8 @@ import pytest
 from s3gw.cluster.ledger import read_merge_alarms
 from s3gw.errors import PreconditionFailed
 from s3gw.metadata import keys
-from s3gw.metadata.records import Description, ObjectRecord, RestoredRecord, StoreRecord
+from s3gw.metadata.records import Description, RestoredRecord, StoreRecord
+from s3gw.metadata.sequences import moment_of
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish
 from s3gw.objects.write import put_object
@@ -426,21 +427,25 @@ async def test_fences_are_those_of_the_new_secret(
 async def test_a_racing_writer_that_may_have_lost_does_not_replace_the_base(
     memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
 ) -> None:
-    """The same sequence in the footer of a blob that nothing refers to."""
-    target = await publish.read_target(memory_store.storage, BUCKET, "k")
+    """The same moment in the footer of a blob that nothing refers to, and the higher sequence."""
+    targets = [await publish.read_target(memory_store.storage, BUCKET, "k") for _ in range(2)]
+    first, second = (publish.sequence_of(memory_store.storage, target) for target in targets)
+    assert first < second
+    assert moment_of(first) == moment_of(second)
 
-    def must_be_absent(current: ObjectRecord | None) -> None:
-        if current is not None:
+    def must_be_absent(target: publish.Target) -> None:
+        if target.visible is not None:
             raise PreconditionFailed()
 
-    async def create(data: bytes) -> None:
+    async def create(target: publish.Target, data: bytes) -> None:
         await put_object(
             memory_store.storage, target, "owner", Description(), Bytes(data), must_be_absent
         )
 
-    await create(b"winner")
+    await create(targets[0], b"winner")
+    memory_store.cluster.clock.advance(1.0)
     with pytest.raises(PreconditionFailed):
-        await create(b"loser")
+        await create(targets[1], b"loser")
     await take_snapshot(memory_store.storage)
     result = await recovered(memory_cluster, put_on_disks(memory_cluster, tmp_path))
     assert await operations.get(result.process, "k") == b"winner"

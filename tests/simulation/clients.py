@@ -166,8 +166,8 @@ class Client:
         body = self._body(key)
         conditions = WriteConditions(if_match=expected, if_absent=kind is Kind.CREATE)
 
-        def check(record: ObjectRecord | None) -> None:
-            conditions.check(current_of(record))
+        def check(target: publish.Target) -> None:
+            conditions.check(current_of(target.shown))
 
         async def work(storage: Storage) -> ObjectRecord:
             target = await publish.read_target(storage, BUCKET, key)

@@ -130,13 +130,19 @@ async def rename(process: Process, source: str, key: str, token: bytes = b"") ->
     )
 
 
+def of_all(source: publish.Target) -> tuple[int, int]:
+    """The span of a whole object."""
+    assert source.visible is not None
+    return 0, source.visible.size
+
+
 async def copy_part(
     process: Process, source: str, key: str, upload_id: bytes, number: int
 ) -> PartRecord | None:
     """UploadPartCopy of a whole object, as far as its blob can be shared."""
     upload = await find_upload(process.storage, BUCKET, key, upload_id, number)
     target = await publish.read_target(process.storage, BUCKET, source)
-    return await share_part(process.storage, upload, number, target, lambda found: (0, found.size))
+    return await share_part(process.storage, upload, number, target, of_all)
 
 
 async def untrash(process: Process, key: str, sequence: int) -> Restored:
