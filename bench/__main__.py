@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import sys
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -87,12 +86,7 @@ def _target(arguments: argparse.Namespace) -> Iterator[tuple[S3Http, Servers]]:
         return
     directory = arguments.directory.resolve() / f"{arguments.form}-{secrets.token_hex(4)}"
     directory.parent.mkdir(parents=True, exist_ok=True)
-    store: Up | Cluster
-    if arguments.form == UP:
-        store = Up(directory)
-    else:
-        key = {"S3GW_MASTER_KEY": b64encode(os.urandom(32)).decode()}  # `up` makes its own
-        store = Cluster(directory, nodes=6, gateways=1, environment=key)
+    store = Up(directory) if arguments.form == UP else Cluster(directory, nodes=6, gateways=1)
     try:
         with running(store):
             pids = [process.pid for process in store.processes]

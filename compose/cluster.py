@@ -1,7 +1,8 @@
 """`make cluster`: etcd, nine nodes in three zones and two gateways, until Ctrl-C.
 
-Nine nodes and not six, so that the shards of a lost node have somewhere to go. Data and
-credentials stay in ./cluster-data, so a second start finds them.
+Nine nodes and not six, so that the shards of a lost node have somewhere to go. Data, credentials
+and the master key (unless `S3GW_MASTER_KEY` is set) stay in ./cluster-data, so a second start finds
+them.
 """
 
 import argparse
@@ -10,9 +11,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
-from compose.local import Cluster, Credentials, StartError
+from compose.local import MASTER_KEY_SETTINGS, Cluster, Credentials, StartError
 
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94, 91, 31)
 _TAG_WIDTH = 9
@@ -48,12 +50,20 @@ def stored_credentials(path: Path) -> Credentials:
     return credentials
 
 
+def master_key_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the environment of this program says of a master key; that of the store is another."""
+    named = (name for name in MASTER_KEY_SETTINGS if environment.get(name))
+    return {name: environment[name] for name in named}
+
+
 def describe(cluster: Cluster) -> str:
     """What a user needs to talk to the cluster, to be copied and pasted."""
     lines = [
         "",
         *(f"S3     {gateway.endpoint}   admin {gateway.admin}" for gateway in cluster.gateways),
         f"etcd   {cluster.etcd.url}",
+        f"key    {cluster.master_key or 'as set in the environment'}: the master key of encryption,"
+        " without which what is encrypted is lost",
         "",
         f"export AWS_ACCESS_KEY_ID={cluster.credentials.access_key}",
         f"export AWS_SECRET_ACCESS_KEY={cluster.credentials.secret_key}",
@@ -84,6 +94,7 @@ def main() -> int:
         zones=arguments.zones,
         gateways=arguments.gateways,
         credentials=stored_credentials(directory / "credentials.json"),
+        environment=master_key_settings(os.environ),
         sink=TaggedLog(),
     )
     try:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compose.certificates import Certificates
+from s3gw.objects.keyring.master import new_text
 
 PORT_MIN = 10_000
 PORT_MAX = 32_000
@@ -39,6 +40,7 @@ STOP_SECONDS_MAX = 50.0
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 40
 ETCD_QUOTA_BYTES = 8 * 1024**3
+MASTER_KEY_SETTINGS = {"S3GW_MASTER_KEY", "S3GW_MASTER_KEY_FILE"}
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _ports_given: set[int] = set()
@@ -220,6 +222,20 @@ def s3gw(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "s3gw", *arguments]
 
 
+def kept_master_key(path: Path) -> Path:
+    """The file of a master key, made with mode 0600 when it does not exist, whole or not at all."""
+    if not path.exists():
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(new_text())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    return path
+
+
 def _root_environment(credentials: Credentials) -> dict[str, str]:
     return {
         "S3GW_ROOT_ACCESS_KEY": credentials.access_key,
@@ -366,7 +382,9 @@ class Cluster:
 
     `advertise` are addresses HOST:PORT at which gateways reach the nodes, and `node_etcd` the URLs
     at which the nodes reach etcd, one for each node: those of proxies, for tests. `secure`: mutual
-    TLS between gateways, nodes and etcd, with an authority of its own in certificates/.
+    TLS between gateways, nodes and etcd, with an authority of its own in certificates/. Gateways
+    have the master key in master.key, which is made as `s3gw up` makes one, unless `environment`
+    has one (`S3GW_MASTER_KEY`).
     """
 
     def __init__(
@@ -396,6 +414,11 @@ class Cluster:
         }
         self._sink = sink
         directory.mkdir(parents=True, exist_ok=True)
+        self._gateway_environment = dict(self._environment)
+        self.master_key: Path | None = None
+        if not MASTER_KEY_SETTINGS & self._environment.keys():
+            self.master_key = kept_master_key(directory / "master.key")
+            self._gateway_environment["S3GW_MASTER_KEY_FILE"] = str(self.master_key)
         self.certificates = Certificates(directory / "certificates") if secure else None
         names = ["etcd", *(f"etcd-{number}" for number in range(2, etcd_members + 1))]
         self.members = [
@@ -445,7 +468,7 @@ class Cluster:
                 *self._tls_flags("gateway"),
             ),
             self.directory / f"{tag}.log",
-            self._environment,
+            self._gateway_environment,
             self._sink,
         )
         return Gateway(process, f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{admin_port}")

@@ -5,9 +5,10 @@ import stat
 
 import pytest
 
-from compose.cluster import stored_credentials
+from compose.cluster import describe, master_key_settings, stored_credentials
 from compose.local import Cluster, Process, StartError, Up, free_port, running
 from compose.s3_http import S3Http, Signer
+from s3gw.objects.keyring.master import read_file
 
 BODY = b"kept over a restart" * 10_000
 
@@ -29,14 +30,38 @@ def test_up_finds_its_data_again(tmp_path):
 
 def test_a_cluster_finds_its_data_again(tmp_path):
     first = Cluster(tmp_path / "store", nodes=6, gateways=1)
+    sealed = {"x-amz-server-side-encryption": "AES256"}
     with running(first):
         assert client(first).request("PUT", "/kept").status == 200
         assert client(first).request("PUT", "/kept/k", body=BODY).status == 200
+        put = client(first).request("PUT", "/kept/sealed", body=BODY, headers=sealed)
+        assert put.status == 200
     assert not any(process.running() for process in first.processes)
     assert not any(process.said("is killed") for process in first.processes)
     second = Cluster(tmp_path / "store", nodes=6, gateways=1, credentials=first.credentials)
     with running(second):
         assert client(second).request("GET", "/kept/k").body == BODY
+        assert client(second).request("GET", "/kept/sealed").body == BODY
+
+
+def test_a_cluster_makes_its_master_key_once_unless_it_is_given_one(tmp_path):
+    first = Cluster(tmp_path / "store", nodes=1, gateways=1)
+    kept = first.master_key.read_bytes()
+    assert stat.S_IMODE(first.master_key.stat().st_mode) == 0o600
+    assert len(read_file(first.master_key).ids) == 1
+    named = [gateway.process.environment["S3GW_MASTER_KEY_FILE"] for gateway in first.gateways]
+    assert named == [str(first.master_key)]
+    assert not any("MASTER" in name for node in first.nodes for name in node.process.environment)
+    second = Cluster(tmp_path / "store", nodes=1, gateways=1)
+    assert second.master_key.read_bytes() == kept
+    assert str(second.master_key) in describe(second)
+    assert kept.decode().strip() not in describe(second)
+    given = master_key_settings({"S3GW_MASTER_KEY": "k", "S3GW_ZONE": "z"})
+    assert given == {"S3GW_MASTER_KEY": "k"}
+    third = Cluster(tmp_path / "other", nodes=1, gateways=1, environment=given)
+    assert third.master_key is None
+    assert not (tmp_path / "other" / "master.key").exists()
+    assert "environment" in describe(third)
 
 
 def test_a_process_that_ends_at_once_is_reported_with_its_own_words(tmp_path):
