@@ -146,7 +146,10 @@ def _rewrap(job: RewrapJob) -> encryption_models.Rewrap:
         job.walked,
         job.rewrapped,
         job.failed,
+        job.kept,
         job.note,
+        job.proving,
+        job.master_key.hex(),
     )
 
 

@@ -9,13 +9,15 @@ from s3gw.admin.models import BucketPath
 from s3gw.admin.port import AdminPort, Refusal, conflict, not_found
 from s3gw.buckets.encryption import COMPRESSION
 from s3gw.errors import KMSNotFoundException, NotImplementedS3
-from s3gw.metadata.key_records import NamedKey
+from s3gw.metadata.key_records import NamedKey, ProcessKeys
 from s3gw.metadata.records import BucketRecord
 from s3gw.objects.buckets import change_bucket, find_bucket
 from s3gw.objects.keyring.master import MasterKeyMissing
 from s3gw.objects.keyring.master import MasterKeys as Configured
 from s3gw.objects.keyring.named import DISABLED, ENABLED, PENDING, KeyExists
-from s3gw.objects.keyring.ring import keys_in_use
+from s3gw.objects.keyring.ring import master_keys_known, processes
+
+WALKING = "walking"
 
 
 def _view(port: AdminPort, name: str, key: NamedKey) -> models.Key:
@@ -103,15 +105,35 @@ def _no_key(path: models.KeyPath) -> Refusal:
 
 
 async def master_keys(port: AdminPort) -> models.MasterKeys:
-    """The master keys by their ids, and how far the job that wraps anew has come."""
-    known, _ = await keys_in_use(port.storage.store.kv)
+    """The master keys by their ids, which process has which, and how far the job that wraps anew
+    has come."""
+    kv = port.storage.store.kv
+    known, _ = await master_keys_known(kv)
     master = port.storage.ring.sources.master
+    configured = [name.hex() for name in master.ids] if master is not None else []
+    present = configured[0] if configured else ""
+    job = await port.jobs.rewrap()
+    goes_on = job is not None and job.state == WALKING
+    wanted = job.master_key if job is not None and goes_on else present
+    running = [_process(told, wanted) for told in await processes(kv)]
+    done_with = {name.hex() for name in known.barred} - {name.hex() for name in known.ids}
+    held = set(configured).union(*(process.configured for process in running))
+    # Where processes do not agree, one may come to wrap under any of their keys yet.
+    settled = not goes_on and all(process.present == present for process in running)
     return models.MasterKeys(
-        master.present.hex() if master is not None else "",
-        [name.hex() for name in master.ids] if master is not None else [],
-        [name.hex() for name in known],
-        await port.jobs.rewrap(),
+        present,
+        configured,
+        [name.hex() for name in known.ids],
+        sorted(done_with & held) if settled else [],
+        running,
+        job,
     )
+
+
+def _process(told: ProcessKeys, wanted: str) -> models.KeyProcess:
+    configured = [name.hex() for name in told.master_keys]
+    present = configured[0] if configured else ""
+    return models.KeyProcess(told.name, present, configured, present != wanted)
 
 
 async def rewrap(port: AdminPort) -> models.Rewrap:

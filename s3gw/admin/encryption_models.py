@@ -44,18 +44,33 @@ class Keys(Struct):
 
 
 class MasterKeys(Struct):
-    """Master keys by their ids: the present one ("" for none), those that this process has, and
-    those that something is wrapped under; and the job that wraps anew, if there was one."""
+    """Master keys by their ids: the present one ("" for none), those that this process has, those
+    that something is wrapped under, and those that may be taken from all configurations; what every
+    process has; and the job that wraps anew, if there was one."""
 
     present: str
     configured: list[str]
     in_use: list[str]
+    removable: list[str]
+    processes: list[KeyProcess]
     rewrap: Rewrap | None = None
 
 
+class KeyProcess(Struct):
+    """The master keys of a process that serves objects. It is `behind` when it is to be started
+    again with the present one of all, or the one that a job wraps under, as its own."""
+
+    name: str
+    present: str
+    configured: list[str]
+    behind: bool
+
+
 class Rewrap(Struct):
-    """Wrapping all data keys anew. `failed` records are still under former keys; `note` says why
-    the last of them is."""
+    """Wrapping all data keys anew, under the master key with the id `master_key` ("" for none).
+    `failed` records are still under former keys, `kept` ones under a former version of a named key
+    that may not be used; `note` says why the last of them is, or what the job waits for. When it is
+    `proving`, it reads everything once more, as it was at one moment."""
 
     state: str
     stage: str
@@ -64,7 +79,10 @@ class Rewrap(Struct):
     walked: int
     rewrapped: int
     failed: int
+    kept: int
     note: str
+    proving: bool
+    master_key: str
 
 
 class SetCompression(Struct, forbid_unknown_fields=True):

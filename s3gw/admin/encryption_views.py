@@ -47,18 +47,28 @@ def _master_keys(answer: Answer) -> str:
             ("present", answer["present"] or "none"),
             ("configured", " ".join(answer["configured"])),
             ("in use", " ".join(answer["in_use"]) or "none"),
+            ("may be removed", " ".join(answer["removable"]) or "none"),
         ]
     )
+    behind = [process for process in answer["processes"] if process["behind"]]
+    if behind:
+        rows = [
+            [plain(each["name"]), each["present"] or "none", " ".join(each["configured"][1:])]
+            for each in behind
+        ]
+        told = table(["to be started again", "present", "others"], rows)
+        shown = f"{shown}\n\n{told}"
     return f"{shown}\n\n{_rewrap(answer['rewrap'])}" if answer["rewrap"] else shown
 
 
 def _rewrap(answer: Answer) -> str:
     return facts(
         [
-            ("wrapping anew", answer["state"]),
+            ("wrapping anew", _state(answer)),
             ("looked at", answer["walked"]),
             ("wrapped anew", answer["rewrapped"]),
             ("failed", answer["failed"]),
+            ("left", answer["kept"]),
             ("since", moment(answer["started_ms"])),
             ("ended", moment(answer["ended_ms"]) if answer["ended_ms"] else ""),
             ("note", plain(answer["note"])),
@@ -66,10 +76,16 @@ def _rewrap(answer: Answer) -> str:
     )
 
 
+def _state(answer: Answer) -> str:
+    return "proving" if answer["proving"] and answer["state"] == "walking" else answer["state"]
+
+
 def rewrap_progress(answer: Answer) -> tuple[float, str]:
     """The bar of the job: how many records there are is known at its end only."""
     done = answer["state"] != "walking"
     text = f"{answer['walked']} looked at, {answer['rewrapped']} wrapped anew"
+    if answer["note"]:
+        text += f"; {plain(answer['note'])}"
     return (1.0 if done else 0.0), text
 
 

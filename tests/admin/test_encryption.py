@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from s3gw.admin import encryption_views
+from s3gw.kv.interface import Put
+from s3gw.metadata import keys
+from s3gw.metadata.key_records import ProcessKeys
+from s3gw.metadata.records import encode
 from s3gw.objects.keyring.master import MasterKeys
 from s3gw.objects.keyring.ring import Ring, Sources
 from s3gw.workers.rewrap import Rewrapper
@@ -58,16 +63,63 @@ async def test_wrapping_anew_is_begun_and_followed(admin: Admin) -> None:
     before = await admin.get("/admin/kms/master-keys")
     assert before["in_use"] == [before["present"]]
     assert before["rewrap"] is None
-    keys = MasterKeys([b"n" * 32, MASTER_KEY])
-    process.storage.ring = Ring(process.kv, Sources(master=keys), process.storage.clock_ms)
+    masters = MasterKeys([b"n" * 32, MASTER_KEY])
+    process.storage.ring = Ring(process.kv, Sources(master=masters), process.storage.clock_ms)
     assert (await admin.call("POST", "/admin/kms/rewrap"))["state"] == "walking"
     worker = Rewrapper(process.storage)
     while await worker.work():
         pass
     after = await admin.get("/admin/kms/master-keys")
     assert after["in_use"] == [after["present"]] != before["in_use"]
-    assert after["configured"] == [keys.present.hex(), before["present"]]
+    assert after["configured"] == [masters.present.hex(), before["present"]]
     assert (after["rewrap"]["state"], after["rewrap"]["rewrapped"]) == ("done", 2)
+    assert after["removable"] == [before["present"]]
+    assert after["processes"] == []
+
+
+async def test_the_old_master_key_may_go_when_every_process_has_the_new_one(admin: Admin) -> None:
+    """Processes that were not started again are named, also after the job has ended."""
+    path, process = "/admin/kms/master-keys", admin.process
+    await encrypted.put(process, "k", b"body", S3)
+    old, new = MasterKeys([MASTER_KEY]), MasterKeys([b"n" * 32, MASTER_KEY])
+    process.storage.ring = Ring(process.kv, Sources(master=new), process.storage.clock_ms)
+
+    async def runs(name: str, *ids: bytes) -> int:
+        lease = await process.kv.grant_lease(10**6)
+        record = encode(ProcessKeys(name, ids))
+        await process.kv.commit([], [Put(keys.process(lease), record, lease)])
+        return lease
+
+    await runs("gateway-1 10", *new.ids)
+    behind = await runs("gateway-2 20", old.present, new.present)
+    await admin.call("POST", "/admin/kms/rewrap")
+    worker = Rewrapper(process.storage)
+
+    async def work() -> tuple[dict[str, Any], str]:
+        while await worker.work():
+            pass
+        answer = await admin.get(path)
+        return answer, encryption_views.ENCRYPTION_VIEWS["master-keys"](answer)
+
+    answer, text = await work()
+    assert [(each["name"], each["behind"]) for each in answer["processes"]] == [
+        ("gateway-1 10", False),
+        ("gateway-2 20", True),
+    ]
+    assert (answer["rewrap"]["state"], answer["removable"]) == ("walking", [])
+    assert answer["rewrap"]["note"].endswith("gateway-2 20")
+    assert "gateway-2 20" in text
+    assert "gateway-1 10" not in text
+    await process.kv.revoke_lease(behind)
+    late = await runs("gateway-3 30", *new.ids)
+    answer, text = await work()
+    assert (answer["rewrap"]["state"], answer["removable"]) == ("done", [old.present.hex()])
+    assert "to be started again" not in text
+    await process.kv.revoke_lease(late)
+    await runs("gateway-3 31", old.present)  # its configuration was forgotten
+    answer, text = await work()
+    assert answer["removable"] == []
+    assert "gateway-3 31" in text
 
 
 async def test_without_a_master_key_there_are_no_named_keys(admin: Admin) -> None:
