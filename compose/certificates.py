@@ -32,10 +32,19 @@ class Certificates:
         """The directory with ca.pem, cert.pem and key.pem of a role."""
         return self.directory / role
 
-    def issue(self, role: str, out: Path) -> None:
+    def issue(self, role: str, out: Path, host: str = HOST) -> None:
         """Make a certificate for this machine in `out`, or renew it."""
-        arguments = ("--dir", str(self.ca), "--role", role, "--host", HOST, "--out", str(out))
+        arguments = ("--dir", str(self.ca), "--role", role, "--host", host, "--out", str(out))
         self._command("issue", *arguments)
+
+    def revoke(self, files: Path) -> None:
+        """Revoke the certificate in a directory, and tell all roles."""
+        self._command("revoke", "--dir", str(self.ca), "--cert", str(files / "cert.pem"))
+        for role in ROLES:
+            path = self.of(role) / "crl.pem"
+            temporary = path.with_suffix(".new")
+            temporary.write_bytes((self.ca / "crl.pem").read_bytes())
+            temporary.rename(path)
 
     def context(self, role: str) -> ssl.SSLContext:
         """What a client with the certificate of a role connects with."""
@@ -50,12 +59,14 @@ class Certificates:
 
     def etcd_flags(self) -> list[str]:
         """etcd's flags for mutual TLS with clients and peers."""
-        ca, certificate, key = (str(self.of("etcd") / f"{name}.pem") for name in _FILES)
+        files = (str(self.of("etcd") / f"{name}.pem") for name in _FILES)
+        ca, certificate, key, revoked = files
         return [
             *("--client-cert-auth", "--trusted-ca-file", ca),
             *("--cert-file", certificate, "--key-file", key),
             *("--peer-client-cert-auth", "--peer-trusted-ca-file", ca),
             *("--peer-cert-file", certificate, "--peer-key-file", key),
+            *("--client-crl-file", revoked, "--peer-crl-file", revoked),
         ]
 
     @staticmethod
@@ -73,4 +84,4 @@ class Certificates:
         return done.stdout
 
 
-_FILES = ("ca", "cert", "key")
+_FILES = ("ca", "cert", "key", "crl")

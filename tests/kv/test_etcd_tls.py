@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.certificates import Certificates
+from compose.certificates import HOST, Certificates
 from compose.local import Etcd
 from nodes.tls import TlsCredentials
 from s3gw.kv.etcd import EtcdKV
@@ -85,6 +85,59 @@ async def test_new_channels_use_the_new_certificate(
         (own / name).write_bytes(content)
     engine.reconnect()
     await engine.get_many([b"k"])
+
+
+@pytest.mark.parametrize(
+    ("role", "host"),
+    [("node", HOST), ("gateway", HOST), ("client", HOST), ("server", HOST), ("etcd", "10.9.8.7")],
+)
+async def test_what_the_authority_did_not_make_etcd_at_this_host_is_not_asked(
+    role: str, host: str, server: Etcd, engine: EtcdKV, certificates: Certificates
+) -> None:
+    """etcd shows what it finds for every connection: here a certificate of the same authority, of
+    another role or for another host."""
+    own, posing = certificates.of("etcd"), certificates.directory / f"posing-{role}"
+    await asyncio.to_thread(certificates.issue, role, posing, host)
+    kept = {name: (own / name).read_bytes() for name in ("key.pem", "cert.pem")}
+    await engine.get_many([b"k"])
+    for name in kept:
+        (own / name).write_bytes((posing / name).read_bytes())
+    credentials = TlsCredentials(certificates.of("gateway"))
+    other = await EtcdKV.connect([server.url], deadline_seconds=2, tls=credentials)
+    try:
+        with pytest.raises(Unavailable):
+            await other.get_many([b"k"])
+    finally:
+        for name, content in kept.items():
+            (own / name).write_bytes(content)
+    other.reconnect()
+    await other.get_many([b"k"])
+    await other.close()
+
+
+async def test_a_certificate_of_the_s3_port_opens_nothing(
+    server: Etcd, certificates: Certificates
+) -> None:
+    own = certificates.directory / "for-the-world"
+    await asyncio.to_thread(certificates.issue, "server", own)
+    engine = await EtcdKV.connect([server.url], deadline_seconds=2, tls=TlsCredentials(own))
+    with pytest.raises(Unavailable):
+        await engine.get_many([b"k"])
+    await engine.close()
+
+
+async def test_etcd_refuses_a_revoked_certificate(server: Etcd, certificates: Certificates) -> None:
+    """It reads `crl.pem` for every connection."""
+    own = certificates.directory / "to-be-revoked"
+    await asyncio.to_thread(certificates.issue, "node", own)
+    engine = await EtcdKV.connect([server.url], deadline_seconds=2, tls=TlsCredentials(own))
+    await engine.get_many([b"k"])
+    await engine.close()
+    await asyncio.to_thread(certificates.revoke, own)
+    again = await EtcdKV.connect([server.url], deadline_seconds=2, tls=TlsCredentials(own))
+    with pytest.raises(Unavailable):
+        await again.get_many([b"k"])
+    await again.close()
 
 
 async def test_without_the_right_certificates_nothing_is_read(server: Etcd, tmp_path: Path) -> None:
