@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profile: str = "4+2"
     journal_drives: int = 0
     pg_count: int = 256
+    failure_domain: Literal["drive", "node", "zone"] = "node"
     stripe_bytes: int = 1024 * 1024
     reserve_percent: float = 1.0
     root_access_key: str = ""

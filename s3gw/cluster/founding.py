@@ -30,7 +30,6 @@ from s3gw.metadata.records import (
 
 COMPANION_SUFFIX = ".small"
 FIRST_EPOCH = 1
-FAILURE_DOMAIN = NODE
 GROUPS_PER_COMMIT = 100
 
 
@@ -95,8 +94,10 @@ async def found_layout(
     pg_count: int,
     stripe_bytes: int,
     now_ms: int,
+    failure_domain: str = NODE,
 ) -> None:
-    """Make profile `name`, its companion and all their placement groups, then the layout.
+    """Make profile `name`, its companion and all their placement groups, then the layout. No two
+    shards of a group are in one `failure_domain` (placement.domains) while there are enough.
 
     Only one process may do this at a time (the caller holds a lock); after a crash it is done
     again, with the nodes of that moment.
@@ -108,7 +109,7 @@ async def found_layout(
     )
     for profile, its_scheme, its_companion in profiles:
         record = ProfileRecord(
-            str(its_scheme), stripe_bytes, pg_count, FAILURE_DOMAIN, its_companion
+            str(its_scheme), stripe_bytes, pg_count, failure_domain, its_companion
         )
         try:
             await kv.commit(
@@ -116,7 +117,7 @@ async def found_layout(
             )
         except Conflict:
             return  # the layout is there: this profile is in use
-        await _found_groups(kv, profile, its_scheme, founders, pg_count)
+        await _found_groups(kv, profile, its_scheme, founders, pg_count, failure_domain)
     layout = LayoutRecord(
         now_ms,
         tuple(LayoutNode(f.node, f.zone, f.weight, host=f.host) for f in founders),
@@ -130,14 +131,19 @@ async def found_layout(
 
 
 async def _found_groups(
-    kv: KV, profile: str, scheme: Scheme, founders: Sequence[Founder], pg_count: int
+    kv: KV,
+    profile: str,
+    scheme: Scheme,
+    founders: Sequence[Founder],
+    pg_count: int,
+    failure_domain: str,
 ) -> None:
     assignment = place(
         [Node(f.node, f.zone, f.weight, host=f.host) for f in founders],
         pg_count=pg_count,
         width=scheme.width,
         zone_limit=scheme.tolerance,
-        failure_domain=FAILURE_DOMAIN,
+        failure_domain=failure_domain,
     )
     layout = keys.layout(FIRST_EPOCH)
     for first in range(0, pg_count, GROUPS_PER_COMMIT):
