@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from s3gw.cluster.membership import (
     Registration,
 )
 from s3gw.config import Config, ConfigError, host_and_port
-from s3gw.drives import metadata_directory
+from s3gw.drives import DriveAt, metadata_directory
 from s3gw.key_sources import master_keys
 from s3gw.kv import sqlite_schema
 from s3gw.kv.etcd import EtcdKV
@@ -58,7 +58,7 @@ from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
 from s3gw.objects.keyring.master import BadMasterKeys
 from s3gw.objects.keyring.ring import require_master_keys
 from s3gw.serving import cancel, serve_beside
-from s3gw.supervisor import WorkerContext
+from s3gw.supervisor import Grant, WorkerContext
 from s3gw.transport import keep_certificates, open_credentials
 
 log = logging.getLogger(__name__)
@@ -69,16 +69,9 @@ VERSION = __version__
 EXIT_REFUSED = 2
 FOUNDING_LOCK = "founding"
 FOUNDING_POLL_SECONDS = 0.25
+GRANT_RETRY_SECONDS = 5.0
 # Beyond the lease's time: etcd ends leases a little late.
 FORMER_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class DriveAt:
-    """A drive of this machine: where it is and who it is."""
-
-    path: str
-    drive_id: str
 
 
 @dataclass(frozen=True)
@@ -95,12 +88,19 @@ class Task:
         return [Path(drive.path) for drive in self.drives]
 
 
-async def open_sqlite(config: Config, drive_paths: Sequence[Path], metadata: Path) -> SqliteKV:
-    """The embedded engine with its journal on the drives."""
-    copies = max(scheme_of(config).tolerance + 1, config.journal_drives)
-    journal = Journal(drive_paths, copies)
+def journal_on(config: Config, drive_paths: Sequence[Path]) -> Journal:
+    """The metadata journal on these drives."""
+    return Journal(drive_paths, max(scheme_of(config).tolerance + 1, config.journal_drives))
+
+
+async def open_sqlite(
+    config: Config, drive_paths: Sequence[Path], metadata: Path, journal: Journal | None = None
+) -> SqliteKV:
+    """The embedded engine with its journal, on the drives if none is given."""
     return await SqliteKV.open(
-        metadata, journal, history_seconds=float(config.history_window_seconds)
+        metadata,
+        journal or journal_on(config, drive_paths),
+        history_seconds=float(config.history_window_seconds),
     )
 
 
@@ -144,6 +144,7 @@ async def found_on_drives(
             scheme_of(config),
             founders,
             pg_count=config.pg_count,
+            failure_domain=config.failure_domain,
             stripe_bytes=config.stripe_bytes,
             now_ms=time.time_ns() // 1_000_000,
         )
@@ -180,13 +181,14 @@ async def up_worker(context: WorkerContext) -> None:
     """A process of `s3gw up`: a gateway with the drives in it."""
     from s3gw.gateway import Gateway  # see `_serve_cluster`
 
-    task: Task = context.payload
+    task = with_grants(context)
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
         drives = await open_served_drives(task, context, stack)
         # The path of a lost drive may be a bare mount point by now: no place for the journal.
         paths = [Path(place.path) for place in task.drives if place.drive_id in drives]
-        kv = await open_sqlite(task.config, paths, metadata_directory(task.config))
+        journal = journal_on(task.config, paths)
+        kv = await open_sqlite(task.config, paths, metadata_directory(task.config), journal)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, 0)
         gateway = Gateway(task.config, kv, identity)
@@ -194,10 +196,88 @@ async def up_worker(context: WorkerContext) -> None:
         for drive_id, drive in drives.items():
             gateway.directory.add(Node(drive_id, zones.get(drive_id, drive_id), drive))
         membership = Membership(kv, gateway.directory, gateway.topology, None)
-        tasks = [DriveWatch(gateway.directory).follow()]
+        late = LateDrives(context, stack, gateway.directory, membership, journal)
+        late.places += [place for place in task.drives if place.drive_id in drives]
+        late.await_others(task.drives)
+        tasks = [DriveWatch(gateway.directory).follow(), late.follow(kv, identity.incarnation)]
         if context.index == 0:
-            tasks.append(note_revisions(kv, identity.incarnation, task.drives))
+            tasks.append(note_revisions(kv, identity.incarnation, late.places))
         await gateway.run(context, membership, tasks)
+
+
+def with_grants(context: WorkerContext) -> Task:
+    """The task of a process, with the drives that the supervisor has opened since the start."""
+    task: Task = context.payload
+    places = {place.drive_id: place for place in task.drives}
+    while not context.grants.empty():
+        place: DriveAt = context.grants.get_nowait().value
+        places[place.drive_id] = place
+    return replace(task, drives=tuple(places.values()))
+
+
+class LateDrives:
+    """Uses drives that come while a process of `up` runs: those that the supervisor opens, and
+    those that failed when the process started. `places` are the drives in use."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        stack: AsyncExitStack,
+        directory: Directory,
+        membership: Membership,
+        journal: Journal,
+    ) -> None:
+        self._context = context
+        self._stack = stack
+        self._directory = directory
+        self._membership = membership
+        self._journal = journal
+        self.places: list[DriveAt] = []
+        self.retry_seconds = GRANT_RETRY_SECONDS
+        self._said: dict[str, str] = {}
+
+    def await_others(self, places: Sequence[DriveAt]) -> None:
+        """Try those again that are not in use."""
+        for place in places:
+            if place not in self.places:
+                lock = self._context.fds[place.drive_id]
+                self._try_again(Grant(place.drive_id, lock, place))
+
+    def _try_again(self, grant: Grant) -> None:
+        again = self._context.grants.put_nowait
+        asyncio.get_running_loop().call_later(self.retry_seconds, again, grant)
+
+    async def follow(self, kv: KV, incarnation: int) -> None:
+        """Use what comes, for ever; what fails is tried again as long as it is the newest."""
+        while True:
+            grant = await self._context.grants.get()
+            place: DriveAt = grant.value
+            if self._context.fds[grant.name] != grant.fd:
+                continue
+            try:
+                await self.use(place, (incarnation, (await kv.get_many([])).revision))
+            except (IdentityError, DriveError, OSError, EngineError) as error:
+                if self._said.get(place.path) != str(error):
+                    self._said[place.path] = str(error)
+                    log.warning("drive %s cannot be used: %s", place.path, error)
+                self._try_again(grant)
+
+    async def use(self, place: DriveAt, newest: tuple[int, int]) -> None:
+        """Use a drive, unless it has seen newer metadata than the `newest` (incarnation and
+        revision). Raises IdentityError, DriveError, OSError."""
+        found = await asyncio.to_thread(DriveIdentity.open, place.path, drive_id=place.drive_id)
+        if (found.identity.incarnation, found.identity.revision) > newest:
+            raise IdentityError(f"drive {place.path} has seen newer metadata than there is")
+        drive = await open_drive(self._context, place, self._stack)
+        self.places[:] = [known for known in self.places if known.drive_id != place.drive_id]
+        self.places.append(place)
+        await asyncio.to_thread(self._journal.add, Path(place.path))
+        node = self._directory.get(place.drive_id)
+        if node is None:
+            self._membership.add(Node(place.drive_id, place.drive_id, drive))
+        else:
+            node.drive = drive  # the one before is closed with the process
+        log.warning("drive %s at %s is used from now on", place.drive_id, place.path)
 
 
 async def gateway_worker(context: WorkerContext) -> None:
@@ -287,6 +367,7 @@ async def found_on_nodes(kv: KV, config: Config) -> None:
                     scheme_of(config),
                     [Founder(n, r.zone, r.capacity_bytes, r.host) for n, r in nodes.items()],
                     pg_count=config.pg_count,
+                    failure_domain=config.failure_domain,
                     stripe_bytes=config.stripe_bytes,
                     now_ms=time.time_ns() // 1_000_000,
                 )
@@ -361,11 +442,7 @@ async def open_served_drives(
     drives: dict[str, Drive] = {}
     for place in task.drives:
         try:
-            adopt(place.path, context.fds[place.drive_id])
-            ratio = task.config.reserve_percent / 100
-            drive = await asyncio.to_thread(LocalDrive.open, place.path, reserve_ratio=ratio)
-            stack.push_async_callback(drive.close)
-            await drive.stats()
+            drive = await open_drive(context, place, stack)
         except (IdentityError, DriveError, OSError) as error:
             log.warning("drive %s cannot be used: %s", place.path, error)
             if not drives and place is task.drives[-1]:
@@ -373,6 +450,17 @@ async def open_served_drives(
             continue
         drives[place.drive_id] = drive
     return drives
+
+
+async def open_drive(context: WorkerContext, place: DriveAt, stack: AsyncExitStack) -> Drive:
+    """A drive whose lock the supervisor holds; `stack` closes it. Raises IdentityError, DriveError,
+    OSError."""
+    adopt(place.path, context.fds[place.drive_id])
+    ratio = context.payload.config.reserve_percent / 100
+    drive = await asyncio.to_thread(LocalDrive.open, place.path, reserve_ratio=ratio)
+    stack.push_async_callback(drive.close)
+    await drive.stats()
+    return drive
 
 
 def node_directory(task: Task, drives: Mapping[str, Drive]) -> Directory:

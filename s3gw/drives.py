@@ -35,6 +35,14 @@ class StartError(Exception):
     """The store cannot start; the message is one line for the operator."""
 
 
+@dataclass(frozen=True)
+class DriveAt:
+    """A drive of this machine: where it is and who it is."""
+
+    path: str
+    drive_id: str
+
+
 class AddedDrives(msgspec.Struct):
     """`drives.json`: the paths of drives that `drive add` made, beside those of the settings."""
 

@@ -24,7 +24,9 @@ from nodes.tls import CERTIFICATE_FILE, GATEWAY, NODE, TlsCredentials
 from s3gw import app
 from s3gw.cluster.founding import found_store, layout_exists, scheme_of
 from s3gw.config import Config, ConfigError, host_and_port, load
+from s3gw.drive_scout import DriveScout
 from s3gw.drives import (
+    DriveAt,
     DriveSet,
     StartError,
     add_drive,
@@ -92,6 +94,7 @@ def up(config: Config) -> int:
             processes=_processes(config),
             sockets=sockets,
             fds={**found.locks, **boards_of(_processes(config))},
+            scout=DriveScout(config, found.store_id, found.locks),
             announce=lambda: _announce_up(config, ports, shows_secret),
         )
         return supervisor.run()
@@ -237,7 +240,7 @@ def rescue(arguments: argparse.Namespace) -> int:
     return run(lambda _: commands.run(arguments, engines), Config())
 
 
-async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.DriveAt, ...]) -> None:
+async def _prepare_store(config: Config, found: DriveSet, drives: tuple[DriveAt, ...]) -> None:
     """Recover the metadata from the journal if need be, and make the store if it is new."""
     kv = await app.open_sqlite(config, found.paths, metadata_directory(config))
     try:
@@ -263,7 +266,7 @@ async def _prepare_store(config: Config, found: DriveSet, drives: tuple[app.Driv
         await kv.close()
 
 
-def _warn_of_drives(drives: Sequence[app.DriveAt], expected: Mapping[str, str]) -> None:
+def _warn_of_drives(drives: Sequence[DriveAt], expected: Mapping[str, str]) -> None:
     """Say which drives are there and not in the layout, and the other way round."""
     for drive in drives:
         if drive.drive_id not in expected:
@@ -337,8 +340,8 @@ def _require_credentials(config: Config, credentials: TlsCredentials | None) -> 
         raise ConfigError("etcd at https needs certificates: name them with --tls-dir")
 
 
-def _places(found: DriveSet | NodeDrives) -> tuple[app.DriveAt, ...]:
-    return tuple(app.DriveAt(str(drive.path), drive.identity.drive_id) for drive in found.drives)
+def _places(found: DriveSet | NodeDrives) -> tuple[DriveAt, ...]:
+    return tuple(DriveAt(str(drive.path), drive.identity.drive_id) for drive in found.drives)
 
 
 def _processes(config: Config) -> int:
@@ -383,7 +386,7 @@ def _keep(path: Path, data: bytes) -> None:
 DRIVE_ADDED = """\
 {path} is drive {drive} of store {store} now. Next:
 
-  s3gw up …                             start it again, with this drive among the others
+  s3gw admin nodes                      lists it within seconds, while the store runs
   s3gw admin layout stage add {drive}
   s3gw admin layout plan                what would move
   s3gw admin layout apply"""
@@ -421,9 +424,7 @@ Ctrl-C stops it; the next start finds its data in {data}.
 
 # For clients that do not know the certificate's authority by themselves. (rclone up to 1.60 cannot
 # use the variable of the others, and stops when it is set.)
-AWS_TRUST = (
-    "\n  export AWS_CA_BUNDLE=ca.pem     # if a private authority signed the certificate"
-)
+AWS_TRUST = "\n  export AWS_CA_BUNDLE=ca.pem     # if a private authority signed the certificate"
 RCLONE_TRUST = "\n  export AWS_CA_BUNDLE= RCLONE_CA_CERT=ca.pem                     # likewise"
 
 

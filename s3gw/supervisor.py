@@ -258,7 +258,7 @@ class Supervisor:
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _WORKER_COMMAND.format(path=sys.path), f"worker-{worker.index}"],
-            stdin=stdin,
+            stdin=stdin.fileno(),
             pass_fds=[
                 status_write,
                 *(sock.fileno() for sock in self.sockets),

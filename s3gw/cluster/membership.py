@@ -245,6 +245,12 @@ class Membership:
     def layout_epoch(self) -> int:
         return self.epoch
 
+    def add(self, node: Node) -> None:
+        """Let a drive of this machine that came just now be a node."""
+        node.failing = node.id in self._failing
+        self._place(node)
+        self._directory.add(node)
+
     async def load(self) -> None:
         """Read nodes, layout and placement. Raises EngineError."""
         if self._make_drive is not None:

@@ -135,6 +135,15 @@ class Journal:
         """How many drives hold the journal: with any of them the metadata is there."""
         return self._copies
 
+    def add(self, drive: Path) -> None:
+        """Let a drive that came just now take the place of those that fail; one that was at its
+        path before is forgotten. May be called beside the writer's thread."""
+        folder = Folder(drive)
+        _tried(folder, folder.survey)
+        members = self._members  # are left to the writer, which finds out that they fail
+        others = [old for old in self._folders if old.path != folder.path or old in members]
+        self._folders = [*others, folder]
+
     def begin(self, position: Position | None, revision: int, database: Database) -> Position:
         """Make journal and database agree; return where the journal ends. `position` and
         `revision` are the database's; when the result differs, so does the database now. Raises
@@ -387,7 +396,7 @@ def _is_foreign(folder: Folder, position: Position) -> bool:
     return folder.record is not None and folder.record.chain != position.chain.hex()
 
 
-def _tried(folder: Folder, work: Callable[..., None], *arguments: object) -> bool:
+def _tried(folder: Folder, work: Callable[..., object], *arguments: object) -> bool:
     """Whether the drive did it."""
     try:
         work(*arguments)

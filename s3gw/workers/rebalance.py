@@ -349,7 +349,8 @@ class Rebalancer:
         if any(live and not before.get(node, False) for node, live in self._live.items()):
             self._rests.clear()
         for node_id, live in self._live.items():
-            if live and not before.get(node_id, True):
+            # At the first look nothing is known of before; a node that comes later was away.
+            if live and not before.get(node_id, not before):
                 groups = [g for g in all_groups(self._storage) if node_id in g.nodes]
                 self._returned[node_id] = groups
                 log.info("node %s is back: its %d groups are merged", node_id, len(groups))

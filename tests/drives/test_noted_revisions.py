@@ -9,6 +9,7 @@ import pytest
 
 from nodes.identity import DriveIdentity
 from s3gw import app
+from s3gw.drives import DriveAt
 from s3gw.kv.interface import Put
 from s3gw.kv.memory import MemoryKV, MemoryStore
 
@@ -21,8 +22,8 @@ async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
     revision = await kv.commit([], [Put(b"k", b"")])
     good = DriveIdentity.claim(tmp_path / "good", "store")
     drives = [
-        app.DriveAt(str(tmp_path / "gone"), "d1"),
-        app.DriveAt(str(good.path), "d2"),
+        DriveAt(str(tmp_path / "gone"), "d1"),
+        DriveAt(str(good.path), "d2"),
     ]
     noting = asyncio.create_task(app.note_revisions(kv, 1, drives))
     async with asyncio.timeout(10):

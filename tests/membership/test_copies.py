@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from nodes.identity import DriveIdentity
-from s3gw.app import DriveAt, Task, nonces_of
+from s3gw.app import Task, nonces_of
 from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import NodeIdTaken, NonceUnavailable, Registration
 from s3gw.config import Config
+from s3gw.drives import DriveAt
 from s3gw.kv.interface import Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys
