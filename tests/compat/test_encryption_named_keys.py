@@ -152,8 +152,33 @@ def test_copies_between_keys(s3, bucket, key, admin, refused):
         assert s3.get_object(Bucket=bucket, Key=name)["Body"].read() == body
     with refused("KMS.DisabledException", 400):
         s3.get_object(Bucket=bucket, Key="same")
+    for asked in ({}, {**KMS, "SSEKMSKeyId": key}, {**KMS, "SSEKMSKeyId": other}):
+        with refused("KMS.DisabledException", 400):
+            s3.copy_object(Bucket=bucket, Key="again", CopySource=f"{bucket}/k", **asked)
     with refused("KMS.DisabledException", 400):
-        s3.copy_object(Bucket=bucket, Key="again", CopySource=f"{bucket}/k")
+        again = {**KMS, "SSEKMSKeyId": key}
+        s3.copy_object(Bucket=bucket, Key="again", CopySource=f"{bucket}/other", **again)
+
+
+def test_no_part_is_copied_under_a_key_that_is_disabled(s3, bucket, key, admin, refused):
+    """Neither of what is sealed with it, which would be shared as it lies, nor into an upload."""
+    sealed = {**KMS, "SSEKMSKeyId": key}
+    s3.put_object(Bucket=bucket, Key="sealed", Body=b"x", **sealed)
+    s3.put_object(Bucket=bucket, Key="plain", Body=b"x")
+    uploads = [s3.create_multipart_upload(Bucket=bucket, Key="k", **sealed)]
+    uploads.append(s3.create_multipart_upload(Bucket=bucket, Key="k"))
+
+    def copy(source, upload):
+        target = {"Bucket": bucket, "Key": "k", "UploadId": upload["UploadId"]}
+        return s3.upload_part_copy(**target, PartNumber=1, CopySource=f"{bucket}/{source}")
+
+    copy("sealed", uploads[0])
+    admin.call("POST", f"/admin/kms/keys/{key}/disable")
+    for source, upload in (("sealed", uploads[0]), ("plain", uploads[0]), ("sealed", uploads[1])):
+        with refused("KMS.DisabledException", 400):
+            copy(source, upload)
+    admin.call("POST", f"/admin/kms/keys/{key}/enable")
+    copy("sealed", uploads[0])
 
 
 def test_a_user_needs_permission_for_the_key(server, s3, bucket, key):
