@@ -10,7 +10,9 @@ profile's scheme and its group's slots, its bytes are written as a new blob:
 3. when the old blob has no live reference left, the job's reference and the entry go.
 
 An entry with a `target` moves a blob into another profile (`s3gw.workers.reprofile`) for objects
-of one bucket. Objects of other buckets that share the blob keep it.
+of one bucket. Objects of other buckets that share the blob keep it. Meanwhile a version may have
+got a storage class that belongs to yet another profile: its bytes go on from here, by an entry for
+the copy in the commit that moves it.
 
 What holds a blob, and where that is written:
 
@@ -18,6 +20,7 @@ What holds a blob, and where that is written:
     p…   a part: the part's record while the upload is open, a page of the manifest afterwards
     m…   a manifest: the record of every version that holds the manifest
     s…   a snapshot of the metadata: its record
+    n…   the note of a version's name: its record
     j…   another job: waits for it to end
 
 A part of an upload that is being completed is left alone until that has ended: who completes it
@@ -44,6 +47,7 @@ from s3gw.metadata.records import (
     BucketRecord,
     ManifestPage,
     ManifestRef,
+    NameRecord,
     ObjectRecord,
     PartRecord,
     Reference,
@@ -258,6 +262,8 @@ class Swap:
                 await self._move_manifest(item, holder, reference)
             elif holder[:1] == b"s":
                 await self._move_snapshot(holder, reference)
+            elif holder[:1] == b"n":
+                await self._move_name(holder, reference)
         except Conflict:
             return  # the next round sees what it has become
 
@@ -324,7 +330,34 @@ class Swap:
                 moved = msgspec.structs.replace(record, data=self._new)
                 self._rewrite(tx, item, moved, entry)
                 self._pass_on(tx, holder, reference)
+                self._follow_class(tx, bucket, record)
                 await commit(self._storage.store, self._claim, tx)
+                return
+
+    def _follow_class(self, tx: Transaction, bucket: str, record: ObjectRecord) -> None:
+        """Queue the copy when the version's class belongs to another profile than it is in."""
+        wanted = self._storage.blobs.topology.of_class(record.description.storage_class)
+        if not self._entry.record.target or wanted is None:
+            return
+        if self._new.profile not in (wanted.name, wanted.companion):
+            references.queue_repair(
+                self._storage, tx, self._new, reduced=False, target=wanted.name, bucket=bucket
+            )
+
+    async def _follow_class_of_parts(self, tx: Transaction, manifest: bytes) -> None:
+        """The same for a part, by the first version that holds it."""
+        topology = self._storage.blobs.topology
+        if not any(profile.storage_classes for profile in topology.profiles()):
+            return
+        prefix = keys.manifest_holders(manifest)
+        page = await self._storage.store.kv.scan(
+            prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
+        )
+        for held in page.items:
+            bucket, key, sequence = keys.split_object_holder(held.key[len(prefix) :])
+            for item, record, _ in await self._version_items(bucket, key, sequence):
+                tx.expect(item.key, item.revision)
+                self._follow_class(tx, bucket, record)
                 return
 
     async def _move_part(self, holder: bytes, reference: Reference) -> None:
@@ -361,6 +394,18 @@ class Swap:
                 await give_back(self._storage, upload)
         except errors.S3Error:
             return  # completed or aborted meanwhile: the next round sees that
+
+    async def _move_name(self, holder: bytes, reference: Reference) -> None:
+        key = keys.NAMES + holder[1:]
+        name = await self._storage.store.get(NameRecord, key)
+        held = name.record.blob if name.record is not None else None
+        if name.record is not None and held is not None and self._replaces(held):
+            tx = self._transaction()
+            tx.expect(key, name.revision)
+            tx.put(key, msgspec.structs.replace(name.record, blob=self._new))
+            tx.witness = key
+            self._pass_on(tx, holder, reference)
+            await commit(self._storage.store, self._claim, tx)
 
     async def _move_snapshot(self, holder: bytes, reference: Reference) -> None:
         key = keys.SNAPSHOTS + holder[1:]
@@ -406,6 +451,8 @@ class Swap:
             tx.put(item.key, ManifestPage(tuple(moved)))
             tx.witness = item.key
             self._pass_on(tx, holder, reference)
+            if self._entry.record.target:
+                await self._follow_class_of_parts(tx, upload_id)
             await commit(self._storage.store, self._claim, tx)
             return
 
@@ -450,4 +497,5 @@ class Swap:
                     record, data=msgspec.structs.replace(data, blob=self._new)
                 )
                 self._rewrite(tx, item, moved, entry)
+                self._follow_class(tx, bucket, record)
                 await commit(self._storage.store, self._claim, tx)

@@ -23,7 +23,7 @@ from s3gw import errors
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import Profile, UnknownProfile
 from s3gw.cluster.tunables import Throttle
-from s3gw.kv.interface import Conflict
+from s3gw.kv.interface import Conflict, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, ManifestPage, ManifestRef, ObjectRecord, decode
 from s3gw.metadata.store import Transaction
@@ -89,8 +89,12 @@ async def change_class(
         profile = await profiles.profile_of(storage, target.bucket, storage_class)
         data = found.record.data
         if isinstance(data, ManifestRef):
-            found = await _move_parts(storage, claim, target, found, profile, throttle, openings)
-            await _commit_class(storage, claim, target, found, storage_class, Transaction())
+            found, revision = await _move_parts(
+                storage, claim, target, found, profile, throttle, openings
+            )
+            tx, prefix = Transaction(), keys.manifest(data.manifest)
+            tx.guards.append(NoneNewer(prefix, keys.after_prefix(prefix), revision))
+            await _commit_class(storage, claim, target, found, storage_class, tx)
         elif isinstance(data, BlobRef) and not _at_home(data, profile):
             openings.require(destination(storage.blobs.topology, data.profile, profile.name))
             await throttle.take(2 * data.size)
@@ -169,10 +173,10 @@ async def _move_parts(
     profile: Profile,
     throttle: Throttle,
     openings: Openings,
-) -> Found:
-    """Move all parts, and the manifest's own blob; the version as it is then. Raises Changed when
-    it is another by more than that."""
-    record = found.record
+) -> tuple[Found, int]:
+    """Move all parts, and the manifest's own blob; the version as it is then, and the revision at
+    which all of them were there. Raises Changed when it is another by more than that."""
+    record, revision = found.record, target.revision
     for _ in range(PASSES_MAX):
         assert isinstance(found.record.data, ManifestRef)
         done: set[bytes] = set()
@@ -189,7 +193,8 @@ async def _move_parts(
             raise Changed
         found = now.found
         if not done:
-            return found
+            return found, revision
+        revision = now.revision
     raise NotPossibleNow("its parts are taken elsewhere by others")
 
 
