@@ -91,6 +91,11 @@ class _Checked(ssl.SSLObject):
             raise ssl.SSLCertVerificationError(f"the peer's certificate has the role {names}")
         context.connections.add(self)
 
+    @property
+    def serial(self) -> int:
+        """The serial number of the peer's certificate; 0 without one."""
+        return int(str((self.getpeercert() or {}).get("serialNumber", "0")), 16)
+
     def cut(self) -> None:
         """End the connection where it is next used."""
         self._cut = True
@@ -173,11 +178,7 @@ class TlsCredentials:
     def cut(self, revoked: Collection[int]) -> int:
         """End the open connections to peers whose certificate has one of these serial numbers; how
         many they are. To be called in the thread of the event loop."""
-        peers = [
-            connection
-            for connection in self._connections
-            if int((connection.getpeercert() or {}).get("serialNumber", "0"), 16) in revoked
-        ]
+        peers = [connection for connection in self._connections if connection.serial in revoked]
         for connection in peers:
             connection.cut()
         return len(peers)

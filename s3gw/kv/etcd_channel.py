@@ -150,10 +150,10 @@ def _channel(url: str, receive_bytes_max: int, tls: TlsCredentials | None) -> An
     if tls is None:
         raise ValueError(f"{url} needs certificates")
     # gRPC checks names, not roles: a node's certificate must not do for etcd.
-    options += (("grpc.ssl_target_name_override", role_name(ETCD, parts.hostname)),)
+    named = ("grpc.ssl_target_name_override", role_name(ETCD, parts.hostname))
     ca, key, certificate = tls.pem()
     return rpc.secure_channel(
-        target, ssl_channel_credentials(ca, key, certificate), options=options
+        target, ssl_channel_credentials(ca, key, certificate), options=(*options, named)
     )
 
 
