@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from botocore.config import Config
 
-from compose.local import Cluster, StartError, Up, running
+from compose.local import Cluster, Gateway, StartError, Up, running, wait_until
+from s3gw.admin.client import AdminClient
 from s3gw.key_sources import MASTER_KEY_FILE
+from s3gw.objects.keyring.master import parse
 from tests import sdk
 
 CUSTOMER = secrets.token_bytes(32)
@@ -135,7 +137,16 @@ def test_a_customers_key_in_the_clear_is_refused_unless_a_setting_allows_it(
 
 def test_a_gateway_without_the_master_key_of_the_cluster_does_not_start(tmp_path: Path) -> None:
     key = b64encode(os.urandom(32)).decode()
-    cluster = Cluster(tmp_path / "store", nodes=6, gateways=2, environment={"S3GW_MASTER_KEY": key})
+    cluster = Cluster(
+        tmp_path / "store",
+        nodes=6,
+        gateways=2,
+        environment={
+            "S3GW_MASTER_KEY": key,
+            "S3GW_PROCESSES": "1",
+            "S3GW_WORKER_INTERVAL_SECONDS": "0.2",
+        },
+    )
     with running(cluster):
         first, second = cluster.gateways
         [s3, other] = [client_of(cluster, gateway.endpoint) for gateway in (first, second)]
@@ -154,3 +165,52 @@ def test_a_gateway_without_the_master_key_of_the_cluster_does_not_start(tmp_path
         second.process.start()
         cluster.wait_gateway(second)
         assert other.get_object(Bucket="bucket", Key="k")["Body"].read() == SECRET_BODY
+        rotate(cluster, key)
+
+
+def rotate(cluster: Cluster, key: str) -> None:
+    """Give a cluster another master key, as the operations manual says."""
+    first, second = cluster.gateways
+    s3 = client_of(cluster)
+    s3.put_object(Bucket="bucket", Key="n", Body=SECRET_BODY, ServerSideEncryption="aws:kms")
+    new = b64encode(os.urandom(32)).decode()
+    old_id, new_id = (parse(each).present.hex() for each in (key, new))
+
+    def restart(gateway: Gateway, *keys: str) -> None:
+        gateway.process.stop()
+        told = {**gateway.process.environment, "S3GW_MASTER_KEY": ",".join(keys)}
+        gateway.process.environment = told
+        gateway.process.start()
+        cluster.wait_gateway(gateway)
+
+    def status(gateway: Gateway) -> Any:
+        return admin_of(cluster, gateway).call("GET", "/admin/kms/master-keys")
+
+    restart(second, new, key)
+    admin_of(cluster, second).call("POST", "/admin/kms/rewrap")
+    answer = status(second)
+    [behind] = [process for process in answer["processes"] if process["behind"]]
+    assert (behind["present"], answer["present"]) == (old_id, new_id)
+    assert behind["name"].endswith(str(first_worker(first)))
+    assert (answer["rewrap"]["state"], answer["removable"]) == ("walking", [])
+    restart(first, new, key)
+    wait_until(lambda: status(first)["rewrap"]["state"] == "done", what="wrapping anew")
+    answer = status(first)
+    assert (answer["removable"], answer["in_use"]) == ([old_id], [new_id])
+    restart(second, new)
+    for name in ("k", "n"):
+        found = client_of(cluster, second.endpoint).get_object(Bucket="bucket", Key=name)
+        assert found["Body"].read() == SECRET_BODY
+
+
+def admin_of(cluster: Cluster, gateway: Gateway) -> AdminClient:
+    keys = cluster.credentials
+    address = gateway.admin.removeprefix("http://")
+    return AdminClient(address, keys.access_key, keys.secret_key, "us-east-1")
+
+
+def first_worker(gateway: Gateway) -> int:
+    """The id of the one process that serves, below the supervisor."""
+    pid = gateway.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else pid
