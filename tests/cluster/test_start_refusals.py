@@ -16,12 +16,14 @@ from tests.cluster.load import client
 
 EXIT_START = 2
 SECONDS_MAX = 20
+ONE_WORKER = {"S3GW_PROCESSES": "1"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with an object in it, stopped."""
-    up = Up(tmp_path_factory.mktemp("made") / "store", credentials=Credentials.generate())
+    directory = tmp_path_factory.mktemp("made") / "store"
+    up = Up(directory, credentials=Credentials.generate(), environment=ONE_WORKER)
     with running(up):
         s3: Any = client(up.endpoint, up.credentials)
         s3.create_bucket(Bucket="bucket")
@@ -92,7 +94,7 @@ def test_too_few_drives(tmp_path: Path) -> None:
 
 def foreign_drive(data: Path, tmp_path: Path) -> None:
     """Drive 3 of another store takes the place of ours."""
-    other = Up(tmp_path / "other")
+    other = Up(tmp_path / "other", environment=ONE_WORKER)
     with running(other):
         pass
     shutil.rmtree(data / "drive-3")
@@ -155,14 +157,14 @@ def test_metadata_and_every_drive_with_a_journal_lost(data: Path) -> None:
         assert {name.partition("/")[0] for name in set(after) - set(before)} <= {"metadata"}
     for drive in away:
         drive.with_suffix(".away").rename(drive)
-    up = Up(data)
+    up = Up(data, environment=ONE_WORKER)
     with running(up):
         s3: Any = client(up.endpoint, up.credentials)
         assert s3.get_object(Bucket="bucket", Key="k")["ContentLength"] == 200_000
 
 
 def test_a_store_that_is_running(data: Path) -> None:
-    up = Up(data)
+    up = Up(data, environment=ONE_WORKER)
     with running(up):
         line = refused(data)
         assert "in use" in line or "lock" in line
