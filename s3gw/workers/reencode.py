@@ -199,15 +199,26 @@ async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: st
 
 
 class Swap:
-    """Moves the holders of one blob to its copy. `old` need not know its checksum."""
+    """Moves the holders of one blob to its copy. `old` need not know its checksum. With `follows`
+    the copy is queued for the profile that their storage class belongs to, should that be yet
+    another one; without, the class is about to change."""
 
-    def __init__(self, storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        claim: Claim,
+        entry: Entry,
+        old: BlobRef,
+        *,
+        follows: bool = True,
+    ) -> None:
         assert entry.record.copy is not None
         self._storage = storage
         self._claim = claim
         self._entry = entry
         self._old = old
         self._new = entry.record.copy
+        self._follows = follows and bool(entry.record.target)
         self._job_key = references.key_of(
             storage.blobs.topology, self._new, keys.job_holder(old.blob)
         )
@@ -337,7 +348,7 @@ class Swap:
     def _follow_class(self, tx: Transaction, bucket: str, record: ObjectRecord) -> None:
         """Queue the copy when the version's class belongs to another profile than it is in."""
         wanted = self._storage.blobs.topology.of_class(record.description.storage_class)
-        if not self._entry.record.target or wanted is None:
+        if not self._follows or wanted is None:
             return
         if self._new.profile not in (wanted.name, wanted.companion):
             references.queue_repair(
@@ -451,7 +462,7 @@ class Swap:
             tx.put(item.key, ManifestPage(tuple(moved)))
             tx.witness = item.key
             self._pass_on(tx, holder, reference)
-            if self._entry.record.target:
+            if self._follows:
                 await self._follow_class_of_parts(tx, upload_id)
             await commit(self._storage.store, self._claim, tx)
             return

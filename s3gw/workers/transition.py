@@ -31,7 +31,7 @@ from s3gw.objects import profiles, publish, references
 from s3gw.objects.publish import Found, Target
 from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
-from s3gw.workers.blob_move import end_other_move, move_blob
+from s3gw.workers.blob_move import move_blob
 from s3gw.workers.contract import Claim, commit
 from s3gw.workers.reencode import ContentChanged, NotPossibleNow, destination, write_anew
 
@@ -100,11 +100,6 @@ async def change_class(
             await throttle.take(2 * data.size)
             await _move_blob(storage, claim, target, found, data, storage_class, profile)
         else:
-            bucket = target.bucket_name
-            if isinstance(data, BlobRef) and await end_other_move(
-                storage, claim, bucket, data, profile
-            ):
-                raise Changed
             await _commit_class(storage, claim, target, found, storage_class, Transaction())
     except Conflict as conflict:
         raise Changed from conflict
@@ -182,10 +177,22 @@ async def _move_parts(
         done: set[bytes] = set()
         async for ref in _blobs_of(storage, found.record.data):
             await profiles.know(storage, ref.profile)
-            if ref.blob not in done and await _move_part(
-                storage, claim, target, ref, profile, throttle, openings
-            ):
-                done.add(ref.blob)  # of all parts that share it
+            if ref.blob in done or _at_home(ref, profile):
+                continue
+            openings.require(destination(storage.blobs.topology, ref.profile, profile.name))
+            moved = await move_blob(
+                storage,
+                claim,
+                target.bucket_name,
+                ref,
+                profile.name,
+                reason="its object goes to another storage class",
+                throttle=throttle,
+                follows=False,
+            )
+            if not moved:
+                raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
+            done.add(ref.blob)  # of all parts that share it
         now = await publish.read_target(storage, target.bucket_name, target.key, record.sequence)
         if now.bucket_revision != target.bucket_revision or now.found is None:
             raise Changed
@@ -196,33 +203,6 @@ async def _move_parts(
             return found, revision
         revision = now.revision
     raise NotPossibleNow("its parts are taken elsewhere by others")
-
-
-async def _move_part(
-    storage: Storage,
-    claim: Claim,
-    target: Target,
-    ref: BlobRef,
-    profile: Profile,
-    throttle: Throttle,
-    openings: Openings,
-) -> bool:
-    """Move a blob of a manifest; False when it is where it should be."""
-    if _at_home(ref, profile):
-        return await end_other_move(storage, claim, target.bucket_name, ref, profile)
-    openings.require(destination(storage.blobs.topology, ref.profile, profile.name))
-    moved = await move_blob(
-        storage,
-        claim,
-        target.bucket_name,
-        ref,
-        profile.name,
-        reason="its object goes to another storage class",
-        throttle=throttle,
-    )
-    if not moved:
-        raise NotPossibleNow(f"blob {ref.blob.hex()} could not be moved as a whole")
-    return True
 
 
 def _without_blob(record: ObjectRecord) -> ObjectRecord:

@@ -1,0 +1,207 @@
+"""A move to another storage class while another move of the same bytes is under way, or comes
+afterwards by a decision made before: in the end the bytes are where the class wants them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from s3gw import limits
+from s3gw.cluster.profiles import claim_storage_classes
+from s3gw.kv.interface import Put
+from s3gw.metadata import keys
+from s3gw.metadata.records import BlobRef, ManifestPage, ManifestRef, ObjectRecord, decode, encode
+from s3gw.objects.buckets import change_bucket
+from s3gw.workers import blob_move, on_demand, reencode
+from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.lifecycle_walk import LifecycleWalk
+from s3gw.workers.reencode import Entry
+from tests.stores.audit import Audit
+from tests.stores.memory_store import BUCKET, PROFILE, Process
+from tests.stores.operations import copy, get, put
+from tests.workers.lifecycle_rules import DAY, ROUNDED, carry_out, moves, rule, set_rules
+from tests.workers.test_reprofile import WIDE, make_wide
+from tests.workers.test_transition import (
+    ALL_SIZES,
+    CLASS,
+    COLD,
+    DATA,
+    SMALL,
+    TO_COLD,
+    at_rest,
+    known,
+    make_cold,
+    profiles_of,
+    upload,
+)
+
+KINDS = ("blob", "parts")
+AT_HOME = {COLD, "cold.small"}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PART_BYTES_MIN", 1)
+
+
+@pytest.fixture
+async def process(memory_store: Process) -> Process:
+    await make_cold(memory_store)
+    await make_wide(memory_store)
+    return memory_store
+
+
+async def fill(process: Process, kind: str) -> bytes:
+    if kind == "parts":
+        await upload(process, "k")
+        return DATA + SMALL
+    await put(process, "k", DATA)
+    return DATA
+
+
+def blobs_of(process: Process, found: ObjectRecord) -> list[BlobRef]:
+    if isinstance(found.data, BlobRef):
+        return [found.data]
+    assert isinstance(found.data, ManifestRef)
+    pages = Audit(process.cluster, process).under(keys.manifest(found.data.manifest)).values()
+    return [part.blob for page in pages for part in decode(ManifestPage, page).parts]
+
+
+async def begin_move(process: Process, ref: BlobRef, target: str, *, copied: bool) -> Entry:
+    """What a move to another profile leaves that is cut short: an entry, and maybe a copy."""
+    entry = await blob_move._entry(process.storage, BUCKET, ref, target, "a test")
+    if copied:
+        return await reencode.write_copy(process.storage, UNCLAIMED, entry, ref)
+    record = msgspec.structs.replace(entry.record, not_before_ms=0)
+    await process.kv.commit([], [Put(entry.key, encode(record))])
+    return entry
+
+
+async def begin_moves(process: Process, target: str, *, copied: bool) -> None:
+    for ref in blobs_of(process, await known(process, "k")):
+        await begin_move(process, ref, target, copied=copied)
+
+
+async def to_cold_tomorrow(process: Process) -> None:
+    await set_rules(process, TO_COLD)
+    await LifecycleWalk(process.storage).run_once()
+
+
+async def check(process: Process, body: bytes) -> None:
+    """Label and data agree, once everything that is under way has ended."""
+    for _ in range(3):
+        process.cluster.clock.advance(3600)
+        await on_demand.repair_all(process.storage)
+        await carry_out(process)
+    found = await known(process, "k")
+    assert found.description.storage_class == CLASS
+    assert profiles_of(process, found) <= AT_HOME
+    assert await get(process, "k") == body
+    await at_rest(process)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_move_elsewhere_that_was_begun_before(
+    process: Process, kind: str, copied: bool
+) -> None:
+    body = await fill(process, kind)
+    await to_cold_tomorrow(process)
+    await begin_moves(process, WIDE, copied=copied)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(process)).moved == 1
+    found = await known(process, "k")
+    assert found.description.storage_class == CLASS
+    assert profiles_of(process, found) <= AT_HOME
+    await check(process, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_from_class_to_class_nothing_moves_twice(process: Process, kind: str) -> None:
+    await claim_storage_classes(process.kv, process.topology, WIDE, ["STANDARD_IA"])
+    body = await fill(process, kind)
+    both = rule(moves(30, "STANDARD_IA") + moves(60, CLASS), chosen=ALL_SIZES)
+    await set_rules(process, both)
+    await LifecycleWalk(process.storage).run_once()
+    for days, storage_class, home in ((30, "STANDARD_IA", WIDE), (30, CLASS, COLD)):
+        process.cluster.clock.advance(days * DAY + ROUNDED)
+        assert (await carry_out(process)).moved == 1
+        found = await known(process, "k")
+        assert found.description.storage_class == storage_class
+        assert profiles_of(process, found) <= {home, f"{home}.small"}
+        assert not [key for key in process.cluster.engine.items if key.startswith(keys.REPAIRS)]
+    await check(process, body)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_bytes_that_are_there_already_are_not_taken_away(
+    process: Process, kind: str, copied: bool
+) -> None:
+    """The bucket was in the profile that the class belongs to, and leaves it."""
+    await change_bucket(
+        process.storage, BUCKET, lambda bucket: msgspec.structs.replace(bucket, profile=COLD)
+    )
+    body = await fill(process, kind)
+    await change_bucket(
+        process.storage, BUCKET, lambda bucket: msgspec.structs.replace(bucket, profile=PROFILE)
+    )
+    assert profiles_of(process, await known(process, "k")) <= AT_HOME
+    await to_cold_tomorrow(process)
+    await begin_moves(process, PROFILE, copied=copied)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    await carry_out(process)
+    await check(process, body)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_move_elsewhere_that_was_decided_before_and_comes_later(
+    process: Process, kind: str, copied: bool
+) -> None:
+    body = await fill(process, kind)
+    await to_cold_tomorrow(process)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(process)).moved == 1
+    await begin_moves(process, WIDE, copied=copied)
+    await on_demand.repair_all(process.storage)
+    await check(process, body)
+
+
+async def test_what_shares_the_bytes_of_a_class_keeps_its_own_class(process: Process) -> None:
+    await fill(process, "blob")
+    await to_cold_tomorrow(process)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    assert (await carry_out(process)).moved == 1
+    await copy(process, "k", "copied")
+    (ref,) = blobs_of(process, await known(process, "k"))
+    await begin_move(process, ref, WIDE, copied=True)
+    await check(process, DATA)
+    assert await get(process, "copied") == DATA
+
+
+async def test_the_class_is_not_written_over_parts_that_move_meanwhile(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts are where they should be, and one of them is taken away before the commit."""
+    from s3gw.workers import transition
+
+    body = await fill(process, "parts")
+    await to_cold_tomorrow(process)
+    plain, raced = transition._commit_class, False
+
+    async def late(*arguments):  # type: ignore[no-untyped-def]
+        nonlocal raced
+        if not raced:
+            raced = True
+            ref = blobs_of(process, await known(process, "k"))[0]
+            entry = await begin_move(process, ref, WIDE, copied=True)
+            assert await reencode.Swap(process.storage, UNCLAIMED, entry, ref).run()
+        await plain(*arguments)
+
+    monkeypatch.setattr(transition, "_commit_class", late)
+    process.cluster.clock.advance(DAY + ROUNDED)
+    report = await carry_out(process)
+    assert (raced, report.moved, report.lost) == (True, 0, 1)
+    assert (await known(process, "k")).description.storage_class == "STANDARD"
+    await check(process, body)
