@@ -6,19 +6,20 @@ BIN := .venv/bin
 DATA ?= ./data
 # More arguments for pytest (`make test ARGS="-k multipart"`), the benchmark, or `s3gw up`.
 ARGS ?=
-# Two stores run beside the tests, so more workers than cores only make them wait.
-TEST_WORKERS ?= 2
+# Of three workers one has the tests that mostly wait (tests/scheduling.py): two cores are busy.
+TEST_WORKERS ?= 3
 PARALLEL := -n $(TEST_WORKERS) --dist loadscope -p tests.scheduling --durations 40
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# With CI set, pytest explains differences of megabytes in full, which takes longer than the tests.
-PYTEST := env -u CI -u BUILD_NUMBER $(BIN)/python -m pytest
+# With CI set, pytest explains differences of megabytes in full, which takes longer than the tests;
+# and with PYTHONDONTWRITEBYTECODE every process of a store would compile the store again.
+PYTEST := env -u CI -u BUILD_NUMBER -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients run test check fmt bench cluster soak lock clean
+.PHONY: help install install-dev install-clients run test check clients fmt bench cluster soak lock clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,12 @@ soak: install-dev install-clients ## The long versions of the tests: 1 GiB uploa
 	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium
 	SOAK=1 \
 		$(PYTEST) $(PARALLEL) --timeout 7200 $(ARGS)
+
+clients: install-dev ## SDKs for JavaScript, Go and Java, s5cmd and mc: needs node, go, a JDK and maven, and downloads
+	@missing=; for tool in node npm go java javac mvn etcd; do \
+		command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+		test -z "$$missing" || { echo "missing:$$missing (node ≥ 20, Go ≥ 1.26, JDK ≥ 17, Maven)"; exit 1; }
+	CLIENTS=1 $(PYTEST) -q --timeout 1800 tests/compat/sdks $(ARGS)
 
 check: install-dev ## Format, lint, types, import rules and the tidy test
 	$(BIN)/ruff format --check --quiet .
