@@ -6,22 +6,22 @@ group: the revision (8 bytes, big-endian) and its bitwise complement. An entry l
 sector, so a power cut leaves the old or the new one; anything else is damage. Its space is reserved
 when it is made, so that deletes work on a full disk.
 
-**Damage.** What a damaged entry said is not known, and the revision r that is shown next, or that a
-delete carries, is no bound of it: whoever sends r may have read the record before it was changed.
-So the entry is sealed: it becomes the next multiple of SEAL (2**60) above r. No older delete is
-allowed by that:
+**Damage.** What a damaged entry said is not known, and the revision that is shown next, or that a
+delete carries, is no bound of it: whoever sends it may have read the record before it was changed.
+So the entry is *sealed*: it becomes a multiple of SEAL (2**40) above all that it can have said.
+That is known from the *ceiling* at the end of the table, in three copies, each in a sector of its
+own: a multiple of SEAL, raised and synced before an entry is written that is SEAL above it or more.
+No entry was ever SEAL above the ceiling, therefore
 
-* the revisions of a group's record begin at 1 and grow by one with each change, and by 2**32 with
-  each rescue (s3gw.rescue), beginning above all that any drive has seen. So only a rescue that
-  finds a sealed entry takes them over a multiple of SEAL;
-* a rescue is made while nothing of the store runs, so that what is sent afterwards carries a
-  revision from after it. Hence r and the lost one, v, lie between the same two multiples of SEAL,
-  or v lies below those of r: v is below the seal in either case;
-* a delete that carries at most v is thus below the seal, and refused.
+    the seal, next multiple of SEAL above the ceiling and above what is sent  >=  what was lost
 
-Later shows succeed, so moves of the group end. Its deletes on this drive are refused until the
-drive is replaced, or a rescue is made: shards stay that could go, in one group. A drive whose table
-was damaged is better replaced.
+and deletes with at most what was lost are refused. Damage to all copies of the ceiling is damage to
+every bound: such an entry is sealed for good, with the highest revision that there is.
+
+A seal refuses deletes with the revision that the group's record has, too. Who is refused by one
+raises the record above it (s3gw.workers.placing): deletes decided on before stay refused, and the
+group is healed. Only a seal is a multiple of SEAL: records begin at 1 and grow by one with each
+change, by 2**32 with each rescue (s3gw.rescue), and to one more than a seal.
 
 A delete holds the lock shared, a raise holds it exclusively: when `show` has returned, no delete
 with a lower revision is under way or comes later, in any process. The lock belongs to the open
@@ -33,7 +33,7 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from nodes.filesystem import Filesystem
@@ -44,8 +44,20 @@ log = logging.getLogger(__name__)
 _ENTRY = struct.Struct(">QQ")
 _COMPLEMENT = 2**64 - 1
 REVISION_MAX = 2**63 - 1
-SEAL = 2**60
+SEAL = 2**40
 REVISIONS = "revisions"
+# Behind the entries.
+CEILING_COPIES = 3
+CEILING_MAX = REVISION_MAX // SEAL * SEAL
+SECTOR_BYTES = 4096
+_CEILING_AT = (PG_MAX + 1) * _ENTRY.size
+TABLE_BYTES = _CEILING_AT + CEILING_COPIES * SECTOR_BYTES
+
+
+def is_seal(revision: int) -> bool:
+    """Whether a revision that a drive has seen is a seal over a damaged entry, which the record of
+    the group may be raised above."""
+    return revision > 0 and not revision % SEAL
 
 
 class PgRevisions:
@@ -94,8 +106,7 @@ class PgRevisions:
         table = self._tables.get(profile)
         if table is None:
             self._filesystem.make_directory(REVISIONS)
-            size = (PG_MAX + 1) * _ENTRY.size
-            table = self._filesystem.open_table(f"{REVISIONS}/{profile}", size)
+            table = self._filesystem.open_table(f"{REVISIONS}/{profile}", TABLE_BYTES)
             for path in (REVISIONS, "."):
                 directory = self._filesystem.open_directory(path)
                 try:
@@ -113,14 +124,16 @@ class PgRevisions:
 
     def _entry(self, table: int, pg: int) -> int | None:
         """The revision in the table, None when it is damaged."""
-        data = self._filesystem.read_at(table, pg * _ENTRY.size, _ENTRY.size)
+        return self._number(table, pg * _ENTRY.size)
+
+    def _number(self, table: int, offset: int) -> int | None:
+        data = self._filesystem.read_at(table, offset, _ENTRY.size)
+        if len(data) < _ENTRY.size:
+            return None
         if not any(data):
             return 0
-        if len(data) == _ENTRY.size:
-            revision, complement = _ENTRY.unpack(data)
-            if revision ^ complement == _COMPLEMENT:
-                return int(revision)
-        return None
+        number, complement = _ENTRY.unpack(data)
+        return int(number) if number ^ complement == _COMPLEMENT else None
 
     def _is_below(self, table: int, pg: int, revision: int) -> bool:
         """Whether the entry is to be raised to a revision, or is damaged."""
@@ -132,15 +145,41 @@ class PgRevisions:
         try:
             seen = self._entry(table, pg)
             if seen is None:
-                revision = min(REVISION_MAX, (revision // SEAL + 1) * SEAL)
+                revision = self._seal(table, revision)
                 log.error(
-                    "the revision of placement group %d was damaged: "
-                    "this drive deletes nothing more of the group",
+                    "the revision of placement group %d was damaged: sealed at %d, which refuses "
+                    "deletes until the group's record is raised above it",
                     pg,
+                    revision,
                 )
             if seen is None or seen < revision:
-                entry = _ENTRY.pack(revision, revision ^ _COMPLEMENT)
-                self._filesystem.write_at(table, pg * _ENTRY.size, entry)
-                self._filesystem.sync_data(table)
+                self._raise_ceiling(table, revision // SEAL * SEAL)
+                self._write(table, [pg * _ENTRY.size], revision)
         finally:
             self._filesystem.unlock(table)
+
+    def _seal(self, table: int, revision: int) -> int:
+        """What a damaged entry becomes, when `revision` is sent."""
+        whole = [ceiling for ceiling in self._ceilings(table) if ceiling is not None]
+        if not whole:
+            return REVISION_MAX
+        return min(REVISION_MAX, max(*whole, revision // SEAL * SEAL) + SEAL)
+
+    def _ceilings(self, table: int) -> list[int | None]:
+        """The copies of the ceiling, None where one is damaged."""
+        return [self._number(table, offset) for offset in _CEILINGS]
+
+    def _raise_ceiling(self, table: int, ceiling: int) -> None:
+        """See to it that all copies say at least so much; durable on return."""
+        copies = self._ceilings(table)
+        whole = [copy for copy in copies if copy is not None] or [CEILING_MAX]
+        if len(whole) < len(copies) or min(whole) < ceiling:
+            self._write(table, _CEILINGS, max(*whole, ceiling))
+
+    def _write(self, table: int, offsets: Sequence[int], number: int) -> None:
+        for offset in offsets:
+            self._filesystem.write_at(table, offset, _ENTRY.pack(number, number ^ _COMPLEMENT))
+        self._filesystem.sync_data(table)
+
+
+_CEILINGS = tuple(_CEILING_AT + copy * SECTOR_BYTES for copy in range(CEILING_COPIES))

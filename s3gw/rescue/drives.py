@@ -259,7 +259,8 @@ def _read_shard(name: ShardName, path: str) -> tuple[Header, int, bytes]:
 
 def pg_revisions(drives: Sequence[RescueDrive]) -> dict[tuple[str, int], int]:
     """The highest revision of each placement group that any of the drives has seen. A damaged
-    entry counts as none: the drive refuses deletes of that group whatever they carry."""
+    entry counts as none: the drive refuses deletes of that group until the record is raised above
+    its seal (nodes.pg_revisions)."""
     highest: dict[tuple[str, int], int] = {}
     for drive in drives:
         for profile in _names(drive.path / REVISIONS):

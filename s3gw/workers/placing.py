@@ -1,22 +1,31 @@
 """Where the shards of a blob may lie, and deleting them there.
 
 A deletion carries its placement group's revision, and a drive that has seen a higher one refuses:
-whoever deletes then reads the group's record again and decides again. A node that the latest
-layout does not name has left for good; any other must confirm.
+whoever deletes then reads the group's record again and decides again. A drive whose note of that
+was damaged refuses with a seal (nodes.pg_revisions): the group's record is raised above it, which
+makes all that was decided on before outdated everywhere, and deletes of the group go on. A node
+that the latest layout does not name has left for good; any other must confirm.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+import msgspec
+
+from nodes.pg_revisions import is_seal
 from nodes.protocol import DriveError, DriveRefused, ShardName, StalePgRevision
 from s3gw import limits
 from s3gw.cluster.topology import Group
+from s3gw.kv.interface import At, Conflict, EngineError, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import LayoutRecord, decode
+from s3gw.metadata.records import LayoutRecord, decode, encode
 from s3gw.objects.storage import Storage
+
+log = logging.getLogger(__name__)
 
 DELETE_SECONDS_MAX = 10.0
 STALE_ATTEMPTS_MAX = 3
@@ -108,10 +117,35 @@ async def delete_shard(
     try:
         async with asyncio.timeout(DELETE_SECONDS_MAX):
             await node.drive.delete(name, pg_revision)
-    except StalePgRevision:
+    except StalePgRevision as stale:
+        if is_seal(stale.seen):
+            await _raise_above(storage, node_id, name, stale.seen)
         return Deletion.STALE
     except (DriveError, DriveRefused, TimeoutError):
         node.failed(directory.clock())
         return unanswered
     node.answered()
     return Deletion.CONFIRMED
+
+
+async def _raise_above(storage: Storage, node_id: str, name: ShardName, seal: int) -> None:
+    """Raise the revision of a shard's group above a drive's seal. What cannot be done now the next
+    refusal asks for again."""
+    topology = storage.blobs.topology
+    try:
+        group = await topology.reread(topology.group(topology.profile(name.profile), name.pg))
+        if group.record.revision > seal:
+            return  # another was faster
+        raised = msgspec.structs.replace(group.record, revision=seal + 1)
+        guard = At(group.key, group.revision)
+        await storage.store.kv.commit([guard], [Put(group.key, encode(raised))])
+    except (Conflict, EngineError) as error:
+        log.info("the revision of group %s/%d is raised later: %r", name.profile, name.pg, error)
+        return
+    log.warning(
+        "drive %s had lost which revision of group %s/%d it has seen: the group goes on from %d",
+        node_id,
+        name.profile,
+        name.pg,
+        seal + 1,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from nodes.memory import Fault, MemoryDrive
-from nodes.protocol import DriveUnreachable
+from nodes.pg_revisions import SEAL
+from nodes.protocol import DriveUnreachable, ShardName, StalePgRevision
 from s3gw import limits
 from s3gw.kv.interface import Delete, Put
 from s3gw.metadata import keys
@@ -263,3 +265,47 @@ async def test_two_collectors_that_each_see_the_other_reference_do_not_both_leav
     assert shards(memory_cluster) == 3
     assert (await collector.run_once()).blobs == 1
     Audit(memory_cluster, memory_store).check_at_rest()
+
+
+async def test_a_drive_that_lost_a_revision_is_healed_by_the_first_delete(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    """Its seal refuses what the record says; the record goes above it, and what was decided on
+    before is refused everywhere."""
+    await put(memory_store, "k", b"x" * 200_000)
+    blob = await blob_of(memory_store, "k")
+    topology = memory_store.storage.blobs.topology
+    group = topology.group_of(blob.profile, blob.blob)
+    sealed = memory_cluster.drives[group.nodes[2]]
+    await sealed.show_pg_revision(blob.profile, group.number, SEAL)
+    await delete(memory_store, "k")
+    memory_cluster.clock.advance(AN_HOUR)
+    report = await collector.run_once()
+    assert (report.entries, report.blobs) == (1, 1)
+    assert shards(memory_cluster) == 0
+    raised = await topology.reread(group)
+    assert raised.record == msgspec.structs.replace(group.record, revision=SEAL + 1)
+    for node, drive in memory_cluster.drives.items():
+        if node in group.nodes:
+            with pytest.raises(StalePgRevision):
+                await drive.delete(
+                    ShardName(blob.profile, group.number, blob.blob, 0), group.record.revision
+                )
+    Audit(memory_cluster, memory_store).check_at_rest()
+
+
+async def test_metadata_older_than_the_drives_is_no_reason_to_raise_a_revision(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    """A revision that no record has had yet, and that is no seal, is of a later state."""
+    await put(memory_store, "k", b"x" * 200_000)
+    blob = await blob_of(memory_store, "k")
+    topology = memory_store.storage.blobs.topology
+    group = topology.group_of(blob.profile, blob.blob)
+    later = memory_cluster.drives[group.nodes[2]]
+    await later.show_pg_revision(blob.profile, group.number, SEAL + 7)
+    await delete(memory_store, "k")
+    memory_cluster.clock.advance(AN_HOUR)
+    assert (await collector.run_once()).blobs == 0
+    assert (await topology.reread(group)).record == group.record
+    assert shards(memory_cluster) == 1
