@@ -134,13 +134,15 @@ class FailAnswer(Struct):
 
 class StateAnswer(Struct):
     """What became of the node. `epoch` is the layout that says so; `slots` are left to move off
-    it; `done` says that nothing is left to do."""
+    it, of which `stranded` have no other node to go to until one is added; `done` says that nothing
+    is left to do."""
 
     node: str
     state: str
     epoch: int
     slots: int
     done: bool
+    stranded: int = 0
 
 
 class Stopping(Struct):

@@ -12,7 +12,7 @@ from s3gw.admin.port import AdminPort, conflict, not_found
 from s3gw.cluster import layouts
 from s3gw.cluster.directory import Directory
 from s3gw.cluster.directory import Node as KnownNode
-from s3gw.cluster.layouts import LayoutConflict, LayoutRefused
+from s3gw.cluster.layouts import Layout, LayoutConflict, LayoutRefused
 from s3gw.cluster.ledger import Ledger, Redundancy, read_ledger, state_of
 from s3gw.kv.interface import Conflict, Delete, NoneNewer, Put
 from s3gw.metadata import keys
@@ -89,6 +89,23 @@ def slots_of(port: AdminPort, node: str) -> int:
     )
 
 
+def stranded_on(port: AdminPort, node: str, layout: Layout) -> int:
+    """Placement group slots that have to leave the node and that the layout has no place for:
+    fewer nodes may hold shards than the profile is wide."""
+    topology = port.storage.blobs.topology
+    return sum(
+        1
+        for profile in topology.profiles()
+        for number in range(profile.pg_count)
+        for slot, target in zip(
+            topology.group(profile, number).record.slots,
+            layout.target(profile.name, number) or (),
+            strict=False,
+        )
+        if slot.node == node and not target
+    )
+
+
 # States
 
 
@@ -128,7 +145,10 @@ async def decommission(port: AdminPort, path: models.NodePath) -> models.StateAn
     await port.storage.blobs.topology.load()
     slots = slots_of(port, path.node)
     if slots:
-        return models.StateAnswer(path.node, member.state, layout.epoch, slots, done=False)
+        stranded = stranded_on(port, path.node, layout)
+        return models.StateAnswer(
+            path.node, member.state, layout.epoch, slots, done=False, stranded=stranded
+        )
     left = [node for node in layout.record.nodes if node.node != path.node]
     epoch = await _apply(port, left, f"decommission {path.node}", layout.epoch)
     return models.StateAnswer(path.node, "", epoch, 0, done=True)
@@ -152,9 +172,11 @@ async def _set_state(
         ]
         epoch = await _apply(port, nodes, f"{node_id} {state}", epoch)
     slots = slots_of(port, node_id)
-    return models.StateAnswer(
-        node_id, state, epoch, slots, done=not slots if state == layouts.DRAINING else True
-    )
+    if state != layouts.DRAINING:
+        return models.StateAnswer(node_id, state, epoch, slots, done=True)
+    layout = await layouts.current(port.storage.store.kv)
+    stranded = stranded_on(port, node_id, layout)
+    return models.StateAnswer(node_id, state, epoch, slots, done=not slots, stranded=stranded)
 
 
 async def _apply(port: AdminPort, nodes: list[LayoutNode], reason: str, epoch: int) -> int:

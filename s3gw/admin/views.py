@@ -109,7 +109,15 @@ def _state(answer: Answer) -> str:
     if not answer["state"]:
         return f"{plain(answer['node'])} has left the layout (epoch {answer['epoch']})"
     rest = f", {answer['slots']} slots to move off it" if not answer["done"] else ""
-    return f"{plain(answer['node'])} is {answer['state']} (epoch {answer['epoch']}){rest}"
+    return f"{plain(answer['node'])} is {answer['state']} (epoch {answer['epoch']}){rest}" + (
+        _stranded(answer)
+    )
+
+
+def _stranded(answer: Answer) -> str:
+    if not answer["stranded"]:
+        return ""
+    return f", {answer['stranded']} of them have no other node to go to: add one"
 
 
 def _fail(answer: Answer) -> str:
@@ -216,7 +224,8 @@ def slots_left(at_first: int) -> Callable[[Answer], tuple[float, str]]:
     def text(answer: Answer) -> tuple[float, str]:
         left = answer["slots"]
         share = 1 - left / at_first if at_first else 1.0
-        return max(0.0, min(1.0, share)), f"{left} slots left on {plain(answer['node'])}"
+        text = f"{left} slots left on {plain(answer['node'])}{_stranded(answer)}"
+        return max(0.0, min(1.0, share)), text
 
     return text
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from s3gw.admin import survey
+from s3gw.admin import survey, views
 from s3gw.cluster import layouts
 from s3gw.kv.interface import Put, Unavailable
 from s3gw.kv.memory import MemoryKV
@@ -68,6 +68,22 @@ async def test_a_node_goes_from_active_over_draining_out_of_the_layout(admin: Ad
     assert (done["state"], done["epoch"], done["done"]) == ("", 5, True)
     layout = await admin.get("/admin/layout")
     assert "d0" not in [node["node"] for node in layout["nodes"]]
+
+
+async def test_a_drain_says_what_no_other_node_can_take(memory_cluster: MemoryCluster) -> None:
+    """Of eight nodes six may hold shards, and then five: one shard of each group has no place."""
+    admin = await make_admin(memory_cluster)
+    for node in ("d0", "d1"):
+        answer = await admin.call("POST", f"/admin/nodes/{node}/drain")
+        assert (answer["stranded"], answer["done"]) == (0, False)
+        await take_off(admin, node)
+    answer = await admin.call("POST", "/admin/nodes/d2/decommission")
+    assert answer["stranded"] == 8  # of the profile; its companion is three wide
+    again = await admin.call("POST", "/admin/nodes/d2/decommission")
+    assert again["stranded"] == 8
+    assert "8 of them have no other node to go to: add one" in views.VIEWS["state"](again)
+    _, text = views.slots_left(again["slots"])(again)
+    assert "8 of them have no other node to go to" in text
 
 
 async def take_off(admin: Admin, node: str) -> None:
