@@ -66,6 +66,7 @@ from s3gw.workers.lifecycle import ACTIONS as LIFECYCLE_ACTIONS
 from s3gw.workers.lifecycle import Lifecycle
 from s3gw.workers.lifecycle_walk import LifecycleWalk
 from s3gw.workers.merge import MergeAndRepair
+from s3gw.workers.names import Names
 from s3gw.workers.rebalance import Rebalancer
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
@@ -197,6 +198,7 @@ class Gateway:
             ),
             self._departures,
             CompletedExpiry(storage),
+            Names(storage, interval_seconds=interval),
             TrashPurge(storage, interval_seconds=interval),
             Undoer(storage, interval_seconds=interval),
             Rewrapper(storage, interval_seconds=interval),

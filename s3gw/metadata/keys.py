@@ -24,6 +24,7 @@
     undo/<bucket>, renamed/<bucket id:16><token:16>
     due/<due ms:8><bucket id:16><subject>, lifecycle/<bucket>, lifecycle
     inventory/<bucket>/<id>, pin/<worker>
+    naming/<bucket>/<key*><sequence:8>, names/<bucket>/<key*><sequence:8>
     garbage/<due ms:8><id:16><holder>
     repair/<urgency:1><profile>/<pg:2><blob:16>
     alarm/<profile>/<pg:2>
@@ -40,8 +41,9 @@ of a key comes first.
 0x00 0x01. "a" (61 00 01) then sorts before "a\\x00" (61 00 ff 00 01) and before "ab" (61 62 00 01).
 
 A holder is what refers to a blob: `o<bucket>/<key*><sequence:8>`, `p<upload:16><number:2>` for a
-part, `m<upload:16>` for the blob of a manifest, `j<blob:16>` for the re-encoding of a blob, and
-`s<revision:8>` for a snapshot of the metadata.
+part, `m<upload:16>` for the blob of a manifest, `j<blob:16>` for the re-encoding of a blob,
+`s<revision:8>` for a snapshot of the metadata, and `n<bucket>/<key*><sequence:8>` for the note of
+what a version is called.
 """
 
 from __future__ import annotations
@@ -88,6 +90,8 @@ DUE = b"due/"
 LIFECYCLES = b"lifecycle/"
 LIFECYCLE_RUN = b"lifecycle"
 RENAMED = b"renamed/"
+NAMINGS = b"naming/"
+NAMES = b"names/"
 CONFIGURATIONS = b"configuration/"
 INVENTORIES = b"inventory/"
 PINS = b"pin/"
@@ -242,6 +246,25 @@ def snapshot(revision: int) -> bytes:
 
 def snapshot_holder(revision: int) -> bytes:
     return b"s" + revision.to_bytes(8, "big")
+
+
+def naming(bucket_name: str, key: str, sequence: int) -> bytes:
+    """A version whose name is to be noted on the drives."""
+    return NAMINGS + object_holder(bucket_name, key, sequence)[1:]
+
+
+def noted_name(bucket_name: str, key: str, sequence: int) -> bytes:
+    """The note of a version's name."""
+    return NAMES + object_holder(bucket_name, key, sequence)[1:]
+
+
+def name_holder(bucket_name: str, key: str, sequence: int) -> bytes:
+    return b"n" + object_holder(bucket_name, key, sequence)[1:]
+
+
+def split_name(key: bytes) -> tuple[str, str, int]:
+    """Bucket, object key and sequence of a version whose name is noted, or is to be."""
+    return split_object_holder(b"o" + key.split(b"/", 1)[1])
 
 
 def split_object_holder(holder: bytes) -> tuple[str, str, int]:

@@ -525,6 +525,16 @@ class SnapshotRecord(msgspec.Struct, array_like=True, frozen=True):
     blob: BlobRef
 
 
+class NameRecord(msgspec.Struct, array_like=True, frozen=True):
+    """That a version has another name than its shards say: until it is noted on the drives
+    (`naming/`), and from then on (`names/`). `former` is the key that its content, `content_id`,
+    lost by the commit that gave it this one, "" where versions keep it; `blob` is the note."""
+
+    content_id: bytes
+    former: str = ""
+    blob: BlobRef | None = None
+
+
 class RestoredRecord(msgspec.Struct, array_like=True, frozen=True):
     """The metadata was restored or rebuilt. `state`: "writing" while that goes on, "held" until an
     operator confirms the result; blobs that nothing refers to are not removed meanwhile.

@@ -4,7 +4,7 @@ A MessagePack map with text keys, versioned by "v". Readers ignore keys they do 
 
     v          1
     store      id of the store: shards of another one are none of this one's
-    kind       "object", "part", "manifest" or "snapshot"
+    kind       "object", "part", "manifest", "snapshot" or "name"
     bucket, key
     sequence   order among the versions of the key, as known when the blob was written; of a
                snapshot, the revision it is of
@@ -13,6 +13,7 @@ A MessagePack map with text keys, versioned by "v". Readers ignore keys they do 
     versioning that of the bucket when the blob was written, when it has or had it
     named_key  a copy of the built-in named key that `encryption` names (KeyCopy)
     content_id 16 bytes
+    former     of a name: keys that the content no longer has
     upload, number        for a part; upload for a manifest
     profile, scheme, stored, crc64    how the blob is coded (s3gw.cluster.coding_note)
 
@@ -120,6 +121,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     content_id: bytes = b""
     upload: bytes = b""
     number: Count = 0
+    former: list[str] = []
     profile: ProfileRecord | None = None
     scheme: str = ""
     stored: int = -1

@@ -62,7 +62,7 @@ async def rename_object(
         tx.guards += publish.guarded(source).guards
         renamed = publish.under_new_name(storage, tx, target, record)
         renamed = publish.replace(storage, tx, target, renamed)
-        _leave(storage, tx, source, record, renaming.owner)
+        leave(storage, tx, source, record, renaming.owner)
         # The marker that the source gets could be that of a delete.
         tx.witness = keys.object_(target.bucket_name, target.key)
         former = "" if source.bucket.versioning else source.key
@@ -102,7 +102,7 @@ async def answer_of(
     return found
 
 
-def _leave(
+def leave(
     storage: Storage, tx: Transaction, source: Target, record: ObjectRecord, owner: str
 ) -> None:
     """Take the object away from its old name. It is not deleted, so that no trash keeps it."""

@@ -17,7 +17,7 @@ from s3gw import errors, limits
 from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.store import Transaction, Versioned
-from s3gw.objects import profiles, publish, trash
+from s3gw.objects import names, profiles, publish, trash
 from s3gw.objects.delete import tell_reprofile
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
@@ -81,6 +81,8 @@ async def _restoring(storage: Storage, target: Target, trashed: Trashed) -> Tran
     trash.take_out(storage, tx, trashed, Versioned(target.bucket, target.bucket_revision))
     restored = publish.under_new_name(storage, tx, target, record)
     restored = msgspec.structs.replace(restored, modified_ms=storage.clock_ms())
+    if await names.is_named(storage, trashed.bucket_name, trashed.key, record.sequence):
+        names.queue(tx, target, restored, "")
     publish.replace(storage, tx, target, restored)
     await tell_reprofile(storage, tx, target.bucket_name)
     return tx

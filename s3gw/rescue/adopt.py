@@ -40,12 +40,14 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.sequences import moment_of
 from s3gw.metadata.store import Transaction
-from s3gw.objects import publish, references
+from s3gw.objects import names, publish, references
 from s3gw.objects.buckets import change_bucket, create_bucket
 from s3gw.objects.complete import PAGE_PARTS
+from s3gw.objects.footer import Footer
 from s3gw.objects.keyring.ring import master_key_of
 from s3gw.objects.multipart import list_parts
 from s3gw.objects.publish import Target
+from s3gw.objects.rename import leave
 from s3gw.objects.storage import Storage
 from s3gw.rescue.catalog import Part, Version, part_key
 from s3gw.rescue.decode import NotReadable
@@ -82,6 +84,7 @@ class Adoption:
                 await self._adopt(batch)
                 batch = []
         await self._adopt(batch)
+        await self._rename_known()
         await self._note_parts()
         under = await self._named_keys.write(self._storage.store.kv, self._rebuild.note)
         await self._storage.ring.note_found((under | self._master_keys) - {b""})
@@ -96,7 +99,12 @@ class Adoption:
             if readable and self._is_possible(bucket, key):
                 await self._require_bucket(bucket, readable[0])
                 chosen.append((bucket, key, readable))
-        await asyncio.gather(*(self._adopt_key(*each) for each in chosen))
+        renamed = [any(version.renamed for version in versions) for _, _, versions in chosen]
+        plain = [each for each, later in zip(chosen, renamed, strict=True) if not later]
+        await asyncio.gather(*(self._adopt_key(*each) for each in plain))
+        for each, later in zip(chosen, renamed, strict=True):
+            if later:  # one manifest may have several names
+                await self._adopt_key(*each)
 
     def _is_known(self, version: Version) -> bool:
         """Whether the base refers to the version's blob, or has dropped it."""
@@ -270,6 +278,8 @@ class Adoption:
             checksums=Checksums(footer.checksums, footer.checksum_kind),
             content_id=_content_of(version),
         )
+        if version.renamed:
+            names.queue(tx, target, record, "")
         publish.replace(self._storage, tx, target, record)
         await self._storage.store.apply(tx)
         self._master_keys.add(master_key_of(footer.encryption))
@@ -298,7 +308,10 @@ class Adoption:
             page_tx = Transaction()
             page_tx.put(keys.manifest_page(upload, page), ManifestPage(listed))
             await self._storage.store.apply(page_tx)
-        self._add(tx, bucket, own, keys.manifest_blob_holder(upload))
+        holder = keys.manifest_blob_holder(upload)
+        key = references.key_of(self._storage.blobs.topology, own, holder)
+        if not any((await self._storage.store.kv.get_many([key])).items):
+            self._add(tx, bucket, own, holder)  # else another name of it was met first
         await self._end_upload(tx, target, upload)
         return ManifestRef(upload, len(parts), tuple(offsets), PAGE_PARTS, own)
 
@@ -340,6 +353,56 @@ class Adoption:
         references.queue_manifest(
             self._storage, tx, target.bucket_name, upload, b"parts", wait=False
         )
+
+    async def _rename_known(self) -> None:
+        """Renames that are newer than the base, of what it knows: a note is of a commit."""
+        base = self._base
+        if base is None:
+            return
+        newer = [
+            note.footer
+            for notes in self._rebuild.catalog.notes()
+            for note in notes
+            if note.footer is not None
+            and note.footer.sequence > base.sequence
+            and not base.has(keys.blob(note.profile, note.pg, note.blob))
+            and self._rebuild.moved.newest_with(note.footer.content_id)
+        ]
+        for name in sorted(newer, key=lambda name: name.sequence):
+            if not await self._rename(name):
+                text = "the new name of a version that is there, or was replaced since"
+                self._rebuild.note("uncertain", name.bucket, name.key, text)
+
+    async def _rename(self, name: Footer) -> bool:
+        """Give a version of the base the name that it got later."""
+        storage = self._storage
+        if not self._is_possible(name.bucket, name.key):
+            return True
+        try:
+            target = await publish.read_target(storage, name.bucket, name.key)
+        except errors.NoSuchBucket:
+            return False
+        latest = target.latest
+        if latest is not None and moment_of(latest.sequence) >= moment_of(name.sequence):
+            return False
+        for former in name.former:
+            source = await publish.read_target(storage, name.bucket, former)
+            record = source.visible
+            known = record is not None and record.content_id == name.content_id
+            if record is None or record.data is None or not known or former == name.key:
+                continue
+            tx = publish.guarded(target)
+            tx.guards += publish.guarded(source).guards
+            renamed = msgspec.structs.replace(record, sequence=name.sequence)
+            holder = keys.object_holder(name.bucket, name.key, name.sequence)
+            references.hold(storage, tx, name.bucket, record.data, holder)
+            names.queue(tx, target, renamed, "")
+            publish.replace(storage, tx, target, renamed)
+            leave(storage, tx, source, record, name.owner)
+            await storage.store.apply(tx)
+            self.highest = max(self.highest, name.sequence)
+            return True
+        return False
 
     async def _note_parts(self) -> None:
         """Parts that nothing refers to now, by upload."""

@@ -8,6 +8,8 @@ Filled by one scan and kept in a scratch database, so that a store of any size f
     m <upload:16> <blob:16>                    manifests
     p <upload:16> <number:2> <blob:16>         parts
     s <incarnation:8> <revision:8> <blob:16>   snapshots of the metadata
+    n <content id:16> <blob:16>                notes of what a content is called
+    y <bucket*> <key*> <blob:16>               a blob under a name that a note gives it
     x <profile> / <pg:2> <blob:16> <text>      what is told of a blob that says other than the rest
 
 All but `b` and `x` name the key of the `b` entry. A blob of another store has an `x` alone. What a
@@ -71,7 +73,8 @@ class Part:
 @dataclass(slots=True)
 class Version:
     """One version of a key as found. `state`: "readable" (all shards), "reduced" (it decodes),
-    "lost". `shards` counts those of the worst blob of it, of `width`."""
+    "lost". `shards` counts those of the worst blob of it, of `width`; `renamed`: a note gives it
+    this name."""
 
     blob: Blob
     footer: Footer
@@ -79,6 +82,7 @@ class Version:
     state: str
     shards: int
     width: int
+    renamed: bool = False
     parts: list[Part] = field(default_factory=list)
 
     @property
@@ -120,6 +124,7 @@ class Catalog:
         """Read all drives. Blocks."""
         for blob in scan(self.drives, self.scan, progress):
             self._add(blob)
+        self._rename()
         for name, said in self._stated.items():
             self.profiles[name] = max(said, key=lambda record: (said[record], _encode(record)))
 
@@ -134,17 +139,7 @@ class Catalog:
             return
         self.blobs += 1
         key = _blob_key(blob.profile, blob.pg, blob.blob)
-        shards = [(shard.index, shard.drive, shard.path) for shard in blob.shards]
-        row = _Row(
-            blob.profile,
-            blob.pg,
-            blob.blob,
-            blob.block_bytes,
-            blob.payload_bytes,
-            blob.footer_map,
-            shards,
-        )
-        self.scratch.put(key, _encode(row))
+        self.scratch.put(key, _encode(_row(blob)))
         if blob.outliers:
             places = ", ".join(shard.path for shard in blob.outliers)
             self.doubt(blob, f"shards that contradict the others of their blob: {places}")
@@ -178,6 +173,35 @@ class Catalog:
                 return
             self.doubt(other, "it lies in another directory, too: left alone")
         self.scratch.put(name, key)
+
+    def notes(self) -> Iterator[list[Blob]]:
+        """The notes of names, those of one content together, in the order that they were given."""
+        rows = self.scratch.scan(b"n", b"o")
+        for _, group in groupby(rows, lambda row: row[0][: 1 + ID_BYTES]):
+            yield sorted((self._at(key) for _, key in group), key=_sequence)
+
+    def _rename(self) -> None:
+        """Let blobs be found under the names that notes give them, and no longer under those that
+        their content has lost."""
+        for notes in self.notes():
+            names = [note.footer for note in notes if note.footer is not None]
+            content_id = names[0].content_id
+            for prefix in (content_key(content_id), manifest_key(content_id)):
+                for blob in list(self.found_by(prefix)):
+                    self._rename_blob(blob, names)
+
+    def _rename_blob(self, blob: Blob, names: Sequence[Footer]) -> None:
+        said = blob.footer
+        assert said is not None
+        if _is_lost(said, names):
+            self.scratch.delete(_object_key(said) + blob.blob)
+        for name in names:
+            if not _is_lost(name, names):
+                footer_map = _encode(_under_name(said, name))
+                row = msgspec.structs.replace(_row(blob), footer_map=footer_map)
+                key = _object_key(name) + blob.blob
+                self.scratch.put(b"y" + key, _encode(row))
+                self.scratch.put(key, b"y" + key)
 
     def doubt(self, blob: Blob, text: str) -> None:
         """Note that shards of a blob, or all of them, say other than the rest."""
@@ -237,8 +261,13 @@ class Catalog:
             found_bucket, rest = keys.unended(name[1:])
             found_key, _ = keys.unended(rest)
             if found_key.startswith(prefix):
-                versions = [self.version(self._at(row[1])) for row in group]
+                versions = [self._named(row[1]) for row in group]
                 yield found_bucket, found_key, newest_first(versions)
+
+    def _named(self, key: bytes) -> Version:
+        version = self.version(self._at(key))
+        version.renamed = key.startswith(b"y")
+        return version
 
     def version(self, blob: Blob) -> Version:
         """A blob of an object or a manifest, with what is known of its bytes."""
@@ -333,8 +362,10 @@ def snapshot_key(incarnation: int, revision: int) -> bytes:
 
 def _index_keys(footer: Footer) -> list[bytes]:
     """What a blob is found by beside its name; nothing for a kind that is not known."""
+    if footer.kind == "name" and len(footer.content_id) == ID_BYTES and footer.sequence:
+        return [b"n" + footer.content_id]
     if footer.kind in ("object", "manifest"):
-        found = [b"o" + keys.ended(footer.bucket) + keys.ended(footer.key)]
+        found = [_object_key(footer)]
         if footer.kind == "object" and len(footer.content_id) == ID_BYTES:
             found.append(content_key(footer.content_id))
         if footer.kind == "manifest" and len(footer.upload) == ID_BYTES:
@@ -347,6 +378,19 @@ def _index_keys(footer: Footer) -> list[bytes]:
         if incarnation.isdecimal() and len(incarnation) < 19 and 0 <= footer.sequence < 2**64:
             return [snapshot_key(int(incarnation), footer.sequence)]
     return []
+
+
+def _row(blob: Blob) -> _Row:
+    shards = [(shard.index, shard.drive, shard.path) for shard in blob.shards]
+    return _Row(
+        blob.profile,
+        blob.pg,
+        blob.blob,
+        blob.block_bytes,
+        blob.payload_bytes,
+        blob.footer_map,
+        shards,
+    )
 
 
 def _blob(value: bytes) -> Blob:
@@ -362,6 +406,43 @@ def _blob(value: bytes) -> Blob:
         footer,
         row.footer_map,
         shards,
+    )
+
+
+def _object_key(footer: Footer) -> bytes:
+    return b"o" + keys.ended(footer.bucket) + keys.ended(footer.key)
+
+
+def _sequence(note: Blob) -> int:
+    return note.footer.sequence if note.footer is not None else 0
+
+
+def _is_lost(said: Footer, names: Sequence[Footer]) -> bool:
+    """Whether a content has lost the name that a footer gives it, by one that is newer."""
+    return any(
+        name.bucket == said.bucket and said.key in name.former and name.sequence > said.sequence
+        for name in names
+    )
+
+
+def _under_name(said: Footer, name: Footer) -> Footer:
+    """The footer of a blob under the name that a note gives it: all that is not about its bytes is
+    as the note says."""
+    return msgspec.structs.replace(
+        said,
+        bucket=name.bucket,
+        key=name.key,
+        sequence=name.sequence,
+        modified_ms=name.modified_ms,
+        owner=name.owner,
+        headers=name.headers,
+        user=name.user,
+        tags=name.tags,
+        storage_class=name.storage_class,
+        lock=name.lock,
+        redirect=name.redirect,
+        versioning=name.versioning,
+        former=name.former,
     )
 
 

@@ -194,6 +194,11 @@ class Moved:
             repair = Repair(new.profile, number, new.blob, reason, self._now_ms)
             yield keys.repair(urgency, new.profile, number, new.blob), encode(repair)
 
+    def forget(self, key: bytes, reference: Reference) -> None:
+        """Count a live reference of the base that is not taken over."""
+        profile, pg, _, _ = keys.split_reference(key)
+        self._change(keys.count(profile, pg, reference.bucket), -1, -reference.size)
+
     def garbage(self, garbage: Garbage) -> Garbage:
         """A queue entry for a manifest names the live reference of the manifest's own blob."""
         if not (garbage.manifest and garbage.reference):

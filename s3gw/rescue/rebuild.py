@@ -40,6 +40,7 @@ from s3gw.metadata.records import (
     Garbage,
     ManifestPage,
     ManifestRef,
+    NameRecord,
     ObjectRecord,
     PartRecord,
     Reference,
@@ -291,6 +292,15 @@ class Rebuild:
         elif key.startswith(keys.SNAPSHOTS):
             snapshot = decode(SnapshotRecord, value)
             value = encode(msgspec.structs.replace(snapshot, blob=self._ref(snapshot.blob)))
+        elif key.startswith(keys.NAMES):
+            name = decode(NameRecord, value)
+            if name.blob is not None:
+                blob, there = self.groups.located(name.blob)
+                name = msgspec.structs.replace(name, blob=blob)
+                if not there and self.catalog.drives:  # written anew as another blob, or lost
+                    key = keys.NAMINGS + key[len(keys.NAMES) :]
+                    name = msgspec.structs.replace(name, blob=None)
+                value = encode(name)
         elif key.startswith(keys.GARBAGE):
             value = encode(self.moved.garbage(decode(Garbage, value)))
         elif key.startswith(keys.REPAIRS):
@@ -328,6 +338,9 @@ class Rebuild:
             return
         new, there = self.groups.located(old)
         if not there and not reference.dropped_due_ms and self.catalog.drives:
+            if holder[:1] == b"n":  # it is noted again
+                self.moved.forget(key, reference)
+                return
             self._note_gone(holder)
         if new != old:
             repair = Repair(profile, pg, blob, "not on its group's slots", self.plan.now_ms)

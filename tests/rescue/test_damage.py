@@ -22,6 +22,7 @@ from s3gw.rescue.decode import NotReadable
 from s3gw.rescue.drives import RescueError
 from s3gw.rescue.extract import body
 from s3gw.rescue.snapshot import take_snapshot
+from s3gw.workers.names import Names
 from tests.rescue.disks import catalog_of, put_on_disks, recovered, reseal
 from tests.rescue.test_rebuild import data_of, multipart
 from tests.stores import operations
@@ -39,6 +40,7 @@ CONTENT = {
 }
 PARTS = data_of("parts0", 80_000)
 EXPECTED = {*CONTENT.values(), PARTS}
+OTHERS = ("encryption", "compression", "lock", "upload", "former")
 VALUES: list[Any] = [
     *(None, True, 0, -1, 1, 3, 2**31, 2**53, 2**63 - 1, 2**64 - 1, 0.5),
     *("", "x", "4+2", "1+2", "30+30", "../..", "\x00", "AES256", "aws:kms", "customer", "zstd"),
@@ -77,7 +79,7 @@ def lie(chance: random.Random) -> Callable[[dict[str, Any]], None]:
 
     def change(said: dict[str, Any]) -> None:
         for _ in range(chance.choice((1, 2))):
-            name = chance.choice([*sorted(said), "encryption", "compression", "lock", "upload"])
+            name = chance.choice([*sorted(said), *OTHERS])
             said[name] = chance.choice(VALUES)
 
     return change
@@ -153,6 +155,8 @@ async def test_damage_of_every_kind(
     for key, data in CONTENT.items():
         await operations.put(memory_store, key, data)
     await multipart(memory_store, "parts", len(PARTS))
+    await operations.rename(memory_store, "small", "renamed")
+    await Names(memory_store.storage).run_once()
     await take_snapshot(memory_store.storage)
     paths = put_on_disks(memory_cluster, tmp_path)
     files = {

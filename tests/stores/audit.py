@@ -14,6 +14,7 @@ from s3gw.metadata.records import (
     Count,
     ManifestPage,
     ManifestRef,
+    NameRecord,
     ObjectRecord,
     PartRecord,
     Reference,
@@ -60,6 +61,10 @@ class Audit:
                 note(record.data, keys.object_holder(bucket, name, record.sequence))
             elif isinstance(record.data, ManifestRef):
                 self._note_manifest(record.data, note)
+        for key, value in self.under(keys.NAMES).items():
+            named = decode(NameRecord, value).blob
+            assert named is not None
+            note(named, b"n" + key[len(keys.NAMES) :])
         for upload in self.uploads():
             for value in self.under(keys.parts(upload)).values():
                 part = decode(PartRecord, value)
