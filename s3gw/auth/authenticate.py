@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from s3gw.auth import sigv2, sigv4
 from s3gw.auth.canonical import Request
 from s3gw.errors import InvalidArgument
+from s3gw.wire.checksums import BY_HEADER
 
 # Of a presigned query these say how it is signed; everything else named x-amz- acts as a header.
 SIGNATURE_PARAMETERS = frozenset(
@@ -27,6 +28,11 @@ SIGNATURE_PARAMETERS = frozenset(
         b"x-amz-signature",
         b"x-amz-signedheaders",
     }
+)
+# Sums of content in a query of Version 4 are signed and have no effect, as on S3: whoever makes a
+# URL for an upload does not know the content, and the JavaScript SDK puts the sum of nothing there.
+WITHOUT_EFFECT = SIGNATURE_PARAMETERS | frozenset(
+    name.encode() for name in (*BY_HEADER, "x-amz-sdk-checksum-algorithm")
 )
 CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 PRESIGNED = sigv2.PARAMETERS | {b"X-Amz-Algorithm"}
@@ -45,7 +51,7 @@ class Signer:
 
 def acting(request: Request) -> Request:
     """The request with the headers that it acts by: those sent and, of a presigned query, the
-    `x-amz-…` parameters that were not sent as headers too.
+    `x-amz-…` parameters that were not sent as headers too, but for sums of the content.
 
     Signers that make URLs for browsers (the JavaScript SDK, botocore with Version 2) move headers
     into the query, as S3 allows; Version 2 moves Content-MD5 and Content-Type too. Such a parameter
@@ -58,11 +64,13 @@ def acting(request: Request) -> Request:
     names = {name for name, _ in pairs}
     if PRESIGNED.isdisjoint(names):
         return request
-    movable = () if sigv2.PARAMETERS.isdisjoint(names) else sigv2.SIGNED_HEADERS
+    version_4 = sigv2.PARAMETERS.isdisjoint(names)
+    movable = () if version_4 else sigv2.SIGNED_HEADERS
+    immovable = WITHOUT_EFFECT if version_4 else SIGNATURE_PARAMETERS
     moved: dict[bytes, bytes] = {}
     for name, value in pairs:
         header = name.lower()
-        amz = header.startswith(b"x-amz-") and header not in SIGNATURE_PARAMETERS
+        amz = header.startswith(b"x-amz-") and header not in immovable
         if (amz or header in movable) and header not in request.header_values:
             if CONTROLS.search(value):
                 raise InvalidArgument(

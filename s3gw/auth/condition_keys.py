@@ -1,9 +1,10 @@
-"""The condition keys that policies may name.
+"""The condition keys that the policies of buckets and roles may name.
 
 Sources: Service Authorization Reference, "Condition keys for Amazon S3"; IAM User Guide, "AWS
 global condition context keys". A bucket policy with a key that no request ever has would deny or
-allow something else than it says, so a misspelt one is refused. Names are in lower case; those in
-`*_PREFIXES` end in a name that the policy chooses (a tag's).
+allow something else than it says, so a misspelt one is refused, as S3 does. (IAM does not, in the
+policies of identities: see `policy_parse`.) Names are in lower case; those in `*_PREFIXES` end in a
+name that the policy chooses (a tag's).
 """
 
 from __future__ import annotations

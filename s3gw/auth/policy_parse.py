@@ -1,8 +1,9 @@
 """From a policy document to a `Policy`, strictly.
 
 What is not understood is refused: a misspelt element or key that was skipped would make a policy
-say something else than its author meant. Only actions in the policies of identities need not be
-known, since those policies are written for services and features that are not here, too. Messages
+say something else than its author meant. Only actions and condition keys in the policies of
+identities need not be known, since those policies are written for services and features that are
+not here, too: such an action is never asked for, such a key is absent in every request. Messages
 are those with which Amazon S3 (PutBucketPolicy) and IAM answer, as far as they are known. Source:
 IAM User Guide, "IAM JSON policy reference" with "Grammar of the IAM JSON policy language"; S3 User
 Guide, "Policies and permissions in Amazon S3".
@@ -26,6 +27,7 @@ BAD_PRINCIPAL = "Invalid principal in policy"
 BAD_ACTION = "Policy has invalid action"
 BAD_RESOURCE = "Policy has invalid resource"
 BAD_KEY = "Policy has an invalid condition key"
+NO_VENDOR = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
 ACTION_WITHOUT_RESOURCE = "Action does not apply to any resource(s) in statement"
 CONDITION_WITHOUT_ACTION = (
     "Conditions do not apply to combination of actions and resources in statement"
@@ -50,6 +52,7 @@ STATEMENT_ELEMENTS = frozenset(
 )
 _IDENTITY_SID = re.compile(r"[A-Za-z0-9]*", re.ASCII)
 _ACTION = re.compile(r"\*|[a-z0-9-]+:[A-Za-z0-9*?]+", re.ASCII)
+_ANY_KEY = re.compile(r"[^\s:]+:\S.*", re.DOTALL)
 _ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 _IAM_ARN = re.compile(r"arn:aws:iam::(\d{12}):(root|(?:user|role)/[\w+=,.@/-]{1,576})", re.ASCII)
 _STS_ARN = re.compile(
@@ -76,14 +79,14 @@ def parse_bucket_policy(document: bytes, bucket: str, *, limit: int) -> Policy:
 
 def parse_identity_policy(document: bytes, name: str, *, limit: int) -> Policy:
     """A policy of users, groups, roles and sessions: it names no principal, but actions of any
-    service, which need not exist: as in IAM, one that nobody asks for matches nothing. `name` is
-    what messages call it. Raises PolicyError."""
+    service, which need not exist: as in IAM, one that nobody asks for matches nothing. Nor need
+    condition keys. `name` is what messages call it. Raises PolicyError."""
 
     def statement(element: Any, number: int, variables: bool) -> Statement:
         fields = _fields(element)
         if "Principal" in fields or "NotPrincipal" in fields:
             raise PolicyError("Policy document should not specify a principal.")
-        found = _statement(fields, number, variables, None)
+        found = _statement(fields, number, variables, None, any_key=True)
         if not _IDENTITY_SID.fullmatch(found.sid):
             raise PolicyError(
                 "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
@@ -191,7 +194,10 @@ def _statement(
     number: int,
     variables: bool,
     principals: tuple[Principals, bool] | None,
+    *,
+    any_key: bool = False,
 ) -> Statement:
+    """`any_key`: condition keys need not be known."""
     sid = fields.get("Sid", "")
     if not isinstance(sid, str):
         raise PolicyError("Invalid policy syntax.")
@@ -215,7 +221,7 @@ def _statement(
         tuple(Pattern(text, variables=False, fold=str.lower) for text in action_texts),
         tuple(Pattern(text, variables=variables) for text in resource_texts),
         who,
-        _conditions(fields.get("Condition", {}), variables),
+        _conditions(fields.get("Condition", {}), variables, any_key=any_key),
         negated_actions,
         negated_resources,
         negated_principals,
@@ -295,7 +301,7 @@ def _principal(kind: str, text: str) -> tuple[str, str]:
     raise PolicyError(BAD_PRINCIPAL)
 
 
-def _conditions(element: Any, variables: bool) -> tuple[Condition, ...]:
+def _conditions(element: Any, variables: bool, *, any_key: bool) -> tuple[Condition, ...]:
     if not isinstance(element, dict):
         raise PolicyError("Invalid policy syntax.")
     found: list[Condition] = []
@@ -303,7 +309,9 @@ def _conditions(element: Any, variables: bool) -> tuple[Condition, ...]:
         if not isinstance(block, dict) or not block:
             raise PolicyError("Invalid policy syntax.")
         for key, value in block.items():
-            if not condition_keys.is_known(key):
+            if any_key and not _ANY_KEY.fullmatch(key):
+                raise PolicyError(NO_VENDOR)
+            if not any_key and not condition_keys.is_known(key):
                 raise PolicyError(f"{BAD_KEY} - {key}")
             found.append(condition(name, key, _condition_values(value), variables=variables))
     return tuple(found)

@@ -455,3 +455,31 @@ def test_the_order_of_statements_does_not_matter(
     before = decided(context, world)
     shuffled = [None if part is None else random.sample(part, len(part)) for part in world]
     assert decided(context, shuffled) is before
+
+
+@pytest.mark.parametrize(
+    ("effect", "operator", "allowed"),
+    [
+        ("Allow", "StringEquals", False),
+        ("Allow", "StringNotEquals", True),
+        ("Allow", "StringEqualsIfExists", True),
+        ("Allow", "ForAllValues:StringEquals", True),
+        ("Allow", "ForAnyValue:StringEquals", False),
+        ("Deny", "StringEquals", True),
+        ("Deny", "StringNotEquals", False),
+        ("Deny", "StringEqualsIfExists", False),
+    ],
+)
+@pytest.mark.parametrize("key", ["kms:ViaService", "ec2:SourceInstanceARN", "s3:misspelt"])
+def test_a_key_that_is_not_known_is_absent(
+    effect: str, operator: str, allowed: bool, key: str
+) -> None:
+    conditional = statement(effect, Condition={operator: {key: "x"}})
+    statements = (conditional,) if effect == "Allow" else (ALLOW, conditional)
+    assert decide(asked(ANN), Permissions((for_identity(*statements),))).allowed is allowed
+
+
+def test_a_key_that_is_not_known_counts_where_a_simulation_gives_it() -> None:
+    policies = Permissions((for_identity(statement(Condition={"Null": {"kms:Via": "false"}})),))
+    assert decide(asked(ANN, **{"kms:via": "x"}), policies).allowed
+    assert not decide(asked(ANN), policies).allowed

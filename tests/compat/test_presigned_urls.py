@@ -145,3 +145,19 @@ def test_a_url_of_a_listing_lists(http, key):
     bucket = key.split("/")[1]
     query = presign(http, "GET", f"/{bucket}", quote_query({"list-type": "2", "prefix": "a b/"}))
     assert b"<KeyCount>1</KeyCount>" in http.send("GET", f"/{bucket}", query).body
+
+
+@pytest.mark.parametrize("expected", ["AAAAAA==", "nonsense"])
+def test_a_sum_of_content_in_the_query_has_no_effect(s3, http, bucket, expected):
+    """The JavaScript SDK puts that of no content into every URL for an upload, and on S3 such an
+    upload succeeds; as a header a sum is compared."""
+    summed = {"x-amz-checksum-crc32": expected, "x-amz-sdk-checksum-algorithm": "CRC32"}
+    query = quote_query({**summed, "x-amz-meta-a": "1"})
+    signed = presign(http, "PUT", f"/{bucket}/k", query)
+    assert http.send("PUT", f"/{bucket}/k", signed, body=b"hello").status == 200
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"hello"
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "1"}
+    header = {"x-amz-checksum-crc32": "AAAAAA=="}
+    signed = presign(http, "PUT", f"/{bucket}/other", **header)
+    reply = http.send("PUT", f"/{bucket}/other", signed, headers=header, body=b"hello")
+    assert (reply.status, reply.code) == (400, "BadDigest")
