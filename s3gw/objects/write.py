@@ -60,6 +60,7 @@ async def store_version(
     check(target)
     started = storage.monotonic()
     modified_ms = storage.clock_ms()
+    locked = publish.under_default(target.bucket, description, modified_ms)
 
     def footer_map(learned: Learned) -> bytes:
         return footer.describe(
@@ -72,10 +73,7 @@ async def store_version(
             modified_ms=modified_ms,
             owner=owner,
             checksums=checksums_of(learned),
-            description=msgspec.structs.replace(
-                publish.under_default(target.bucket, description, modified_ms),
-                compression=learned.compression,
-            ),
+            description=_stored(locked, learned),
             versioning=target.bucket.versioning,
             key_copy=framing.key_copy,
             sequence=publish.sequence_of(storage, target),
@@ -109,12 +107,17 @@ async def store_version(
             size=ingested.size,
             etag=ingested.etag,
             data=ref,
-            description=msgspec.structs.replace(description, compression=ingested.compression),
+            description=_stored(description, ingested),
             checksums=checksums_of(ingested),
             content_id=content_id,
         )
 
     return await publish.publish(storage, target, check, build, placed=placed)
+
+
+def _stored(description: Description, learned: Learned | Ingested) -> Description:
+    """What is said of a content as it was stored."""
+    return msgspec.structs.replace(description, compression=learned.compression)
 
 
 def checksums_of(learned: Learned | Ingested) -> Checksums:
