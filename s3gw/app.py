@@ -8,6 +8,7 @@ from its configuration, serves until the shutdown event, and takes it down in re
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 import sys
@@ -58,7 +59,7 @@ from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
 from s3gw.objects.keyring.master import BadMasterKeys
 from s3gw.objects.keyring.ring import require_master_keys
 from s3gw.serving import cancel, serve_beside
-from s3gw.supervisor import Grant, WorkerContext
+from s3gw.supervisor import Grant, StartLater, WorkerContext, WorkerMain
 from s3gw.transport import keep_certificates, open_credentials
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,22 @@ class Task:
     @property
     def paths(self) -> list[Path]:
         return [Path(drive.path) for drive in self.drives]
+
+
+def started_when_etcd_answers(main: WorkerMain) -> WorkerMain:
+    """Of a process of a cluster: when etcd does not answer while it starts, it is started again,
+    as often as need be. That etcd is there at all was seen before (`s3gw.launch`)."""
+
+    @functools.wraps(main)
+    async def started(context: WorkerContext) -> None:
+        try:
+            await main(context)
+        except EngineError as error:
+            if context.is_ready:
+                raise
+            raise StartLater(f"the metadata engine does not answer: {error}") from error
+
+    return started
 
 
 def journal_on(config: Config, drive_paths: Sequence[Path]) -> Journal:
@@ -280,11 +297,13 @@ class LateDrives:
         log.warning("drive %s at %s is used from now on", place.drive_id, place.path)
 
 
+@started_when_etcd_answers
 async def gateway_worker(context: WorkerContext) -> None:
     """A process of `s3gw gateway`: stateless, on etcd and remote nodes."""
     await _serve_cluster(context, serves_s3=True)
 
 
+@started_when_etcd_answers
 async def background_worker(context: WorkerContext) -> None:
     """A process of `s3gw worker`: a gateway without an S3 port."""
     await _serve_cluster(context, serves_s3=False)
@@ -385,6 +404,7 @@ async def _lock(kv: KV, lease: int) -> bool:
     return True
 
 
+@started_when_etcd_answers
 async def node_worker(context: WorkerContext) -> None:
     """The process of `s3gw node`: its drives over HTTP, registered under a lease."""
     task: Task = context.payload

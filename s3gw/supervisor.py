@@ -77,6 +77,12 @@ _WORKER_COMMAND: Final = (
     "import sys; sys.path[:] = {path!r}; from s3gw.supervisor import run_worker; run_worker()"
 )
 _EXIT_ORPHANED: Final = 3
+_EXIT_LATER: Final = os.EX_TEMPFAIL
+
+
+class StartLater(Exception):
+    """For a worker to raise that is not ready yet: what it needs does not answer now. It is started
+    again after a pause, also if it never was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +112,12 @@ class WorkerContext:
     fds: dict[str, int]
     shutdown: asyncio.Event
     _status_fd: int
+    is_ready: bool = False
     grants: asyncio.Queue[Grant] = field(default_factory=asyncio.Queue)
 
     def ready(self) -> None:
         """Say that this worker serves. To be called once."""
+        self.is_ready = True
         os.write(self._status_fd, b"r")
 
 
@@ -306,7 +314,7 @@ class Supervisor:
             if code not in (0, -signal.SIGTERM, -signal.SIGINT):
                 LOG.error("worker %d failed while it was stopped (%s)", worker.index, _said(code))
                 self._exit_code = self._exit_code or 1
-        elif not self._announced:
+        elif not self._announced and code != _EXIT_LATER:
             LOG.error("worker %d could not start (%s)", worker.index, _said(code))
             self._exit_code = code if code > 0 else 1
             self._stop()
@@ -392,7 +400,11 @@ async def _run_main(
     for grant in task["grants"]:
         context.grants.put_nowait(grant)
     loop.add_reader(lifeline, _take_grant, lifeline, context)
-    await main(context)
+    try:
+        await main(context)
+    except StartLater as reason:
+        LOG.error("not started: %s", reason)  # noqa: TRY400 (what happened is all in the reason)
+        sys.exit(_EXIT_LATER)
 
 
 def _take_grant(lifeline: socket.socket, context: WorkerContext) -> None:

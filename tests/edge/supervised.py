@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.http_guard import GuardOptions, bind, serve
-from s3gw.supervisor import Grant, Supervisor, WorkerContext
+from s3gw.supervisor import Grant, StartLater, Supervisor, WorkerContext
 
 
 async def serve_pid(worker: WorkerContext) -> None:
@@ -56,6 +56,16 @@ async def serve_pid(worker: WorkerContext) -> None:
 async def fail_to_start(worker: WorkerContext) -> None:
     if worker.index == 1:
         raise SystemExit(9)
+    worker.ready()
+    await worker.shutdown.wait()
+
+
+async def start_at_the_third_attempt(worker: WorkerContext) -> None:
+    attempts = Path(os.environ["LOCK_PATH"]).with_suffix(".attempts")
+    with attempts.open("a") as file:
+        file.write("x")
+    if attempts.stat().st_size < 3:
+        raise StartLater(f"attempt {attempts.stat().st_size}")
     worker.ready()
     await worker.shutdown.wait()
 

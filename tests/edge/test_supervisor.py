@@ -281,6 +281,16 @@ def test_a_worker_that_cannot_start_ends_the_whole_with_its_exit_code(start: Any
     assert supervised.process.stdout.read() == b""
 
 
+def test_a_worker_that_cannot_start_yet_is_started_again(start: Any) -> None:
+    supervised = start("start_at_the_third_attempt", 1)
+    supervised.announced_port()
+    supervised.process.terminate()
+    assert supervised.wait() == 0
+    log = supervised.log.read_text()
+    assert [f"not started: attempt {number}" in log for number in (1, 2, 3)] == [True, True, False]
+    assert "Traceback" not in log
+
+
 def test_a_worker_that_ignores_the_stop_is_killed_after_its_time(start: Any) -> None:
     supervised = start("ignore_shutdown", 1, 0.3)
     supervised.announced_port()
