@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 
 from s3gw import launch
+from s3gw.app import started_when_etcd_answers
 from s3gw.cluster.founding import found_store
 from s3gw.cluster.membership import Membership
 from s3gw.config import Config
 from s3gw.gateway import Gateway
+from s3gw.kv.interface import Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
+from s3gw.supervisor import StartLater, WorkerContext
 
 ETCD = ("http://127.0.0.1:1",)
 
@@ -28,6 +34,24 @@ async def test_without_workers_a_gateway_only_queues_and_looks_after_itself() ->
     own = await kinds_of_work(workers=False)
     assert own == {"access-logs", "damage", "space"}
     assert own | {"departures", "rebalance", "repair", "garbage", "inventory"} <= everything
+
+
+@pytest.mark.parametrize("ready", [False, True])
+async def test_only_a_start_waits_for_etcd(*, ready: bool) -> None:
+    @started_when_etcd_answers
+    async def main(context: WorkerContext) -> None:
+        if ready:
+            context.ready()
+        raise Unavailable("nobody there")
+
+    reader, writer = os.pipe()
+    try:
+        context = WorkerContext(0, 1, None, [], {}, asyncio.Event(), writer)
+        with pytest.raises(Unavailable if ready else StartLater, match="nobody there"):
+            await main(context)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize(
