@@ -15,7 +15,15 @@ from s3gw.metadata.records import BucketRecord, Configurations, Usage, decode
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects.storage import Storage
 
+BucketCheck = Callable[[BucketRecord, int], None]
+"""Whether a change may be made to a bucket, or in it, as it was read for the commit, at this
+revision of its record; raises AccessDenied. Called for every reading."""
+
 TOO_OFTEN = "The bucket is changed too often by others. Please try again."
+
+
+def no_bucket_check(bucket: BucketRecord, revision: int) -> None:
+    """Nobody to authorize."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +91,18 @@ async def change_bucket(
     change: Callable[[BucketRecord], BucketRecord],
     *,
     guard: Callable[[Transaction], Awaitable[None]] | None = None,
+    check: BucketCheck = no_bucket_check,
 ) -> None:
     """Replace the bucket's record by what `change` makes of it, in one commit guarded by it.
 
     `change` is called again when others changed the bucket meanwhile. What else the change rests
     on is looked at by `guard`, which adds it to the transaction. Raises NoSuchBucket, and what
-    the two raise.
+    these and `check` raise.
     """
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         bucket = await find_bucket(storage, name)
         assert bucket.record is not None
+        check(bucket.record, bucket.revision)
         record = change(bucket.record)
         if record == bucket.record:
             return
@@ -122,16 +132,18 @@ async def change_configurations(
     name: str,
     kind: str,
     change: Callable[[dict[str, bytes]], dict[str, bytes]],
+    check: BucketCheck = no_bucket_check,
 ) -> None:
     """Replace the bucket's configurations of a kind by what `change` makes of them, in one commit
     guarded by them and by the bucket. Raises NoSuchBucket, TooManyConfigurations, and what
-    `change` raises."""
+    `change` and `check` raise."""
     bucket_key, key = keys.bucket(name), keys.configurations(name, kind)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         reading = await storage.store.kv.get_many([bucket_key, key])
         bucket = versioned(BucketRecord, reading.items[0])
         if bucket.record is None:
             raise errors.NoSuchBucket(BucketName=name)
+        check(bucket.record, bucket.revision)
         held = versioned(Configurations, reading.items[1])
         before = held.record.by_id if held.record is not None else {}
         after = dict(sorted(change(before).items()))
@@ -166,10 +178,12 @@ def _check_bounds(by_id: dict[str, bytes]) -> None:
         )
 
 
-async def delete_bucket(storage: Storage, name: str) -> None:
-    """Remove an empty bucket. Raises NoSuchBucket, BucketNotEmpty."""
+async def delete_bucket(storage: Storage, name: str, check: BucketCheck = no_bucket_check) -> None:
+    """Remove an empty bucket. Raises NoSuchBucket, BucketNotEmpty, and what `check` raises."""
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
         bucket = await find_bucket(storage, name)
+        assert bucket.record is not None
+        check(bucket.record, bucket.revision)
         prefix = keys.usages(name)
         slots = await storage.store.kv.scan(
             prefix, keys.after_prefix(prefix), limit=limits.USAGE_SLOTS_MAX

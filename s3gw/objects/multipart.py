@@ -29,6 +29,7 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import footer, lifecycle, profiles, publish, references
+from s3gw.objects.buckets import BucketCheck, no_bucket_check
 from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.ingest import Ingested, Learned, Payload, ingest
 from s3gw.objects.storage import Storage
@@ -36,15 +37,6 @@ from s3gw.objects.write import refuse_if_old
 
 OPEN = "open"
 COMPLETING = "completing"
-
-
-BucketCheck = Callable[[BucketRecord, int], None]
-"""Whether a change may be made in a bucket as it was read for the commit, at this revision of its
-record; raises AccessDenied."""
-
-
-def no_bucket_check(bucket: BucketRecord, revision: int) -> None:
-    """Nobody to authorize."""
 
 
 @dataclass(frozen=True, slots=True)

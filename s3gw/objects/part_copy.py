@@ -27,17 +27,11 @@ from s3gw.metadata.records import (
     Usage,
 )
 from s3gw.objects import profiles, publish, references
+from s3gw.objects.buckets import BucketCheck, no_bucket_check
 from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.content.sealing import NotAuthentic
 from s3gw.objects.copy import source_version
-from s3gw.objects.multipart import (
-    BucketCheck,
-    Upload,
-    find_upload,
-    guarded,
-    no_bucket_check,
-    require_open,
-)
+from s3gw.objects.multipart import Upload, find_upload, guarded, require_open
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
 from s3gw.wire.checksums import ALGORITHMS, ChecksumType, decode, encode

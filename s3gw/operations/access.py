@@ -31,7 +31,7 @@ from s3gw.auth.public_policy import is_public
 from s3gw.buckets import acl, public_access
 from s3gw.buckets.acl import Kind
 from s3gw.metadata.records import BucketRecord, ObjectRecord
-from s3gw.objects.multipart import BucketCheck
+from s3gw.objects.buckets import BucketCheck
 from s3gw.objects.publish import Check, Target
 from s3gw.operations.call import Call
 from s3gw.operations.request_values import WRITES, Found, object_values, request_values
@@ -147,15 +147,15 @@ class Access:
         """Authorize again what `require_row` has allowed, unless it was decided on this reading of
         the bucket and, where it was about a key, of that `target`. From here on the call is about
         what was read now. Returns whether that is another. Raises AccessDenied."""
-        before = call.object_target
-        if before is None:
-            target = None
-        moved = target is not None and before is not None and target.revision != before.revision
-        if revision == call.bucket_revision and not moved:
+        before, now = call.object_target, target or call.object_target
+        read_again = before is not None and now is not None and now.revision != before.revision
+        if revision == call.bucket_revision and not read_again:
             return False
         call.bucket_record, call.bucket_revision = bucket, revision
-        if target is not None and before is not None:
-            call.object_target = dataclasses.replace(target, asked=before.asked)
+        if before is not None and now is not None:
+            call.object_target = dataclasses.replace(
+                now, asked=before.asked, bucket=bucket, bucket_revision=revision
+            )
         if call.asked is not None:
             self.require_row(call, *call.asked)
         return True

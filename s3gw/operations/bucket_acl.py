@@ -5,9 +5,8 @@ from __future__ import annotations
 from s3gw.buckets import acl
 from s3gw.buckets.acl import Kind
 from s3gw.metadata.records import BucketRecord
-from s3gw.objects.buckets import change_bucket
 from s3gw.operations.access_lists import check_allowed, sent_acl
-from s3gw.operations.bucket_documents import with_document
+from s3gw.operations.bucket_documents import change_own_bucket, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
 
 
@@ -30,5 +29,5 @@ async def put_bucket_acl(call: Call) -> Reply:
             return bucket
         return with_document(bucket, acl.DOCUMENT, acl.to_store(asked, owner) or None)
 
-    await change_bucket(call.storage, call.bucket_name, change)
+    await change_own_bucket(call, change)
     return Reply()

@@ -19,6 +19,7 @@ from s3gw.buckets.document import Document, Value
 from s3gw.metadata.records import BucketRecord
 from s3gw.metadata.store import Transaction
 from s3gw.objects.buckets import change_bucket, change_configurations, read_configurations
+from s3gw.operations.access import still_allowed_in_bucket
 from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire.tokens import Position, decode_token, encode_token
@@ -35,6 +36,22 @@ async def parse_body(call: Call, parse: Callable[[bytes], T]) -> T:
     if len(body) <= limits.XML_ON_LOOP_BYTES_MAX:
         return parse(body)
     return await asyncio.to_thread(parse, body)
+
+
+async def change_own_bucket(
+    call: Call, change: Callable[[BucketRecord], BucketRecord], *, guard: Guard | None = None
+) -> None:
+    """Change the bucket that the request is about, if its caller may do so as well when it is read
+    for that. Raises as `change_bucket`, AccessDenied."""
+    check = still_allowed_in_bucket(call)
+    await change_bucket(call.storage, call.bucket_name, change, guard=guard, check=check)
+
+
+async def _change_configurations(
+    call: Call, kind: Kind, change: Callable[[dict[str, bytes]], dict[str, bytes]]
+) -> None:
+    check = still_allowed_in_bucket(call)
+    await change_configurations(call.storage, call.bucket_name, kind.name, change, check)
 
 
 def require_checksum(call: Call) -> None:
@@ -61,9 +78,8 @@ async def put_document(
         return value, document.render(value)
 
     value, rendered = await parse_body(call, canonical)
-    await change_bucket(
-        call.storage,
-        call.bucket_name,
+    await change_own_bucket(
+        call,
         lambda record: with_document(record, document.name, rendered if value else None),
         guard=guard(value) if guard is not None and value else None,
     )
@@ -86,9 +102,7 @@ async def delete_document(call: Call, document: Document) -> Reply:
 
 async def set_document(call: Call, name: str, rendered: bytes | None) -> None:
     """Keep a document, or with None none, whatever the bucket has."""
-    await change_bucket(
-        call.storage, call.bucket_name, lambda record: with_document(record, name, rendered)
-    )
+    await change_own_bucket(call, lambda record: with_document(record, name, rendered))
 
 
 def with_document(record: BucketRecord, name: str, rendered: bytes | None) -> BucketRecord:
@@ -122,9 +136,7 @@ async def put_configuration(
     value, stored = await parse_body(call, canonical)
     if check is not None:
         await check(value)
-    await change_configurations(
-        call.storage, call.bucket_name, kind.name, lambda by_id: {**by_id, id_: stored}
-    )
+    await _change_configurations(call, kind, lambda by_id: {**by_id, id_: stored})
     return Reply()
 
 
@@ -150,7 +162,7 @@ async def delete_configuration(call: Call, kind: Kind) -> Reply:
             raise errors.NoSuchConfiguration(BucketName=call.bucket_name)
         return {other: stored for other, stored in by_id.items() if other != id_}
 
-    await change_configurations(call.storage, call.bucket_name, kind.name, without)
+    await _change_configurations(call, kind, without)
     return Reply(204)
 
 

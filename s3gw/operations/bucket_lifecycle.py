@@ -18,8 +18,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import LifecycleJob
 from s3gw.metadata.records import BucketRecord
 from s3gw.metadata.store import Transaction
-from s3gw.objects.buckets import change_bucket
-from s3gw.operations.bucket_documents import require_checksum, with_document
+from s3gw.operations.bucket_documents import change_own_bucket, require_checksum, with_document
 from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import Call, Reply, xml_reply
 
@@ -52,7 +51,7 @@ async def put_bucket_lifecycle(call: Call) -> Reply:
         job = LifecycleJob(bucket_id, call.storage.clock_ms())
         tx.put(keys.lifecycle(call.bucket_name), job)
 
-    await change_bucket(call.storage, call.bucket_name, change, guard=walk)
+    await change_own_bucket(call, change, guard=walk)
     return Reply(headers=[(MINIMUM_SIZE_HEADER, minimum_size)])
 
 
@@ -98,5 +97,5 @@ async def delete_bucket_lifecycle(call: Call) -> Reply:
     async def stop(tx: Transaction) -> None:
         tx.delete(keys.lifecycle(call.bucket_name))
 
-    await change_bucket(call.storage, call.bucket_name, change, guard=stop)
+    await change_own_bucket(call, change, guard=stop)
     return Reply(204)

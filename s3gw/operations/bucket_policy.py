@@ -8,9 +8,8 @@ from s3gw.auth.policy_parse import TOO_LARGE, parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
 from s3gw.metadata.records import BucketRecord
-from s3gw.objects.buckets import change_bucket
 from s3gw.operations.access import POLICY_DOCUMENT, stored_policy_is_public
-from s3gw.operations.bucket_documents import set_document, with_document
+from s3gw.operations.bucket_documents import change_own_bucket, set_document, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire.xml import Writer
 
@@ -39,7 +38,7 @@ async def put_bucket_policy(call: Call) -> Reply:
             )
         return with_document(bucket, POLICY_DOCUMENT, body)
 
-    await change_bucket(call.storage, call.bucket_name, change)
+    await change_own_bucket(call, change)
     return Reply(204)
 
 

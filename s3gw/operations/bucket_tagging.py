@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from s3gw.buckets.tagging import parse_bucket_tags, render_tags
-from s3gw.objects.buckets import change_bucket
-from s3gw.operations.bucket_documents import parse_body, require_checksum
+from s3gw.operations.bucket_documents import change_own_bucket, parse_body, require_checksum
 from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import Call, Reply, xml_reply
 
@@ -32,6 +31,4 @@ async def delete_bucket_tagging(call: Call) -> Reply:
 
 
 async def _set_tags(call: Call, tags: dict[str, str]) -> None:
-    await change_bucket(
-        call.storage, call.bucket_name, lambda record: msgspec.structs.replace(record, tags=tags)
-    )
+    await change_own_bucket(call, lambda record: msgspec.structs.replace(record, tags=tags))

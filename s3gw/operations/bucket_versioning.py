@@ -6,8 +6,8 @@ import msgspec
 
 from s3gw import errors, limits
 from s3gw.metadata.records import BucketRecord
-from s3gw.objects.buckets import change_bucket
 from s3gw.objects.publish import ENABLED, SUSPENDED
+from s3gw.operations.bucket_documents import change_own_bucket
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire import xml
 from s3gw.wire.xml import Writer
@@ -49,5 +49,5 @@ async def put_bucket_versioning(call: Call) -> Reply:
             )
         return msgspec.structs.replace(bucket, versioning=status)
 
-    await change_bucket(call.storage, call.bucket_name, change)
+    await change_own_bucket(call, change)
     return Reply()

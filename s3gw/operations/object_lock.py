@@ -11,10 +11,10 @@ import msgspec
 from s3gw import errors, limits
 from s3gw.buckets import lock as rules
 from s3gw.metadata.records import BucketRecord, Lock, ObjectRecord
-from s3gw.objects.buckets import change_bucket
 from s3gw.objects.change import Change, change_version
 from s3gw.objects.publish import ENABLED
 from s3gw.operations.access import bypasses, still_allowed
+from s3gw.operations.bucket_documents import change_own_bucket
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.present import visible
 from s3gw.operations.request_values import Found, retention_values
@@ -64,7 +64,7 @@ async def put_object_lock_configuration(call: Call) -> Reply:
             documents[rules.DOCUMENT] = rules.encode_default(default)
         return msgspec.structs.replace(bucket, object_lock=True, documents=documents)
 
-    await change_bucket(call.storage, call.bucket_name, change)
+    await change_own_bucket(call, change)
     return Reply()
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from s3gw import errors, limits
 from s3gw.buckets import acl
 from s3gw.metadata.records import BucketRecord
-from s3gw.objects.buckets import change_bucket
-from s3gw.operations.bucket_documents import set_document, with_document
+from s3gw.operations.bucket_documents import change_own_bucket, set_document, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.wire import xml
 from s3gw.wire.xml import Writer
@@ -37,7 +36,7 @@ async def put_bucket_ownership_controls(call: Call) -> Reply:
                 raise errors.InvalidBucketAclWithObjectOwnership()
         return with_document(bucket, acl.OWNERSHIP_DOCUMENT, ownership.encode())
 
-    await change_bucket(call.storage, call.bucket_name, change)
+    await change_own_bucket(call, change)
     return Reply()
 
 
