@@ -10,6 +10,7 @@ from compose.local import Cluster, Process, StartError, Up, free_port, running
 from compose.s3_http import S3Http, Signer
 from s3gw.objects.keyring.master import read_file
 
+ONE_WORKER = {"S3GW_PROCESSES": "1"}
 BODY = b"kept over a restart" * 10_000
 
 
@@ -29,7 +30,7 @@ def test_up_finds_its_data_again(tmp_path):
 
 
 def test_a_cluster_finds_its_data_again(tmp_path):
-    first = Cluster(tmp_path / "store", nodes=6, gateways=1)
+    first = Cluster(tmp_path / "store", nodes=6, gateways=1, environment=ONE_WORKER)
     sealed = {"x-amz-server-side-encryption": "AES256"}
     with running(first):
         assert client(first).request("PUT", "/kept").status == 200
@@ -38,7 +39,13 @@ def test_a_cluster_finds_its_data_again(tmp_path):
         assert put.status == 200
     assert not any(process.running() for process in first.processes)
     assert not any(process.said("is killed") for process in first.processes)
-    second = Cluster(tmp_path / "store", nodes=6, gateways=1, credentials=first.credentials)
+    second = Cluster(
+        tmp_path / "store",
+        nodes=6,
+        gateways=1,
+        environment=ONE_WORKER,
+        credentials=first.credentials,
+    )
     with running(second):
         assert client(second).request("GET", "/kept/k").body == BODY
         assert client(second).request("GET", "/kept/sealed").body == BODY

