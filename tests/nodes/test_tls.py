@@ -170,16 +170,19 @@ async def test_a_change_of_the_authority_with_both_trusted_in_between(
     new = Pki(tmp_path / "new")
     node, gateway = pki.credentials("node"), pki.credentials("gateway")
     both = pki.authority.bundle + new.authority.bundle
+    lists = pki.authority.revocations + new.authority.revocations
     async with serving_tls({"d1": MemoryDrive()}, node.server({"gateway"})) as url:
         calls = gateway.client(GATEWAY_CALLS)
         await reach(url, calls)
         for files in (node, gateway):
             (files.directory / "ca.pem").write_bytes(both)
+            (files.directory / "crl.pem").write_bytes(lists)
             assert files.refresh()
             await reach(url, calls)
         for role, files in (("node", node), ("gateway", gateway)):
             new.authority.issue(role, [HOST], files.directory, time.time())
             (files.directory / "ca.pem").write_bytes(both)
+            (files.directory / "crl.pem").write_bytes(lists)
             assert files.refresh()
             await reach(url, calls)
         (node.directory / "ca.pem").write_bytes(new.authority.bundle)
