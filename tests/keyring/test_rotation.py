@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from s3gw import errors
-from s3gw.kv.interface import Put
+from s3gw.kv.interface import KV, Put
 from s3gw.metadata import keys
-from s3gw.metadata.key_records import NamedKey, ProcessKeys
+from s3gw.metadata.key_records import NamedKey, ProcessKeys, RewrapJob
 from s3gw.metadata.records import (
     Description,
     Encryption,
@@ -26,6 +27,7 @@ from s3gw.objects.keyring.master import ID_BYTES, BadMasterKeys, MasterKeys
 from s3gw.objects.keyring.ring import (
     Ring,
     Sources,
+    Wanted,
     keys_in_use,
     master_key_of,
     master_keys_known,
@@ -35,6 +37,7 @@ from s3gw.objects.publish import no_check, read_target
 from s3gw.objects.write import put_object
 from s3gw.workers import rewrap
 from s3gw.workers.rewrap import DONE, PROCESSES, Rewrapper
+from tests.kv.conftest import EtcdUnderTest, SqliteUnderTest
 from tests.stores import encrypted, operations
 from tests.stores.encrypted import KMS, S3
 from tests.stores.memory_store import BUCKET, MASTER_KEY, Bytes, MemoryCluster, Process
@@ -53,13 +56,13 @@ async def process_with(cluster: MemoryCluster, *master: bytes) -> Process:
     return process
 
 
-async def job_of(process: Process) -> rewrap.RewrapJob:
+async def job_of(process: Process) -> RewrapJob:
     job = (await rewrap.status(process.storage)).record
     assert job is not None
     return job
 
 
-async def finish(process: Process, worker: Rewrapper) -> rewrap.RewrapJob:
+async def finish(process: Process, worker: Rewrapper) -> RewrapJob:
     for _ in range(500):
         if not await worker.work():
             break
@@ -199,7 +202,7 @@ async def test_an_object_that_was_wrapped_before_and_is_stored_after_is_refused(
 
 @pytest.mark.parametrize("wanted", [S3, KMS], ids=["S3", "KMS"])
 async def test_what_is_under_way_under_the_new_key_is_not_disturbed(
-    memory_cluster: MemoryCluster, wanted: encrypted.Wanted
+    memory_cluster: MemoryCluster, wanted: Wanted
 ) -> None:
     """The record of master keys changes between wrapping and storing."""
     old = await process_with(memory_cluster, MASTER_KEY)
@@ -300,3 +303,56 @@ async def test_a_key_is_rotated_again_and_again(memory_cluster: MemoryCluster) -
     last = await process_with(memory_cluster, chain[-1])
     assert await encrypted.get(last, "k") == BODY
     assert await encrypted.get(last, "n", wanted=KMS) == BODY
+
+
+@pytest.fixture(scope="module")
+def etcd_server() -> Iterator[None]:
+    """The server that the tests of engines share in this process ends with the tests here."""
+    yield
+    if EtcdUnderTest.server is not None:
+        EtcdUnderTest.server.close()
+        EtcdUnderTest.server = None
+
+
+@pytest.mark.usefixtures("etcd_server")
+@pytest.mark.parametrize("engine", [SqliteUnderTest, EtcdUnderTest], ids=["sqlite", "etcd"])
+async def test_the_engines_of_real_stores_serve_the_proof(
+    engine: type[SqliteUnderTest] | type[EtcdUnderTest], tmp_path: Path
+) -> None:
+    """The reading at one revision is theirs: a record that moves after it is met where it was."""
+    under_test = engine(tmp_path)
+    kv = await under_test.open()
+    cluster = CommonEngine(kv)
+    await cluster.found()
+    old = await process_with(cluster, MASTER_KEY)
+    for number in range(4):
+        await encrypted.put(old, f"k{number}", BODY)
+    both = await process_with(cluster, NEW_KEY, MASTER_KEY)
+    await rewrap.start(both.storage)
+    worker = Rewrapper(both.storage, records_per_unit=1)
+    place = 0
+    while not (job := await job_of(both)).proving or job.stage != "objects":
+        if job.stage == "objects" and not place and job.cursor.endswith(b"/k1"):
+            await operations.rename(both, "k3", "a0")  # behind the walk, under the old key
+            place = 1
+        await worker.work()
+    await operations.rename(both, "a0", "z")
+    await operations.rename(both, "z", "a1")
+    assert (await finish(both, worker)).state == DONE
+    assert place
+    assert (await keys_in_use(kv))[0] == (NEW_ID,)
+    new = await process_with(cluster, NEW_KEY)
+    for key in ("k0", "k1", "k2", "a1"):
+        assert await encrypted.get(new, key) == BODY
+    await kv.close()
+
+
+class CommonEngine(MemoryCluster):
+    """A cluster whose processes share one client of an engine."""
+
+    def __init__(self, engine: KV) -> None:
+        super().__init__(8)
+        self._common = engine
+
+    def kv(self) -> KV:  # type: ignore[override]
+        return self._common
