@@ -21,8 +21,8 @@ worker (with SO_REUSEPORT those clients get a reset), and an idle worker takes t
 
 A worker that dies is started again, at once the first time, then with growing pauses. One that
 dies before all have served for the first time is a configuration that cannot work: the others are
-stopped and its exit code returned. SIGTERM or SIGINT stops the workers gracefully, a second one
-or `graceful_seconds` kills them.
+stopped and its exit code returned. SIGTERM or SIGINT stops the workers gracefully, at once those
+that do not serve yet; a second one or `graceful_seconds` kills them.
 """
 
 from __future__ import annotations
@@ -401,10 +401,26 @@ async def _run_main(
         context.grants.put_nowait(grant)
     loop.add_reader(lifeline, _take_grant, lifeline, context)
     try:
-        await main(context)
+        await _until_stopped(main(context), context)
     except StartLater as reason:
         LOG.error("not started: %s", reason)  # noqa: TRY400 (what happened is all in the reason)
         sys.exit(_EXIT_LATER)
+
+
+async def _until_stopped(main: Coroutine[Any, Any, None], context: WorkerContext) -> None:
+    """Run `main`, which ends by itself when it is asked to stop; only its start, which may wait for
+    others as long as it takes, is cut short. That is as safe as a crash is."""
+    running = asyncio.create_task(main, name="main")
+    stopping = asyncio.create_task(context.shutdown.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if running.done() or context.is_ready:
+        await running
+        return
+    running.cancel()
+    (ended,) = await asyncio.gather(running, return_exceptions=True)
+    if isinstance(ended, Exception):
+        LOG.warning("stopped while it started: %r", ended)
 
 
 def _take_grant(lifeline: socket.socket, context: WorkerContext) -> None:

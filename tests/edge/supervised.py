@@ -76,6 +76,16 @@ async def start_slowly(worker: WorkerContext) -> None:
     await asyncio.Event().wait()
 
 
+async def wait_for_others(worker: WorkerContext) -> None:
+    """A start that does not end by itself."""
+    print("waiting", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        if worker.index:
+            raise OSError("what it waited for has gone")
+
+
 async def ignore_shutdown(worker: WorkerContext) -> None:
     worker.ready()
     await worker.shutdown.wait()

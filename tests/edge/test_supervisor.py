@@ -265,6 +265,15 @@ def test_a_stop_that_reaches_workers_first_is_no_failure(start: Any) -> None:
     assert supervised.wait() == 0
 
 
+def test_a_stop_cuts_a_start_short_that_waits_for_others(start: Any) -> None:
+    supervised = start("wait_for_others", 2, 600)
+    for _ in range(2):
+        assert supervised.process.stdout.readline() == b"waiting\n"
+    supervised.process.terminate()
+    assert supervised.wait() == 0
+    assert "what it waited for has gone" in supervised.log.read_text()
+
+
 def zombie_within(pid: int, seconds: float) -> bool:
     """Whether a process has ended, its parent not having asked for that yet."""
     deadline = time.monotonic() + seconds
