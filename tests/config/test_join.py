@@ -177,6 +177,30 @@ def test_a_node_joins_with_a_token_and_a_second_cannot_use_it(
     assert not (tmp_path / "n2" / "cert.pem").exists()
 
 
+def test_the_list_of_the_revoked_comes_along_and_joined_nodes_can_be_revoked(
+    authority: Authority, tokens: Tokens, tmp_path: Path
+) -> None:
+    def token() -> str:
+        return tokens.make(authority.fingerprint, 60, time.time())
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    with signing(tmp_path, authority) as url:
+        join(url, token(), ["n1"], one)
+        assert pki.revoked(one) == frozenset()
+        found = authority.serials_of("n1")
+        assert found == {authority.require_own(one / "cert.pem"): "node"}
+        authority.revoke(found, time.time())
+        join(url, token(), ["n2"], two)
+        assert pki.revoked(two) == found.keys()
+        connection = http.client.HTTPSConnection(
+            HOST, int(url.rpartition(":")[2]), context=ssl._create_unverified_context()
+        )
+        connection.request("GET", "/v1/crl")
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+    assert answer == {"crl": (tmp_path / "ca" / "crl.pem").read_text()}
+
+
 def test_a_token_for_some_hosts_is_good_for_no_others_and_a_mistake_does_not_spend_it(
     authority: Authority, tokens: Tokens, tmp_path: Path
 ) -> None:

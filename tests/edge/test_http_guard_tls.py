@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from raw_http import HOST, LIMIT, echo, serving
 
+from nodes.http_guard import ClientDisconnected
+
 GET = b"GET /b/k HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
@@ -106,6 +108,35 @@ async def test_places_are_given_back_by_all_who_had_one(certificate: Path) -> No
         raw = await asyncio.wait_for(connected(server, trusted), LIMIT)
         raw.send(GET)
         assert (await raw.answer())[0] == 200
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(certificate: Path) -> None:
+    """Buffers of TLS fill up, the application waits, and the idle time passes."""
+    gone, sent = asyncio.Event(), 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send(
+                    {"type": "http.response.body", "body": bytes(1 << 18), "more_body": True}
+                )
+                sent += 1 << 18
+        except ClientDisconnected:
+            gone.set()
+            raise
+
+    options = {"tls": server_of(certificate), "send_idle_seconds": 0.3}
+    async with serving(app, **options) as server:
+        raw = await server.connect(ssl=client_of(certificate), server_hostname="localhost")
+        raw.send(GET)
+        raw.writer.transport.pause_reading()
+        await asyncio.wait_for(gone.wait(), LIMIT)
+        raw.writer.transport.abort()
+    assert sent < 32 << 20
 
 
 async def test_an_application_is_told_what_was_agreed_on(certificate: Path) -> None:
