@@ -16,6 +16,7 @@ from s3gw.gateway import Gateway
 from s3gw.kv.interface import Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.supervisor import StartLater, WorkerContext
+from tests.stores.virtual_time import run_virtual
 
 ETCD = ("http://127.0.0.1:1",)
 
@@ -34,6 +35,26 @@ async def test_without_workers_a_gateway_only_queues_and_looks_after_itself() ->
     own = await kinds_of_work(workers=False)
     assert own == {"access-logs", "damage", "space"}
     assert own | {"departures", "rebalance", "repair", "garbage", "inventory"} <= everything
+
+
+@pytest.mark.parametrize(("interval", "looks"), [(10.0, 5.0), (1.0, 1.0)])
+def test_what_is_lost_and_what_is_to_move_is_looked_for_every_5_seconds_or_more_often(
+    interval: float, looks: float
+) -> None:
+    async def scenario() -> None:
+        kv = MemoryKV(MemoryStore())
+        config = Config(worker_interval_seconds=interval)
+        gateway = Gateway(config, kv, await found_store(kv, 0))
+        membership = Membership(kv, gateway.directory, gateway.topology, None)
+        workers = gateway.workers(await gateway.start(membership), membership)
+        loop = asyncio.get_running_loop()
+        for name in ("departures", "rebalance"):
+            (worker,) = [each for each in workers if each.name == name]
+            begun = loop.time()
+            await worker.wait()
+            assert loop.time() - begun == pytest.approx(looks), name
+
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("ready", [False, True])
