@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from s3gw.buckets import acl, public_access
+from s3gw.errors import AccessDenied
 from s3gw.kv.interface import KV, Guard, Key, Page, Reading, Write
 from s3gw.metadata import keys
 from s3gw.metadata.records import BucketRecord
@@ -27,6 +28,7 @@ from s3gw.objects.buckets import change_bucket, create_bucket
 from s3gw.objects.change import change_version
 from s3gw.operations.access import POLICY_DOCUMENT
 from s3gw.operations.bucket_documents import with_document
+from s3gw.operations.delivery import LOGGING_SERVICE, Delivery, send
 from s3gw.wire.version_ids import encode_version_id
 from tests.iam.in_process import Answer, Port
 from tests.stores import operations
@@ -469,6 +471,22 @@ async def test_a_source_in_another_bucket_closed_meanwhile_is_not_copied(
     answer = await Ask(ask.method, ask.target, headers=headers).send(gateway)
     assert gateway.kv.happened
     assert (answer.status, answer.text("Code")) == (403, "AccessDenied")
+
+
+@pytest.mark.parametrize("at", [LOADED, COMMIT])
+async def test_nothing_is_delivered_into_a_bucket_closed_meanwhile(
+    gateway: Gateway, at: str
+) -> None:
+    """Inventory reports and access logs."""
+    storage = gateway.port.process.storage
+    delivery = Delivery(LOGGING_SERVICE, "source", "owner")
+    await send(storage, delivery, BUCKET, "before", b"lines", "text/plain")
+    gateway.kv.watch_for(at, lambda: DENY_ALL(gateway.other))
+    with pytest.raises(AccessDenied):
+        await send(storage, delivery, BUCKET, "after", b"lines", "text/plain")
+    assert gateway.kv.happened
+    assert await operations.record(gateway.other, "before") is not None
+    assert await operations.record(gateway.other, "after") is None
 
 
 PLAIN = {
