@@ -100,31 +100,42 @@ def verify(
     `hosted_bucket` is the bucket that the Host names, if any; `subresources` are the names that
     make another operation of a request, beside those of Version 2.
     """
-    headers = request.header_values
-    try:
-        sent = base64.b64decode(credentials.signature, validate=True)
-    except binascii.Error:
-        sent = b""
-    head = b"%b\n%b\n%b\n%b\n%b" % (
-        request.method.encode("latin-1", "replace"),
-        headers.get(b"content-md5", b""),
-        headers.get(b"content-type", b""),
-        credentials.expires,
-        _canonical_headers(request.headers),
-    )
-    tail = _canonical_query(request, subresources)
-    paths = _canonical_resources(request.raw_path, hosted_bucket)
-    candidates = [head + path + tail for path in paths]
-    for to_sign in candidates:
-        expected = hmac.digest(secret_key.encode(), to_sign, "sha1")
-        if hmac.compare_digest(expected, sent):
-            return
+    candidates = strings_to_sign(request, credentials.expires, hosted_bucket, subresources)
+    if fits(candidates, credentials, secret_key):
+        return
     raise SignatureDoesNotMatch(
         AWSAccessKeyId=credentials.access_key,
         StringToSign=_text(candidates[0]),
         SignatureProvided=_text(credentials.signature),
         StringToSignBytes=candidates[0].hex(" "),
     )
+
+
+def strings_to_sign(
+    request: Request, expires: bytes, hosted_bucket: bytes | None, subresources: Collection[bytes]
+) -> list[bytes]:
+    """What may have been signed, likeliest first. Raises InvalidURI, SignatureDoesNotMatch."""
+    headers = request.header_values
+    head = b"%b\n%b\n%b\n%b\n%b" % (
+        request.method.encode("latin-1", "replace"),
+        headers.get(b"content-md5", b""),
+        headers.get(b"content-type", b""),
+        expires,
+        _canonical_headers(request.headers),
+    )
+    tail = _canonical_query(request, subresources)
+    paths = _canonical_resources(request.raw_path, hosted_bucket)
+    return [head + path + tail for path in paths]
+
+
+def fits(candidates: Iterable[bytes], credentials: Credentials, secret_key: str) -> bool:
+    """Whether the signature is that of one of the candidates."""
+    try:
+        sent = base64.b64decode(credentials.signature, validate=True)
+    except binascii.Error:
+        return False
+    key = secret_key.encode()
+    return any(hmac.compare_digest(hmac.digest(key, each, "sha1"), sent) for each in candidates)
 
 
 def _canonical_headers(headers: Iterable[Pair]) -> bytes:
@@ -150,7 +161,7 @@ def _canonical_resources(raw_path: bytes, hosted_bucket: bytes | None) -> list[b
 def _canonical_query(request: Request, subresources: Collection[bytes]) -> bytes:
     """The signed parameters, decoded, sorted by name; those without `=` as they are."""
     signed: list[Pair] = []
-    pieces = request.raw_query.split(b"&")
+    pieces = request.raw_query.split(b"&") if request.raw_query else []
     for (_, (name, value)), piece in zip(request.query_pairs, pieces, strict=True):
         if name in SUBRESOURCES or name in subresources:
             if b"&" in value and not name.startswith(b"response-"):

@@ -31,6 +31,7 @@ from s3gw.buckets.tagging import parse_object_tags
 from s3gw.identities.view import Identities
 from s3gw.operations.call import ANONYMOUS, Call
 from s3gw.server.body import RequestBody
+from s3gw.server.explain import add_form_explanation
 from s3gw.wire.forms import CONTROLS, FormDecoder
 from s3gw.wire.headers import CONTENT_HEADERS
 
@@ -54,9 +55,10 @@ COPY_SOURCE = "x-amz-copy-source"
 ABOUT_THE_SENDER = ("host", "user-agent", "referer", "x-amz-expected-bucket-owner")
 
 
-async def form_call(call: Call, identities: Identities) -> Call:
+async def form_call(call: Call, identities: Identities, *, explain: bool = False) -> Call:
     """The call of the upload that the form in the body of `call` describes, authenticated by the
-    form. Reads the body up to the file. Raises S3Error."""
+    form. Reads the body up to the file. `explain`: say also who did not ask for it why a signature
+    does not match (see s3gw.server.explain). Raises S3Error."""
     if call.signed:
         raise errors.InvalidArgument(ONE_MECHANISM, ArgumentName="Authorization")
     form = FormDecoder(call.headers.get("content-type", ""))
@@ -70,9 +72,13 @@ async def form_call(call: Call, identities: Identities) -> Call:
         form.finish()
     fields = form.fields | {"key": _key(form)}
     now = call.origin.now
-    signer = authenticate_form(
-        fields, identities.signing_secret, regions=(call.settings.region,), now=now
-    )
+    try:
+        signer = authenticate_form(
+            fields, identities.signing_secret, regions=(call.settings.region,), now=now
+        )
+    except errors.SignatureDoesNotMatch as error:
+        add_form_explanation(error, fields, identities, always=explain)
+        raise
     principal, permissions, origin, file_size = ANONYMOUS, NO_PERMISSIONS, call.origin, ANY_SIZE
     if signer is not None:
         policy = parse_post_policy(fields["policy"])

@@ -42,7 +42,7 @@ from s3gw.server.access_log import AccessLog, Note, operation_name, wanted
 from s3gw.server.body import RequestBody
 from s3gw.server.cross_origin import Seen, cors_headers
 from s3gw.server.error_body import CONTENT_TYPE, HOST_ID, error_body, new_request_id
-from s3gw.server.explain import add_explanation
+from s3gw.server.explain import add_explanation, explanation_header
 from s3gw.server.form import form_call
 from s3gw.server.patience import PATIENT_OPERATIONS, Heard, answer_patiently
 from s3gw.server.resolve import SUBRESOURCES, Domains, Resolved, resolve
@@ -250,7 +250,8 @@ class S3App:
             permissions=permissions,
         )
         if resolved.row.body is FORM:
-            call = await form_call(call, self.edge.identities)
+            always = self.edge.explain_signatures
+            call = await form_call(call, self.edge.identities, explain=always)
         seen.call = call
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
@@ -267,17 +268,25 @@ class S3App:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.UNSIGNED, None
         identities = self.edge.identities
         region = self.edge.settings.region
+        hosted_bucket = self.edge.domains.bucket(request.header_values.get(b"host", b""))
         try:
             signer = authenticate(
                 request,
                 identities.signing_secret,
                 regions=(region,),
-                hosted_bucket=self.edge.domains.bucket(request.header_values.get(b"host", b"")),
+                hosted_bucket=hosted_bucket,
                 subresources=SUBRESOURCE_BYTES,
             )
         except errors.SignatureDoesNotMatch as error:
-            always = self.edge.explain_signatures
-            add_explanation(error, request, region, identities, always=always)
+            add_explanation(
+                error,
+                request,
+                region,
+                identities,
+                always=self.edge.explain_signatures,
+                hosted_bucket=hosted_bucket,
+                subresources=SUBRESOURCE_BYTES,
+            )
             raise
         if signer is None:
             return ANONYMOUS, NO_PERMISSIONS, sigv4.anonymous_payload(request), None
@@ -345,8 +354,7 @@ class S3App:
             host_id=HOST_ID,
         )
         headers = list(error.headers.items())
-        if body:
-            headers.append(("Content-Type", CONTENT_TYPE))
+        headers += [("Content-Type", CONTENT_TYPE)] if body else explanation_header(error)
         return Reply(error.status, headers, body, error=error.code)
 
 

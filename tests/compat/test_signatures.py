@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.config
 import pytest
 
 from compose.s3_http import S3Http, Signer
+from tests.compat.forms import Poster
 
 
 def other(server, **changes):
@@ -186,3 +188,36 @@ def test_a_wrong_secret_is_not_told_from_a_right_one_but_by_a_fit(server, key):
     reply = other(server, secret_key="wrong").request("GET", key, headers=DEBUG)
     assert explanation(reply).startswith("None of the ")
     assert server.secret_key.encode() not in reply.body
+
+
+def test_an_answer_without_a_body_explains_itself_in_a_header(http, key):
+    signed, _ = http.signed_headers("GET", key, headers=DEBUG)
+    reply = http.send("HEAD", key, headers=signed)
+    assert (reply.status, reply.body) == (403, b"")
+    assert reply["x-s3gw-explanation"].startswith("The signature is right for the method 'GET'")
+    signed, _ = http.signed_headers("GET", key)
+    assert "x-s3gw-explanation" not in http.send("HEAD", key, headers=signed).headers
+
+
+def test_a_url_of_version_2_explains_itself(server, http, key):
+    bucket = key.split("/")[1]
+    client = server.client(signature_version="s3")
+    url = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "new"})
+    parts = urlsplit(url)
+    text = explanation(http.send("GET", parts.path, parts.query, headers=DEBUG))
+    assert text.startswith("The signature is right for the method 'PUT'")
+    typed = {**DEBUG, "content-type": "text/html"}
+    text = explanation(http.send("PUT", parts.path, parts.query, headers=typed, body=b"x"))
+    assert text.startswith("The signature is right for the header content-type: ''")
+    assert explanation(http.send("GET", parts.path, parts.query)) == ""
+
+
+@pytest.mark.parametrize(("version", "field"), [(4, "x-amz-signature"), (2, "signature")])
+def test_a_form_explains_itself(http, bucket, version, field):
+    fields = Poster(http, bucket).signed({"key": "k"}, [{"key": "k"}], version=version)
+    fields["policy"] += "\r\n"
+    reply = Poster(http, bucket).send(fields)
+    assert explanation(reply) == ""
+    text = explanation(Poster(http, bucket).send({"x-s3gw-debug": "explain", **fields}))
+    assert text == "The signature is right, but the policy has white space that was not signed."
+    assert fields[field] in reply.body.decode()  # it was sent

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+from base64 import b64encode
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 
+from s3gw.auth import sigv2
 from s3gw.auth.canonical import Request
 from s3gw.auth.signer import sign
 from s3gw.errors import SignatureDoesNotMatch
 from s3gw.kv.memory import MemoryKV, MemoryStore
-from s3gw.server.explain import FIELD, add_explanation
+from s3gw.server.explain import (
+    FIELD,
+    REPLY_HEADER,
+    add_explanation,
+    add_form_explanation,
+    explanation_header,
+)
 from tests.identities.conftest import ROOT, Clock, Gateway, make_gateway
 
 REGION = "us-east-1"
@@ -97,3 +107,46 @@ async def test_an_anonymous_request_is_left_alone(gateway: Gateway) -> None:
     request = changed(ROOT.access_key, ROOT.secret_key)
     headers = [pair for pair in request.headers if pair[0] != b"authorization"]
     assert said(gateway, replace(request, headers=headers), always=True) == ""
+
+
+def version_2(access_key: str, secret: str, *, asks: bool = True) -> Request:
+    """A URL of Version 2 for a GET that is used for a PUT."""
+    got = Request("GET", b"/b/k", b"", [], NOW)
+    expires = b"%d" % (NOW + 60)
+    text = sigv2.strings_to_sign(got, expires, None, ())[0]
+    signature = b64encode(hmac.digest(secret.encode(), text, "sha1"))
+    pairs = {"AWSAccessKeyId": access_key, "Expires": expires, "Signature": signature}
+    headers = [(b"x-s3gw-debug", b"explain")] if asks else []
+    return Request("PUT", b"/b/k", urlencode(pairs).encode(), headers, NOW)
+
+
+async def test_version_2_is_explained_to_the_same(gateway: Gateway) -> None:
+    root = (ROOT.access_key, ROOT.secret_key)
+    assert "the method 'GET'" in said(gateway, version_2(*root))
+    assert said(gateway, version_2(*root, asks=False)) == ""
+    assert "the method 'GET'" in said(gateway, version_2(*root, asks=False), always=True)
+    nobody = await keys_of(gateway)
+    assert said(gateway, version_2(*nobody), always=True) == ""
+
+
+async def test_forms_are_explained_to_the_same(gateway: Gateway) -> None:
+    def said_of(access_key: str, *, always: bool = False, **asked: str) -> str:
+        error = SignatureDoesNotMatch(AWSAccessKeyId=access_key)
+        fields = {"policy": "e30=", "awsaccesskeyid": access_key, "signature": "x", **asked}
+        add_form_explanation(error, fields, gateway.view, always=always)
+        return error.fields.get(FIELD, "")
+
+    asks = {"x-s3gw-debug": "explain"}
+    assert said_of(ROOT.access_key, **asks).startswith("None of the ")
+    assert said_of(ROOT.access_key) == ""
+    assert said_of(ROOT.access_key, always=True).startswith("None of the ")
+    nobody, _ = await keys_of(gateway)
+    assert said_of(nobody, always=True, **asks) == ""
+
+
+def test_a_header_carries_one_line_of_ascii() -> None:
+    error = SignatureDoesNotMatch()
+    assert explanation_header(error) == []
+    error.fields[FIELD] = "ü\r\nx-other: 1 " + "x" * 3000
+    ((name, text),) = explanation_header(error)
+    assert (name, text[:18], len(text)) == (REPLY_HEADER, "\\xfc x-other: 1 xx", 2000)
