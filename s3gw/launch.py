@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ from s3gw.transport import joined_directory, open_credentials, require_safe_list
 
 CREDENTIALS_FILE = "credentials.json"
 EXIT_START = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 ETCD_PATIENCE_SECONDS = 60.0
 ETCD_RETRY_SECONDS = 0.5
 
@@ -196,6 +198,8 @@ def run(role: Callable[[Config], int], config: Config) -> int:
     except (BindError, ConfigError, StartError, JoinError, JournalError, EngineError) as error:
         _say(f"s3gw: {error}")
         return EXIT_START
+    except KeyboardInterrupt:  # before there was anything to stop
+        return EXIT_INTERRUPTED
 
 
 def drive_add(arguments: argparse.Namespace) -> int:

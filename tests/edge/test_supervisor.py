@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from s3gw import launch
+from s3gw.config import Config
+
 SCRIPT = Path(__file__).with_name("supervised.py")
 ROOT = SCRIPT.parents[2]
 
@@ -316,3 +319,13 @@ def test_a_second_signal_kills_at_once(start: Any) -> None:
     supervised.process.send_signal(signal.SIGINT)
     assert supervised.wait() == 1
     assert "worker 0 is killed: a second signal" in supervised.log.read_text()
+
+
+def test_a_start_that_is_interrupted_ends_without_a_traceback() -> None:
+    """Before there are workers to stop."""
+
+    def role(config: Config) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not interrupted")
+
+    assert launch.run(role, Config()) == launch.EXIT_INTERRUPTED
