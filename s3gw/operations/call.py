@@ -6,7 +6,7 @@ authenticated and authorized, and its bucket is loaded. Operations raise S3Error
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -122,10 +122,23 @@ class Call:
         return self.object_target
 
 
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """One object of a request about many, as the access log tells it. `size` is -1 where nothing
+    was there, `error` the code of an error or ""."""
+
+    key: str
+    version_id: str
+    status: int
+    error: str
+    size: int
+
+
 @dataclass(slots=True)
 class Reply:
     """An answer. With `stream`, `length` bytes follow as lists of buffers; else `body`. `error` is
-    the code of the error that it is, if it is one."""
+    the code of the error that it is, if it is one; `batch` is what became of each object of a
+    request about many."""
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -133,6 +146,7 @@ class Reply:
     stream: AsyncIterator[list[Buffer]] | None = None
     length: int = 0
     error: str = ""
+    batch: Sequence[Batched] = ()
 
 
 def xml_reply(document: bytes, *, status: int = 200) -> Reply:

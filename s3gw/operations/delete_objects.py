@@ -11,7 +11,7 @@ from s3gw.objects.delete import Deleted
 from s3gw.objects.delete import delete_object as remove_object
 from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource, bypasses
-from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.call import Batched, Call, Reply, xml_reply
 from s3gw.operations.present import current_of
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.wire import xml
@@ -33,11 +33,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one entry."""
+    """What became of one entry. `size` is that of the object that was there, -1 for none."""
 
     entry: Entry
     deleted: Deleted = field(default_factory=Deleted)
     error: errors.S3Error | None = None
+    size: int = -1
+
+    def batched(self) -> Batched:
+        """The outcome as the access log tells it."""
+        entry, error = self.entry, self.error
+        status, code = (204, "") if error is None else (error.status, error.code)
+        return Batched(entry.key, entry.version_id or "", status, code, self.size)
 
 
 async def delete_objects(call: Call) -> Reply:
@@ -54,7 +61,9 @@ async def delete_objects(call: Call) -> Reply:
     quiet = xml.boolean(document, "Quiet")
     turn = asyncio.Semaphore(PARALLEL)
     outcomes = await asyncio.gather(*(_delete(call, entry, turn) for entry in entries))
-    return xml_reply(_result(outcomes, quiet))
+    reply = xml_reply(_result(outcomes, quiet))
+    reply.batch = [outcome.batched() for outcome in outcomes]
+    return reply
 
 
 def _entries(document: xml.Node) -> list[Entry]:
@@ -76,6 +85,7 @@ def _entries(document: xml.Node) -> list[Entry]:
 
 
 async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
+    size = -1
     async with turn:
         try:
             if len(entry.key.encode()) > limits.KEY_BYTES_MAX:
@@ -84,6 +94,8 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
             if entry.version_id is not None:
                 asked = decode_version_id(entry.version_id)
             target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
+            if target.found is not None and not target.found.record.marker:
+                size = target.found.record.size
             deleted = await remove_object(
                 call.storage,
                 target,
@@ -92,8 +104,8 @@ async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
                 bypass=bypasses(call),
             )
         except TROUBLE as error:
-            return Outcome(entry, error=translate(error))
-        return Outcome(entry, deleted)
+            return Outcome(entry, error=translate(error), size=size)
+        return Outcome(entry, deleted, size=size)
 
 
 def _check(call: Call, entry: Entry, target: Target) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from s3gw.buckets.settings import LOGGING
 from s3gw.metadata.records import BucketRecord
-from s3gw.operations.call import Call, Reply
+from s3gw.operations.call import Batched, Call, Reply
 from s3gw.server.error_body import HOST_ID
 from s3gw.server.resolve import Resolved
 from s3gw.server.routes import Scope
@@ -55,6 +56,7 @@ OPERATIONS = {
     "PreflightBucket": "REST.OPTIONS.PREFLIGHT",
     "PreflightObject": "REST.OPTIONS.PREFLIGHT",
 }
+BATCH = "BATCH.DELETE.OBJECT"
 SIGNATURES = {"AWS4-HMAC-SHA256": "SigV4", "AWS": "SigV2"}
 
 
@@ -179,6 +181,27 @@ class Note:
             tls=session.get("version", ""),
         )
         self._log.add(self._bucket_name, self._bucket, now, access_line(entry))
+        for each in reply.batch:
+            line = access_line(_of_batch(entry, each))
+            self._log.add(self._bucket_name, self._bucket, now, line)
+
+
+def _of_batch(entry: Entry, each: Batched) -> Entry:
+    """The line of one object beside that of its request, as S3 writes it: what is of the request
+    alone is not repeated."""
+    return replace(
+        entry,
+        operation=BATCH,
+        key=each.key,
+        request_uri="",
+        status=each.status,
+        error=each.error,
+        bytes_sent=0,
+        object_size=each.size,
+        total_ms=-1,
+        turnaround_ms=-1,
+        version_id=each.version_id,
+    )
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

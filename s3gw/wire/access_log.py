@@ -29,7 +29,8 @@ PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in '"\\
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A request. `seconds` is Unix time of its arrival; texts are "" and numbers -1 where there is
-    nothing to say. Times in milliseconds."""
+    nothing to say. Times in milliseconds. One object of a request about many has no `request_uri`,
+    and nothing else that its client said."""
 
     owner: str
     bucket: str
@@ -68,15 +69,15 @@ def access_line(entry: Entry) -> bytes:
         _word(entry.request_id),
         entry.operation,
         quote(entry.key, safe="/") or NONE,
-        _quoted(masked(entry.request_uri)),
+        _quoted(masked(entry.request_uri)) if entry.request_uri else NONE,
         str(entry.status),
         _word(entry.error),
         _number(entry.bytes_sent or -1),
         _number(entry.object_size),
         _number(entry.total_ms),
         _number(entry.turnaround_ms),
-        _quoted(masked(entry.referrer)),
-        _quoted(entry.user_agent),
+        _quoted(masked(entry.referrer)) if entry.request_uri else NONE,
+        _quoted(entry.user_agent) if entry.request_uri else NONE,
         _word(entry.version_id),
         _word(entry.host_id),
         _word(entry.signature),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from base64 import b64encode
 
 import pytest
 
@@ -62,6 +64,26 @@ async def test_only_requests_of_buckets_with_a_log_are_told(heard: tuple[Port, H
     ((bucket, line),) = logs.heard
     assert bucket == "logged"
     assert ' REST.GET.OBJECT k "GET /logged/k HTTP/1.1" 200 - 5 5 ' in line
+
+
+async def test_each_key_of_a_batch_is_told(heard: tuple[Port, Heard]) -> None:
+    port, logs = heard
+    marker = "<VersionId>no version at all</VersionId>"
+    objects = "".join(
+        f"<Object><Key>{key}</Key>{more}</Object>"
+        for key, more in (("k", ""), ("not there", ""), ("k", marker))
+    )
+    body = f"<Delete>{objects}<Quiet>true</Quiet></Delete>".encode()
+    digest = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+    answer = await port.send("POST", "/logged?delete=", body, headers={"content-md5": digest})
+    assert answer.status == 200
+    request, *batch = [line for _, line in logs.heard]
+    assert ' REST.POST.MULTI_OBJECT_DELETE - "POST /logged?delete= HTTP/1.1" 200 ' in request
+    assert " BATCH.DELETE.OBJECT k - 204 - - 5 - - - - - s3gw SigV4 - AuthHeader " in batch[0]
+    assert " BATCH.DELETE.OBJECT not%20there - 204 - - - - - - - - s3gw " in batch[1]
+    assert " BATCH.DELETE.OBJECT k - 400 InvalidArgument - - - - - - no%20version" in batch[2]
+    assert len(batch) == 3
+    assert len({line.split()[6] for line in (request, *batch)}) == 1, "one request id"
 
 
 async def test_a_wrong_signature_is_told(heard: tuple[Port, Heard]) -> None:
