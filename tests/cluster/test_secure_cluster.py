@@ -24,7 +24,11 @@ SECONDS_MAX = 60
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Short leases, so that what waits for one to end does not wait long."""
-    environment = {"S3GW_LEASE_SECONDS": "4", "S3GW_HEARTBEAT_SECONDS": "1"}
+    environment = {
+        "S3GW_PROCESSES": "1",
+        "S3GW_LEASE_SECONDS": "4",
+        "S3GW_HEARTBEAT_SECONDS": "1",
+    }
     store = Cluster(
         tmp_path_factory.mktemp("secure") / "store",
         gateways=1,
@@ -164,13 +168,77 @@ def test_a_node_joins_with_a_token_that_works_once(cluster: Cluster) -> None:
         line = refused(node_process(cluster, "second", "--data", str(second), *listen, *joining))
         assert "the token is not valid" in line
     names = sorted(path.name for path in (first / "tls").iterdir())
-    assert names == ["ca.pem", "cert.pem", "key.pem"]
+    assert names == ["ca.pem", "cert.pem", "crl.pem", "key.pem"]
     assert (first / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
     assert not (second / "id.json").exists()
     # From now on without the authority and its token, whether they are still named or not.
     for more in ((), joining):
         with started(node_process(cluster, "again", "--data", str(first), *listen, *more), port):
             pass
+
+
+def test_a_node_whose_certificate_is_revoked_is_shut_out_by_all(cluster: Cluster) -> None:
+    """The one that has joined: by running nodes, by etcd, and by itself at its next start."""
+    assert cluster.certificates is not None
+    files = cluster.directory / "joined" / "tls"
+    context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    context.load_cert_chain(files / "cert.pem", files / "key.pem")
+    asked = [f"https://127.0.0.1:{node.port}/health" for node in cluster.nodes]
+    asked.append(f"{cluster.etcd.url}/health")
+    assert all(answers(url, context) for url in asked)
+    cluster.certificates.revoke(files)
+    wait_until(
+        lambda: not any(answers(url, context) for url in asked), what="nobody answers the revoked"
+    )
+    (files / "crl.pem").write_bytes((certificates(cluster) / "ca" / "crl.pem").read_bytes())
+    flags = ("--data", str(files.parent), "--listen", f"127.0.0.1:{free_port()}")
+    assert "has been revoked" in refused(node_process(cluster, "revoked", *flags))
+    body = os.urandom(300_000)
+    assert client(cluster).request("PUT", "/secure/unhurt", body=body).status == 200
+    assert client(cluster).request("GET", "/secure/unhurt").body == body
+
+
+def test_gateways_and_workers_speak_tls_to_clients_too(cluster: Cluster) -> None:
+    assert cluster.certificates is not None
+    files = certificates(cluster) / "server"
+    cluster.certificates.issue("server", files)
+    trust = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    s3, admin, worker_admin = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    shared = ("--etcd", cluster.etcd_urls, "--tls-dir", str(certificates(cluster) / "gateway"))
+    pair = (str(files / "cert.pem"), str(files / "key.pem"))
+    s3_tls = ("--s3-tls-cert", pair[0], "--s3-tls-key", pair[1])
+    admin_tls = ("--admin-tls-cert", pair[0], "--admin-tls-key", pair[1])
+    keys = cluster.credentials
+    environment = {
+        "S3GW_ROOT_ACCESS_KEY": keys.access_key,
+        "S3GW_ROOT_SECRET_KEY": keys.secret_key,
+        "S3GW_PROCESSES": "1",
+    }
+    commands = {
+        "gateway-tls": ("gateway", "--s3", s3, "--admin", admin, *shared, *s3_tls),
+        "worker-tls": ("worker", "--admin", worker_admin, *shared, *admin_tls),
+    }
+    log = cluster.directory
+    started = [
+        Process(tag, s3gw(*words), log / f"{tag}.log", environment)
+        for tag, words in commands.items()
+    ]
+    try:
+        for process in started:
+            process.start()
+        for process, port in zip(started, (admin, worker_admin), strict=True):
+            process.wait_ready(lambda port=port: answers(f"https://{port}/health/ready", trust))
+        signer = Signer(keys.access_key, keys.secret_key)
+        secure = S3Http(f"https://{s3}", signer, trust)
+        assert secure.request("PUT", "/secure/over-tls", body=b"x" * 100_000).status == 200
+        assert client(cluster).request("GET", "/secure/over-tls").body == b"x" * 100_000
+        wait_until(lambda: started[0].said(f"S3 on https://{s3}"), what="the gateway's line")
+        wait_until(
+            lambda: started[1].said(f"admin on https://{worker_admin}"), what="the worker's line"
+        )
+    finally:
+        for process in started:
+            process.stop()
 
 
 def test_a_node_without_certificates_does_not_leave_the_machine(cluster: Cluster) -> None:
