@@ -124,11 +124,16 @@ def adopt(path: str | os.PathLike[str], descriptor: int) -> None:
 
 
 def is_empty(path: str | os.PathLike[str]) -> bool:
-    """Whether nothing is there yet: no such directory, or an empty one. Raises NotADrive,
-    Unwritable."""
+    """Whether nothing is there yet: no such directory, or an empty one. What a claim left that was
+    killed before the drive had its id file is nothing, too. Raises NotADrive, Unwritable."""
     with _errors(path):
         try:
-            return not set(os.listdir(path)) - IGNORED
+            found = set(os.listdir(path)) - IGNORED
+            return found <= set(DIRECTORIES) and not any(
+                os.path.join(name, entry) != MARK
+                for name in found - {"tmp"}
+                for entry in os.listdir(os.path.join(path, name))
+            )
         except FileNotFoundError:
             return True
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -284,3 +285,39 @@ def test_an_id_file_that_rots_does_not_take_the_shards_away(path: Path) -> None:
         return (path / file).read_bytes()[:length]
 
     identity.check_contents(path, "d1", read)
+
+
+def test_a_claim_that_was_killed_before_its_end_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step: each call that makes something durable may be the last."""
+    for cut in range(1, 20):
+        calls = iter(range(cut))
+
+        def fsync(descriptor: int, calls: Iterator[int] = calls) -> None:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            try:
+                DriveIdentity.claim(path, "s")
+            except KeyboardInterrupt:
+                if (path / "id.json").exists():
+                    break
+                assert identity.is_empty(path)
+            else:
+                raise AssertionError("it was not cut")
+    assert cut > 2
+    assert DriveIdentity.open(path, store_id="s").identity.marked
+
+
+def test_directories_of_a_drive_with_anything_in_them_are_not_empty(path: Path) -> None:
+    for name in ("data", "quarantine"):
+        (path / name).mkdir(parents=True)
+        assert identity.is_empty(path)
+        (path / name / "kept").touch()
+        assert not identity.is_empty(path)
+        (path / name / "kept").unlink()
+    (path / "journal").mkdir()
+    assert not identity.is_empty(path)
