@@ -31,6 +31,7 @@ GATEWAY, NODE, ETCD, CLIENT, CA, SERVER = "gateway", "node", "etcd", "client", "
 ROLES = (GATEWAY, NODE, ETCD, CLIENT, CA, SERVER)
 # The end of names that the CA certifies to nobody who asks for them (RFC 6761: never in the DNS).
 ROLE_DOMAIN = "roles.invalid"
+REVOKED = "the peer's certificate has been revoked"
 NODE_SERVES = frozenset({GATEWAY, NODE})
 GATEWAY_CALLS = frozenset({NODE})
 
@@ -89,6 +90,8 @@ class _Checked(ssl.SSLObject):
             names = ", ".join(sorted(roles)) or "none"
             LOG.warning("refused a peer whose certificate has the role %s", names)
             raise ssl.SSLCertVerificationError(f"the peer's certificate has the role {names}")
+        if self.serial in context.revoked:  # since the handshake has begun
+            raise ssl.SSLCertVerificationError(REVOKED)
         context.connections.add(self)
 
     @property
@@ -110,15 +113,16 @@ class _Checked(ssl.SSLObject):
 
     def _require_whole(self) -> None:
         if self._cut:
-            raise ssl.SSLCertVerificationError("the peer's certificate has been revoked")
+            raise ssl.SSLCertVerificationError(REVOKED)
 
 
 class _Context(ssl.SSLContext):
-    """What one generation of files says. `peers` are the roles accepted in the peer, `connections`
-    those of all generations."""
+    """What one generation of files says. `peers` are the roles accepted in the peer; `connections`
+    and `revoked` serial numbers are those of all generations."""
 
     peers: frozenset[str] = frozenset()
     connections: weakref.WeakSet[_Checked]
+    revoked: set[int]
 
 
 class LiveContext(ssl.SSLContext):
@@ -142,6 +146,7 @@ class TlsCredentials:
             LOG.warning("%s may be read or written by others than its owner: chmod 600 it", key)
         self._lives: list[tuple[LiveContext, bool, frozenset[str]]] = []
         self._connections: weakref.WeakSet[_Checked] = weakref.WeakSet()
+        self._revoked: set[int] = set()
         self._stamps = self._read_stamps()
         self._make(server=False, peers=frozenset())
 
@@ -176,8 +181,10 @@ class TlsCredentials:
         return self._read_stamps() != self._stamps
 
     def cut(self, revoked: Collection[int]) -> int:
-        """End the open connections to peers whose certificate has one of these serial numbers; how
-        many they are. To be called in the thread of the event loop."""
+        """End the open connections to peers whose certificate has one of these serial numbers, and
+        handshakes with them that began before the files said so; how many were open. To be called
+        in the thread of the event loop."""
+        self._revoked.update(revoked)
         peers = [connection for connection in self._connections if connection.serial in revoked]
         for connection in peers:
             connection.cut()
@@ -204,6 +211,7 @@ class TlsCredentials:
         context = _Context(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.peers = peers
         context.connections = self._connections
+        context.revoked = self._revoked
         context.sslobject_class = _Checked
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import subprocess
 import sys
 import time
@@ -98,6 +99,31 @@ async def test_a_gateway_calls_no_node_that_is_revoked(pki_of: Pki) -> None:
         pki_of.issue("node")
         await once(node)
         await drive.stats()
+
+
+def pump(source: ssl.MemoryBIO, target: ssl.MemoryBIO) -> None:
+    target.write(source.read())
+
+
+def test_a_handshake_that_began_before_the_revocation_does_not_end_well(pki_of: Pki) -> None:
+    """Whoever holds one open would otherwise be let in by what was true then."""
+    node, stolen = pki_of.credentials("node"), pki_of.credentials("gateway")
+    ins, outs = [ssl.MemoryBIO() for _ in "cs"], [ssl.MemoryBIO() for _ in "cs"]
+    client = stolen.client(GATEWAY_CALLS).wrap_bio(ins[0], outs[0], server_hostname=HOST)
+    server = node.server(NODE_SERVES).wrap_bio(ins[1], outs[1], server_side=True)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    pump(outs[0], ins[1])
+    with pytest.raises(ssl.SSLWantReadError):
+        server.do_handshake()
+    pump(outs[1], ins[0])
+    client.do_handshake()
+    pump(outs[0], ins[1])
+    revoke(pki_of, stolen.directory, node.directory)
+    assert node.refresh()
+    assert node.cut(pki.revoked(node.directory)) == 0
+    with pytest.raises(ssl.SSLCertVerificationError, match="revoked"):
+        server.do_handshake()
 
 
 async def test_without_a_list_nobody_is_revoked(pki_of: Pki) -> None:
