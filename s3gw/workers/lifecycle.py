@@ -142,6 +142,8 @@ class Lifecycle(PeriodicWorker):
         self._last = LifecycleReport()
         self._started_ms = 0
         self._goes_on = False
+        # Entries for the ends of locks that this batch makes.
+        self._promised: set[bytes] = set()
         self.actions: Counter[str] = Counter()
 
     async def work(self, claim: Claim) -> bool:
@@ -191,6 +193,7 @@ class Lifecycle(PeriodicWorker):
 
     async def _batch(self, claim: Claim, items: Sequence[Item], now_ms: int) -> None:
         settled: list[Settled] = []
+        self._promised.clear()
         async with Lanes(lambda: ENTRIES_AT_ONCE) as lanes:
             for item in items:
                 entry = await self._read(claim, item, now_ms)
@@ -344,6 +347,7 @@ class Lifecycle(PeriodicWorker):
         except errors.AccessDenied:
             self._report.waiting += 1
             unlocked = key_versions.unlocked_entry(storage, target, found.record, now_ms)
+            self._promised.add(unlocked)
             return [Next(unlocked), *await self._behind(entry, target, found, now_ms)]
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
@@ -368,13 +372,15 @@ class Lifecycle(PeriodicWorker):
             for one in due:
                 if one.held is None:
                     return [*again, self._at_once(entry, one.found, now_ms)]
-                if one.passed:
+                if one.passed or one.held in self._promised:
                     return again
+                self._promised.add(one.held)
                 again.append(Next(one.held))
             if not due or not page.more:
                 return again
             if len(again) >= LOCKED_PER_LOOK:
-                return [*again[:-1], self._at_once(entry, due[-1].found, now_ms)]
+                self._promised.discard(again.pop().key)
+                return [*again, self._at_once(entry, due[-1].found, now_ms)]
             position = page.items[-1].key + b"\x00"
 
     def _at_once(self, entry: Entry, found: Found, now_ms: int) -> Next:
