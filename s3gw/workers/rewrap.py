@@ -87,6 +87,7 @@ async def start(storage: Storage) -> RewrapJob:
     master = storage.ring.sources.master
     if master is not None or storage.ring.sources.transit is None:
         master = await storage.ring.usable_master()
+        await storage.ring.note_in_use(master.present)  # it may have been done away with since
     present = master.present if master is not None else b""
     before = await status(storage)
     job = RewrapJob(storage.clock_ms(), stage=NAMED, master_key=present)

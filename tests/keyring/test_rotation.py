@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from s3gw import errors
-from s3gw.kv.interface import KV, Put
+from s3gw.kv.interface import KV, Put, Reading
 from s3gw.metadata import keys
 from s3gw.metadata.key_records import NamedKey, ProcessKeys, RewrapJob
 from s3gw.metadata.records import (
@@ -218,6 +219,47 @@ async def test_what_is_under_way_under_the_new_key_is_not_disturbed(
     upload = await encrypted.begin(both, "upload", wanted)
     await encrypted.finish(both, "upload", upload, [BODY], wanted)
     assert await encrypted.get(other, "upload", wanted=wanted) == BODY
+
+
+async def test_requests_at_once_all_learn_that_the_master_keys_have_changed(
+    memory_cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of them reads the record again the others wait for it, and fail neither."""
+    process = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await encrypted.put(process, "k", BODY)
+    engine = process.kv
+    reading = engine.get_many
+
+    async def slowly(wanted: Sequence[bytes]) -> Reading:
+        for _ in range(50 if list(wanted) == [keys.MASTER_KEYS] else 0):
+            await asyncio.sleep(0)
+        return await reading(wanted)
+
+    monkeypatch.setattr(engine, "get_many", slowly)
+    for round_number in range(5):
+        await Ring(memory_cluster.kv(), Sources(), process.storage.clock_ms).note_found(
+            [bytes((round_number,)) * ID_BYTES]
+        )
+        names = [f"{round_number}-{number}" for number in range(12)]
+        await asyncio.gather(*(encrypted.put(process, name, BODY) for name in names))
+    assert await encrypted.get(process, "4-11") == BODY
+
+
+async def test_a_process_that_was_not_started_again_begins_no_job(
+    memory_cluster: MemoryCluster,
+) -> None:
+    old = await process_with(memory_cluster, MASTER_KEY)
+    await encrypted.put(old, "k", BODY)
+    both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+    await rewrap.start(both.storage)
+    done = await finish(both, Rewrapper(both.storage))
+    assert done.state == DONE
+    with pytest.raises(errors.ServiceUnavailable, match="replaced for good"):
+        await rewrap.start(old.storage)
+    with pytest.raises(errors.ServiceUnavailable, match="replaced for good"):
+        await old.storage.ring.bar_others()
+    assert await job_of(both) == done
+    assert (await master_keys_known(both.kv))[0].barred == (OLD_ID,)
 
 
 async def test_who_wraps_under_the_old_key_after_the_bar_makes_another_proof_necessary(

@@ -109,6 +109,7 @@ class Ring:
         self.named = NamedKeys(kv, clock_ms, monotonic, guard)
         # Of `kms/master` as it says that the present master key may be wrapped under; 0: not known.
         self._master_revision = 0
+        self._wraps = False
 
     # Names.
 
@@ -266,6 +267,7 @@ class Ring:
             raise errors.NotImplementedS3(NO_MASTER_KEY)
         if not self._master_revision:
             self._master_revision = await self.note_in_use(master.present)
+            self._wraps = True
         return master
 
     def _master_guard(self) -> At:
@@ -282,9 +284,12 @@ class Ring:
         wrapped under. Raises S3Error when it may not."""
         lost = conflict.guard
         why = lost is None or (isinstance(lost, At) and lost.key == keys.MASTER_KEYS)
-        if why and self._master_revision:
+        if not why or not self._wraps:
+            return
+        # Somebody else in this process may have learned it again meanwhile, or be at it.
+        if lost is None or lost == self._master_guard():
             self._master_revision = 0
-            await self.usable_master()
+        await self.usable_master()
 
     async def note_in_use(self, name: bytes) -> int:
         """Something is to be wrapped under the master key with this id, barred or not; the revision
@@ -320,9 +325,11 @@ class Ring:
 
     async def bar_others(self) -> int:
         """Have nobody wrap under another master key than the present one; the revision of what says
-        so. A process whose present one is another takes that back when it next wraps."""
+        so. A process whose present one is another takes that back when it next wraps. Raises as
+        `usable_master`, ServiceUnavailable also when it was usable when this process began."""
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             master = await self.usable_master()
+            await self.note_in_use(master.present)
             known, revision = await master_keys_known(self._kv)
             every = dict.fromkeys((*known.barred, *known.ids))
             barred = tuple(name for name in every if name != master.present)
