@@ -141,7 +141,7 @@ class SimulatedGateway:
         workers = gateway.workers(storage, membership)
         for worker in workers:
             if isinstance(worker, MergeAndRepair):
-                worker._interval_seconds = MERGE_SECONDS
+                worker.interval_seconds = MERGE_SECONDS
                 worker._surplus_after_seconds = SURPLUS_AFTER_SECONDS
         Runner(storage.store, gateway.lease.current, workers).start()
         self.gateway, self.storage = gateway, storage
