@@ -24,7 +24,14 @@ from s3gw import limits
 from s3gw.cluster.topology import Profile, Topology
 from s3gw.kv.interface import At, Conflict
 from s3gw.metadata import keys
-from s3gw.metadata.records import Checksums, SnapshotRecord, StoreRecord, decode, encode
+from s3gw.metadata.records import (
+    Checksums,
+    RestoredRecord,
+    SnapshotRecord,
+    StoreRecord,
+    decode,
+    encode,
+)
 from s3gw.metadata.sequences import last_at
 from s3gw.metadata.store import Transaction
 from s3gw.objects import footer, publish, references
@@ -257,7 +264,8 @@ async def export(storage: Storage, revision: int) -> AsyncIterator[bytes]:
 class SnapshotWorker:
     """Takes a snapshot every `interval_seconds` (0: never), counted from the last one. A new store
     has none to fall back on and changes most: the first is taken five minutes after it was made,
-    the next ones whenever its age has doubled, until that takes longer."""
+    the next ones whenever its age has doubled, until that takes longer. One is taken as soon as a
+    recovery was confirmed; while it is not, another recovery is to begin where that one did."""
 
     name = "snapshot"
     exclusive = True
@@ -285,8 +293,14 @@ class SnapshotWorker:
     async def _is_due(self) -> bool:
         if not self._storage.blobs.topology.profiles():
             return False  # a cluster without nodes has nowhere to put it
-        made_ms = last_ms = self._storage.store.identity.created_ms
+        identity = self._storage.store.identity
+        made_ms = last_ms = identity.created_ms
         for record in await list_snapshots(self._storage):
-            last_ms = max(last_ms, record.created_ms)
+            if record.incarnation == identity.incarnation:
+                last_ms = max(last_ms, record.created_ms)
+        restored = await self._storage.store.get(RestoredRecord, keys.RESTORED)
+        if restored.record is not None:
+            last_ms = max(last_ms, restored.record.restored_ms)
+            return self._storage.clock_ms() >= last_ms + self._interval_ms
         wait_ms = min(self._interval_ms, max(FIRST_MS, last_ms - made_ms))
         return self._storage.clock_ms() >= last_ms + wait_ms

@@ -19,7 +19,10 @@ from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.multipart import create_upload
 from s3gw.objects.publish import no_check
 from s3gw.objects.write import put_object
+from s3gw.rescue.rebuild import confirm
+from s3gw.rescue.snapshot import SnapshotWorker, list_snapshots, take_snapshot
 from s3gw.workers import on_demand
+from s3gw.workers.contract import UNCLAIMED
 from tests.rescue.disks import Recovered, put_on_disks, recovered
 from tests.rescue.test_rebuild import PART, data_of
 from tests.stores import operations
@@ -298,3 +301,22 @@ async def test_what_does_not_come_back(
     assert await operations.get(process, "old") == b"2" * 100
     assert await operations.record(process, "new") is None
     assert await operations.get(process, "deleted") == b"3"
+
+
+async def test_a_snapshot_is_taken_as_soon_as_a_recovery_is_confirmed(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    """Not before: who is not content with it wants to begin where it began."""
+    memory_cluster.clock.advance(10 * DAY_MS / 1000)
+    await take_snapshot(memory_store.storage)
+    result = await recovered(memory_cluster, put_on_disks(memory_cluster, tmp_path))
+    process = result.process
+    worker = SnapshotWorker(process.storage, interval_seconds=DAY_MS / 1000)
+    memory_cluster.clock.advance(3600)
+    await worker.work(UNCLAIMED)
+    assert await list_snapshots(process.storage) == []
+    assert await confirm(process.kv)
+    for _ in range(3):
+        await worker.work(UNCLAIMED)
+    assert [each.incarnation for each in await list_snapshots(process.storage)] == [2]
+    result.check()
