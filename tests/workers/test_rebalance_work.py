@@ -317,3 +317,27 @@ def test_units_of_work_move_all_groups_and_end() -> None:
         assert not world.drive("d0").shards
 
     run_virtual(scenario())
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_node_that_comes_after_the_first_look_is_merged_soon(late: bool) -> None:
+    """A drive that was absent when the process started: what it lacks is not left to the hourly
+    merge. Those that are there at the first look are."""
+
+    async def scenario() -> None:
+        world = await World.make(6, pg_count=4)
+        await world.fill(8)
+        world.drive("d1").shards.clear()
+        away = world.process.directory.get("d1")
+        assert away is not None
+        worker = rebalancer(world.process)
+        if late:
+            world.process.directory.remove("d1")
+            await worker.work(UNCLAIMED)
+            world.process.directory.add(away)
+        while await worker.work(UNCLAIMED):
+            pass
+        page = await world.process.kv.scan(keys.REPAIRS, keys.after_prefix(keys.REPAIRS), limit=10)
+        assert bool(page.items) is late
+
+    run_virtual(scenario())
