@@ -260,3 +260,39 @@ async def test_a_process_that_starts_again_has_what_came_before(tmp_path: Path) 
         task = app.with_grants(process.context)
         assert task.drives == (moved, process.place("d2"))
         assert process.context.grants.empty()
+
+
+async def test_the_journal_goes_on_with_a_drive_that_came_later(tmp_path: Path) -> None:
+    """Three drives hold it; none but the one that came can take the place of one that is lost. The
+    lost one is back after that, as another directory at its path."""
+    config = Config()
+    paths = [DriveIdentity.claim(tmp_path / f"d{n}", "s").path for n in range(3)]
+    journal = app.journal_on(config, paths)
+    kv = await app.open_sqlite(config, paths, tmp_path / "metadata", journal)
+    try:
+        await kv.commit([], [Put(b"k", b"1")])
+        late = DriveIdentity.claim(tmp_path / "late", "s").path
+        journal.add(late)
+        shutil.copytree(paths[0], tmp_path / "back")
+        shutil.rmtree(paths[0])
+        await kv.commit([], [Put(b"k", b"2")])
+        assert any((late / "journal").glob("segment-*"))
+        (tmp_path / "back").rename(paths[0])
+        journal.add(paths[0])
+        shutil.rmtree(paths[1])
+        revision = await kv.commit([], [Put(b"k", b"3")])
+    finally:
+        await kv.close()
+    shutil.rmtree(tmp_path / "metadata")
+    shutil.rmtree(paths[2])
+    kv = await app.open_sqlite(
+        config,
+        [paths[0], late, DriveIdentity.claim(tmp_path / "new", "s").path],
+        tmp_path / "metadata",
+    )
+    try:
+        (item,) = (await kv.get_many([b"k"])).items
+        assert item is not None
+        assert (item.value, item.revision) == (b"3", revision)
+    finally:
+        await kv.close()
