@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from s3gw.auth.conditions import Condition
@@ -44,6 +45,11 @@ class Principal:
     @property
     def is_anonymous(self) -> bool:
         return self.type is PrincipalType.ANONYMOUS
+
+    @property
+    def role_id(self) -> str:
+        """The unique id of a session's role; "" where there is none."""
+        return self.user_id.partition(":")[0] if self.role_arn else ""
 
     @property
     def is_root(self) -> bool:
@@ -115,7 +121,7 @@ class Principals:
             return Match.DIRECT
         if who.user_id and who.user_id in self.others:
             return Match.DIRECT
-        if who.role_arn and who.role_arn in self.arns:
+        if who.role_arn and (who.role_arn in self.arns or who.role_id in self.others):
             return Match.ROLE
         if self.everyone:
             return Match.EVERYONE
@@ -176,3 +182,24 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     id: str = ""
+
+
+def principal_arns(policy: Policy) -> frozenset[str]:
+    """The ARNs of users, roles and sessions that a policy names as principals."""
+    found = [each.principals.arns for each in policy.statements if each.principals is not None]
+    return frozenset().union(*found)
+
+
+def by_unique_ids(policy: Policy, ids: Mapping[str, str]) -> Policy:
+    """The policy with unique ids in place of the ARNs that `ids` has."""
+
+    def changed(principals: Principals) -> Principals:
+        named = principals.arns & ids.keys()
+        others = principals.others | {ids[arn] for arn in named}
+        return replace(principals, arns=principals.arns - named, others=others)
+
+    statements = [
+        each if each.principals is None else replace(each, principals=changed(each.principals))
+        for each in policy.statements
+    ]
+    return replace(policy, statements=tuple(statements))

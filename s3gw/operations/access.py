@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from s3gw import errors, limits
 from s3gw.auth.acl_policy import as_policy
-from s3gw.auth.policy import ANONYMOUS, Policy, Principal, RequestContext
+from s3gw.auth.policy import ANONYMOUS, Policy, Principal, RequestContext, by_unique_ids
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Permissions, Reason, decide
 from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.auth.public_policy import is_public
@@ -34,9 +34,11 @@ from s3gw.metadata.records import BucketRecord, ObjectRecord
 from s3gw.objects.buckets import BucketCheck
 from s3gw.objects.publish import Check, Target
 from s3gw.operations.call import Call
+from s3gw.operations.policy_principals import decoded
 from s3gw.operations.request_values import WRITES, Found, object_values, request_values
 
 POLICY_DOCUMENT = "policy"
+PRINCIPALS_DOCUMENT = "policy-principals"
 NO_VALUES: Found = {}
 # The account itself keeps these whatever a policy denies, so that nobody locks himself out.
 NEVER_LOST = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
@@ -113,9 +115,10 @@ class Resource:
 
 
 @lru_cache(maxsize=POLICIES_COMPILED_MAX)
-def compiled(document: bytes, bucket_name: str) -> Policy:
-    """The policy of a stored document."""
-    return parse_bucket_policy(document, bucket_name, limit=limits.BUCKET_POLICY_BYTES_MAX)
+def compiled(document: bytes, bucket_name: str, principals: bytes | None = None) -> Policy:
+    """The policy of a stored document, with the `principals` that are stored beside it."""
+    policy = parse_bucket_policy(document, bucket_name, limit=limits.BUCKET_POLICY_BYTES_MAX)
+    return by_unique_ids(policy, decoded(principals))
 
 
 @lru_cache(maxsize=POLICIES_COMPILED_MAX)
@@ -300,7 +303,8 @@ def resource_policies(resource: Resource) -> list[Policy]:
     found = []
     document = _document(bucket)
     if document is not None:
-        found.append(compiled(document, resource.bucket_name))
+        principals = bucket.documents.get(PRINCIPALS_DOCUMENT) if bucket is not None else None
+        found.append(compiled(document, resource.bucket_name, principals))
     if bucket is not None and _lists(bucket):
         ignored = _block(bucket).ignore_public_acls
         kept = bucket.documents.get(acl.DOCUMENT, b"")

@@ -8,9 +8,14 @@ from s3gw.auth.policy_parse import TOO_LARGE, parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
 from s3gw.metadata.records import BucketRecord
-from s3gw.operations.access import POLICY_DOCUMENT, stored_policy_is_public
-from s3gw.operations.bucket_documents import change_own_bucket, set_document, with_document
+from s3gw.operations.access import (
+    POLICY_DOCUMENT,
+    PRINCIPALS_DOCUMENT,
+    stored_policy_is_public,
+)
+from s3gw.operations.bucket_documents import change_own_bucket, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
+from s3gw.operations.policy_principals import shown, unique_ids
 from s3gw.wire.xml import Writer
 
 
@@ -28,6 +33,7 @@ async def put_bucket_policy(call: Call) -> Reply:
     except PolicyError as error:
         raise errors.MalformedPolicy(str(error)) from error
     public = is_public(policy)
+    principals = await unique_ids(call.storage, policy)
 
     def change(bucket: BucketRecord) -> BucketRecord:
         block = public_access.stored(bucket.documents.get(public_access.DOCUMENT))
@@ -36,22 +42,30 @@ async def put_bucket_policy(call: Call) -> Reply:
                 "The policy is public, and public policies are blocked by the BlockPublicPolicy "
                 "block public access setting."
             )
-        return with_document(bucket, POLICY_DOCUMENT, body)
+        named = with_document(bucket, PRINCIPALS_DOCUMENT, principals)
+        return with_document(named, POLICY_DOCUMENT, body)
 
     await change_own_bucket(call, change)
     return Reply(204)
 
 
 async def get_bucket_policy(call: Call) -> Reply:
-    """The policy, byte for byte as it was put."""
+    """The policy, byte for byte as it was put, unless somebody whom it names is gone."""
     _refuse_strangers(call)
-    return Reply(200, [("Content-Type", "application/json")], _document(call))
+    principals = call.bucket.documents.get(PRINCIPALS_DOCUMENT)
+    document = await shown(call.storage, _document(call), principals)
+    return Reply(200, [("Content-Type", "application/json")], document)
 
 
 async def delete_bucket_policy(call: Call) -> Reply:
     """Drop the policy; there may be none."""
     _refuse_strangers(call)
-    await set_document(call, POLICY_DOCUMENT, None)
+
+    def change(bucket: BucketRecord) -> BucketRecord:
+        unnamed = with_document(bucket, PRINCIPALS_DOCUMENT, None)
+        return with_document(unnamed, POLICY_DOCUMENT, None)
+
+    await change_own_bucket(call, change)
     return Reply(204)
 
 

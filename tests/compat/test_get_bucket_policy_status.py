@@ -7,7 +7,7 @@ import pytest
     ("elements", "public"),
     [
         ({}, True),
-        ({"Principal": {"AWS": "arn:aws:iam::000000000000:user/ann"}}, False),
+        ({"Principal": {"AWS": "arn:aws:iam::000000000000:root"}}, False),
         ({"Effect": "Deny"}, False),
         ({"Condition": {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}}, False),
         ({"Condition": {"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}}, True),

@@ -3,7 +3,7 @@
 import pytest
 
 ALL = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-PRIVATE = {"Principal": {"AWS": "arn:aws:iam::000000000000:user/ann"}}
+PRIVATE = {"Principal": {"AWS": "arn:aws:iam::000000000000:root"}}
 
 
 def block(s3, bucket, *on):
