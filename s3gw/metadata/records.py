@@ -189,7 +189,8 @@ class ManifestPage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class CompletedRecord(msgspec.Struct, array_like=True, frozen=True):
-    """Answers a retried CompleteMultipartUpload. `digest` is of the part list that was sent."""
+    """Answers a retried CompleteMultipartUpload. `digest` is of the part list that was sent,
+    `encryption` what is said of it: without the wrapped key."""
 
     key: str
     digest: bytes
@@ -197,6 +198,7 @@ class CompletedRecord(msgspec.Struct, array_like=True, frozen=True):
     version_id: str
     checksums: Checksums
     expires_ms: int
+    encryption: Encryption | None = None
 
 
 class RenamedRecord(msgspec.Struct, array_like=True, frozen=True):

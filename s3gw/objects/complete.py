@@ -93,8 +93,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The answer; `size` is -1, and neither `encryption` nor `record` are told, in the answer to a
-    retry. `version_id` as clients see it."""
+    """The answer; `size` is -1, and `record` is not told, in the answer to a retry. `version_id` as
+    clients see it."""
 
     etag: str
     checksums: Checksums
@@ -137,7 +137,9 @@ async def _answer_retry(
     done = record.record
     if done is None or done.key != key or done.digest != completion.digest:
         raise errors.NoSuchUpload(UploadId=upload_id.hex())
-    return Completed(done.etag, done.checksums, version_id=done.version_id)
+    return Completed(
+        done.etag, done.checksums, version_id=done.version_id, encryption=done.encryption
+    )
 
 
 def choose(parts: Parts, choices: Sequence[PartChoice], upload: UploadRecord) -> list[PartRecord]:
@@ -245,6 +247,13 @@ def combine(upload: UploadRecord, parts: Sequence[PartRecord]) -> Checksums:
         sizes = [part.size for part in parts]
         value = encode_checksum(full_object(algorithm, zip(digests, sizes, strict=True)))
     return Checksums({algorithm.name: value}, upload.checksum_type)
+
+
+def _told(encryption: Encryption | None) -> Encryption | None:
+    """What an answer says of it; nothing that a change of master keys would have to wrap anew."""
+    if encryption is None:
+        return None
+    return msgspec.structs.replace(encryption, wrapped_key=b"", context="")
 
 
 def _crc64(part: PartRecord) -> bytes:
@@ -387,6 +396,7 @@ async def _publish(
             version_id_of(now.bucket, publish.as_newest(now, record)),
             done.checksums,
             now_ms + COMPLETED_MS,
+            _told(done.encryption),
         )
         storage.store.put_listed(tx, keys.completed(now.bucket_name, upload.upload_id), answer)
         published.append(answer)

@@ -7,6 +7,8 @@ import os
 import pytest
 from awscrt.checksums import crc64nvme
 
+from tests.compat.encryption import sse_c
+
 PART = 5 * 1024 * 1024
 
 
@@ -265,3 +267,31 @@ def test_the_location_is_a_url(s3, bucket, upload_parts):
     )
     assert reply["Key"] == key
     assert reply["Location"].endswith(f"/{bucket}/a%20b/%C3%BC%3F.txt")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"ServerSideEncryption": "AES256"},
+        {"ServerSideEncryption": "aws:kms", "BucketKeyEnabled": True},
+        sse_c(),
+    ],
+    ids=["plain", "SSE-S3", "SSE-KMS", "SSE-C"],
+)
+def test_a_retry_is_told_of_the_encryption_as_the_first_was(s3, bucket, asked):
+    target = {"Bucket": bucket, "Key": "k"}
+    upload = s3.create_multipart_upload(**target, **asked)["UploadId"]
+    customer = {name: value for name, value in asked.items() if name.startswith("SSECustomer")}
+    part = s3.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"x", **customer)
+    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
+    first = complete(s3, bucket, upload, parts, **customer)
+    again = complete(s3, bucket, upload, parts, **customer)
+    for name in ("ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled"):
+        assert again.get(name) == first.get(name)
+    assert again["ETag"] == first["ETag"]
+    assert again.get("ServerSideEncryption") == asked.get("ServerSideEncryption")
+    headers = [reply["ResponseMetadata"]["HTTPHeaders"] for reply in (first, again)]
+    told = [{n: v for n, v in each.items() if "server-side-encryption" in n} for each in headers]
+    assert told[0] == told[1]
+    assert bool(told[0]) == bool(asked)
