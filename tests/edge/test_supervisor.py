@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from compose.local import wait_until
 from s3gw import launch
 from s3gw.config import Config
 
@@ -279,11 +280,11 @@ def test_a_stop_cuts_a_start_short_that_waits_for_others(start: Any) -> None:
 
 def zombie_within(pid: int, seconds: float) -> bool:
     """Whether a process has ended, its parent not having asked for that yet."""
-    deadline = time.monotonic() + seconds
-    while "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
+    status = Path(f"/proc/{pid}/status")
+    try:
+        wait_until(lambda: "\nState:\tZ" in status.read_text(), what="ended", seconds_max=seconds)
+    except TimeoutError:
+        return False
     return True
 
 
