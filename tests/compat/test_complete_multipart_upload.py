@@ -295,3 +295,25 @@ def test_a_retry_is_told_of_the_encryption_as_the_first_was(s3, bucket, asked):
     told = [{n: v for n, v in each.items() if "server-side-encryption" in n} for each in headers]
     assert told[0] == told[1]
     assert bool(told[0]) == bool(asked)
+
+
+@pytest.mark.parametrize(("suffix", "accepted"), [("-1", True), ("", True), ("-2", False)])
+def test_a_composite_checksum_may_leave_out_the_number_of_parts(
+    s3, bucket, refused, suffix, accepted
+):
+    """As minio-go sends it; a number that is there must be right."""
+    target = {"Bucket": bucket, "Key": "k"}
+    upload = s3.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+    part = s3.upload_part(
+        **target, UploadId=upload, PartNumber=1, Body=b"x", ChecksumAlgorithm="SHA256"
+    )
+    parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]
+    inner = base64.b64decode(part["ChecksumSHA256"])
+    composite = base64.b64encode(hashlib.sha256(inner).digest()).decode()
+    expected = {"ChecksumSHA256": composite + suffix, "ChecksumType": "COMPOSITE"}
+    if not accepted:
+        with refused("BadDigest", 400):
+            complete(s3, bucket, upload, parts, **expected)
+        return
+    done = complete(s3, bucket, upload, parts, **expected)
+    assert done["ChecksumSHA256"] == f"{composite}-1"
