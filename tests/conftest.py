@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from tests.stores.memory_store import MemoryCluster, Process
@@ -25,7 +28,18 @@ async def memory_store(memory_cluster: MemoryCluster) -> Process:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """A store that the tests of a folder share ends with the last of them, not with the run: a
     cluster takes a sixth of a core also while nobody uses it."""
-    if isinstance(item, pytest.Function):
-        for shared in item._fixtureinfo.name2fixturedefs.get("server", ()):
-            if nextitem is None or not nextitem.nodeid.startswith(f"{shared.baseid}/"):
-                shared.finish(item._request)  # type: ignore[arg-type]
+    for store in stores_of(item):
+        if nextitem is None:
+            wanted = False
+        elif hasattr(item.config, "workerinput"):  # all its tests come together (tests.scheduling)
+            wanted = store in stores_of(nextitem)
+        else:
+            wanted = nextitem.nodeid.startswith(f"{store.baseid}/")
+        if not wanted:
+            store.finish(item._request)  # type: ignore[attr-defined]
+
+
+def stores_of(item: pytest.Item) -> Sequence[pytest.FixtureDef[Any]]:
+    if not isinstance(item, pytest.Function):
+        return ()
+    return item._fixtureinfo.name2fixturedefs.get("server", ())

@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 _BACKEND = re.compile(r"^tests/(compat|iam)/.*[\[-](given|sqlite|etcd)[-\]]")
-# Seconds of a test, about, by the beginning of its name.
+# Seconds of a test, about, by the beginning of its name; of one with a backend; and of others.
 _SECONDS = {
     "tests/cluster/test_checker": 0.1,
     "tests/cluster/": 8.0,
@@ -31,15 +31,16 @@ _SECONDS = {
     "tests/rescue/test_up": 1.5,
     "tests/attacks/": 0.3,
     "tests/edge/": 0.3,
-    "tests/compat/": 0.15,
-    "tests/iam/": 0.15,
     "tests/workers/": 0.1,
 }
+_SECONDS_WITH_BACKEND = 0.15
 _SECONDS_OF_OTHERS = 0.02
 _WAITING = re.compile(r"^tests/(cluster/|compose/|keyring/test_restarts)")
 
 
 def _seconds(test: str) -> float:
+    if _BACKEND.search(test):
+        return _SECONDS_WITH_BACKEND
     return next((of for name, of in _SECONDS.items() if test.startswith(name)), _SECONDS_OF_OTHERS)
 
 
