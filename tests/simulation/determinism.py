@@ -1,4 +1,5 @@
-"""The one place where a simulation takes clocks, randomness and threads away from the process.
+"""The one place where a simulation takes clocks, randomness, threads and names away from the
+process.
 
 `install` is called before anything of the product is imported, because defaults such as
 `clock=time.monotonic` are bound at import. From then on all of them ask the run that is under way:
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import socket
 import threading
 import time
 from typing import Any, Protocol
@@ -103,6 +105,8 @@ def install() -> None:
     time.clock_gettime, time.clock_gettime_ns = _seconds, _nanoseconds
     time.sleep = _refuse
     os.urandom = os.getrandom = _entropy
+    os.getpid = lambda: 1
+    socket.gethostname = lambda: "simulated"
     random._urandom = _entropy  # type: ignore[attr-defined]
     random.Random.seed = _seed  # type: ignore[method-assign]
     secrets.token_bytes = lambda count=None: _run.entropy(32 if count is None else count)
