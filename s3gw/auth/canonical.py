@@ -16,8 +16,9 @@ plus, and nothing is decoded twice.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from s3gw.errors import InvalidURI
@@ -66,6 +67,12 @@ class Request:
             name, _, value = piece.partition(b"=")
             pairs.append(((name, value), (_decoded(name), _decoded(value))))
         return pairs
+
+    def with_same_query(self, **changes: Any) -> Request:
+        """The request with other parts than the query, which is not read once more."""
+        changed = replace(self, **changes)
+        changed.__dict__["query_pairs"] = self.query_pairs
+        return changed
 
 
 def canonical_paths(raw_path: bytes) -> list[bytes]:

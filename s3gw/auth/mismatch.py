@@ -261,10 +261,11 @@ def _difference(signed: bytes, came: bytes) -> tuple[bytes, bytes]:
     """What each of two queries has and the other has not, or both whole when only the order
     differs; without the values of secrets."""
     one, other = signed.split(b"&"), came.split(b"&")
-    if set(one) != set(other):
+    here, there = set(one), set(other)
+    if here != there:
         one, other = (
-            [piece for piece in one if piece not in other],
-            [piece for piece in other if piece not in one],
+            [piece for piece in one if piece not in there],
+            [piece for piece in other if piece not in here],
         )
     return b"&".join(map(_without_secret, one)), b"&".join(map(_without_secret, other))
 
