@@ -40,6 +40,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def stores_of(item: pytest.Item) -> Sequence[pytest.FixtureDef[Any]]:
+    """What pytest itself would keep to the end of the run."""
     if not isinstance(item, pytest.Function):
         return ()
-    return item._fixtureinfo.name2fixturedefs.get("server", ())
+    servers = item._fixtureinfo.name2fixturedefs.get("server", ())
+    return [server for server in servers if server.scope == "session"]
