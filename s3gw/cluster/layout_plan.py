@@ -32,6 +32,7 @@ from s3gw.metadata.records import Count, LayoutNode, Reference, Repair, decode
 # A computation takes about 10 µs per slot; a longer one must not hold up the event loop.
 SLOTS_ON_LOOP_MAX = 4096
 QUEUE_CHECKED_MAX = 1000
+REFERENCES_PER_READ = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +328,25 @@ async def _explicit_shards(kv: KV, gone: Collection[str]) -> list[str]:
         ]
     found: Counter[str] = Counter()
     for item in page.items:
-        entry = decode(Repair, item.value)
-        prefix = keys.blob(entry.profile, entry.pg, entry.blob)
-        holders = await kv.scan(prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX)
-        held = [decode(Reference, holder.value) for holder in holders.items]
-        live = [reference for reference in held if not reference.dropped_due_ms]
-        found.update({node for reference in live for node in reference.nodes if node in gone})
+        found.update(await _nodes_named(kv, decode(Repair, item.value)) & set(gone))
     return [
         f"node {node} holds shards of {blobs} blobs that were written around other nodes and have "
         "not moved home yet: wait for the repair queue"
         for node, blobs in sorted(found.items())
     ]
+
+
+async def _nodes_named(kv: KV, entry: Repair) -> set[str]:
+    """The nodes that the live references to an entry's blob name."""
+    position = keys.blob(entry.profile, entry.pg, entry.blob)
+    end = keys.after_prefix(position)
+    named: set[str] = set()
+    while True:
+        page = await kv.scan(position, end, limit=REFERENCES_PER_READ)
+        for item in page.items:
+            reference = decode(Reference, item.value)
+            if not reference.dropped_due_ms:
+                named.update(reference.nodes)
+        if not page.more:
+            return named
+        position = page.items[-1].key + b"\x00"

@@ -29,7 +29,7 @@ has read its parts. If that process is gone, the upload is given back first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -64,6 +64,7 @@ from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim, commit
 
 ROUNDS_MAX = 4
+REFERENCES_PER_READ = 1000
 
 
 class NotPossibleNow(Exception):
@@ -85,34 +86,45 @@ class Entry:
 
 async def live_references(
     storage: Storage, profile: str, pg: int, blob: bytes
-) -> list[tuple[Item, Reference]]:
-    """What holds a blob now; references that wait for the collector alone do not."""
+) -> AsyncGenerator[tuple[Item, Reference], None]:
+    """What holds a blob at one revision, page by page; references that wait for the collector alone
+    do not."""
     prefix = keys.blob(profile, pg, blob)
-    page = await storage.store.kv.scan(
-        prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
-    )
-    decoded = [(item, decode(Reference, item.value)) for item in page.items]
-    return [
-        (item, reference)
-        for item, reference in decoded
-        if not reference.dropped_due_ms and await references.is_held(storage, item.key)
-    ]
+    position, end, revision = prefix, keys.after_prefix(prefix), None
+    while True:
+        page = await storage.store.kv.scan(
+            position, end, limit=REFERENCES_PER_READ, revision=revision
+        )
+        for item in page.items:
+            reference = decode(Reference, item.value)
+            if not reference.dropped_due_ms and await references.is_held(storage, item.key):
+                yield item, reference
+        if not page.more:
+            return
+        position, revision = page.items[-1].key + b"\x00", page.revision
+
+
+async def first_holder(
+    storage: Storage, record: Repair, *, concerned: bool = False
+) -> Reference | None:
+    """One of what holds an entry's blob now, or of what is `concerned` by it."""
+    async with aclosing(
+        live_references(storage, record.profile, record.pg, record.blob)
+    ) as holders:
+        async for item, reference in holders:
+            if not concerned or _concerns(item, record):
+                return reference
+    return None
 
 
 async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef) -> Entry:
     """Write a blob's bytes anew and publish them under the job's reference; the entry that names
     them. Raises NotPossibleNow, BlobUnreadable, Conflict, OutcomeUnknown."""
     profile = destination(storage.blobs.topology, old.profile, entry.record.target)
-    holders = [
-        (item, reference)
-        for item, reference in await live_references(
-            storage, old.profile, entry.record.pg, old.blob
-        )
-        if _concerns(item, entry.record)
-    ]
-    if not holders:
+    holder = await first_holder(storage, entry.record, concerned=True)
+    if holder is None:
         raise NotPossibleNow("nothing holds the blob any more")
-    bucket = holders[0][1].bucket
+    bucket = holder.bucket
     found = await storage.store.get(BucketRecord, keys.bucket(bucket))
     written = await _write(storage, profile, old, found.record.placement if found.record else "")
     # By the group's record as it is known now, which the commit below is guarded by.
@@ -231,29 +243,33 @@ class Swap:
         if job.record is None or job.record.dropped_due_ms:
             raise ContentChanged("the copy has lost its reference")
         self._job_revision, self._bucket = job.revision, job.record.bucket
+        record = self._entry.record
         for _ in range(ROUNDS_MAX):
-            live = await live_references(
-                self._storage, self._old.profile, self._entry.record.pg, self._old.blob
-            )
-            holders = [held for held in live if _concerns(held[0], self._entry.record)]
-            if not holders:
-                return await self._finish([reference for _, reference in live])
-            for item, reference in holders:
-                await self._move(item, reference)
+            found = stays = False
+            live = live_references(self._storage, self._old.profile, record.pg, self._old.blob)
+            async with aclosing(live) as holders:
+                async for item, reference in holders:
+                    if _concerns(item, record):
+                        found = True
+                        await self._move(item, reference)
+                    else:
+                        stays |= bool(reference.nodes or record.lost)
+            if not found:
+                return await self._finish(stays=stays)
         return False
 
-    async def _finish(self, left: Sequence[Reference]) -> bool:
-        """End the job. What holders that stay (`left`) have of a blob that is not at home, or of
-        which shards are lost, is in the queue for that."""
+    async def _finish(self, *, stays: bool) -> bool:
+        """End the job. With `stays` other holders keep the blob, which is not at home or has lost
+        shards: it is in the queue for that."""
         record = self._entry.record
         tx = Transaction()
         tx.expect(self._entry.key, self._entry.revision)
         tx.expect(self._job_key, self._job_revision)
-        if any(reference.nodes or record.lost for reference in left):
-            stays = msgspec.structs.replace(
+        if stays:
+            kept = msgspec.structs.replace(
                 record, not_before_ms=0, attempts=0, copy=None, target="", bucket=""
             )
-            tx.put(self._entry.key, stays)
+            tx.put(self._entry.key, kept)
         else:
             tx.delete(self._entry.key)
         job_holder = keys.job_holder(self._old.blob)

@@ -239,12 +239,9 @@ class _BlobRepair:
         old = BlobRef(record.profile, record.blob, 0, 0)
         if record.copy is not None and await self._move(entry, old):
             return True
-        holders = await reencode.live_references(
-            self._storage, record.profile, record.pg, record.blob
-        )
-        if not holders:
+        reference = await reencode.first_holder(self._storage, record)
+        if reference is None:
             return record.copy is None
-        reference = holders[0][1]
         ref = msgspec.structs.replace(
             old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )

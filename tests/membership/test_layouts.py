@@ -28,7 +28,7 @@ from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutNode, NodeRecord, PgRecord, Repair, Slot, encode
 from tests.stores.memory_store import PROFILE, MemoryCluster, Process
-from tests.stores.operations import blob_of, put
+from tests.stores.operations import blob_of, copy, delete, put
 
 SMALL = f"{PROFILE}.small"
 
@@ -250,8 +250,10 @@ async def test_a_node_that_may_be_given_shards_is_not_removed(memory_store: Proc
 
 
 async def test_a_node_with_shards_that_were_written_around_others_is_not_removed(
-    memory_store: Process,
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However many references to them have been dropped."""
+    monkeypatch.setattr("s3gw.cluster.layout_plan.REFERENCES_PER_READ", 2)
     process = memory_store
     for number in (0, 1):
         node = process.directory.get(f"d{number}")
@@ -260,6 +262,9 @@ async def test_a_node_with_shards_that_were_written_around_others_is_not_removed
     await put(process, "k", bytes(70_000))
     while not (around := (await blob_of(process, "k")).nodes):
         await put(process, "k", bytes(70_000))
+    for number in range(4):
+        await copy(process, "k", f"copy{number}")
+        await delete(process, f"copy{number}")
     ref = await blob_of(process, "k")
     group = process.topology.group_of(ref.profile, ref.blob)
     spare = next(node for node in around if node not in group.nodes)

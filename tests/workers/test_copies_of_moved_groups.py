@@ -4,6 +4,7 @@ blobs of which only some holders went over."""
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -37,7 +38,7 @@ from s3gw.workers.repair import RepairWorker
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, PROFILE, Process
-from tests.stores.operations import get, put
+from tests.stores.operations import copy, delete, get, put
 from tests.workers.moving import World, rebalancer, start
 
 DATA = random.Random(11).randbytes(300_000)
@@ -102,6 +103,30 @@ async def test_what_another_bucket_still_holds_stays_in_the_repair_queue() -> No
     queued = {decode(Repair, value).blob for value in audit.under(keys.REPAIRS).values()}
     assert explicit
     assert explicit <= queued
+    await on_demand.repair_all(process.storage)
+    audit = Audit(world.cluster, process)
+    assert not audit.under(keys.REPAIRS)
+    for ref in audit.held().values():
+        assert not ref.nodes
+        audit.check_whole(ref)
+
+
+async def test_a_blob_of_many_holders_goes_home_for_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More references than one read has, of which those that are dropped come first."""
+    monkeypatch.setattr(reencode, "REFERENCES_PER_READ", 3)
+    world = await World.make(8)
+    process = world.process
+    world.fail("d0", process)
+    for number in range(6):
+        await put(process, f"k{number}", DATA)
+        for copied in range(10):
+            await copy(process, f"k{number}", f"k{number}/{copied}")
+        for dropped in range(4):
+            await delete(process, f"k{number}/{dropped}")
+    world.heal("d0", process)
+    assert any(ref.nodes for ref in Audit(world.cluster, process).held().values())
     await on_demand.repair_all(process.storage)
     audit = Audit(world.cluster, process)
     assert not audit.under(keys.REPAIRS)
@@ -254,10 +279,11 @@ async def test_a_blob_that_cannot_be_repaired_does_not_hold_up_the_others(
 
     async def reading(
         storage: Storage, profile: str, pg: int, blob: bytes
-    ) -> list[tuple[Item, Reference]]:
+    ) -> AsyncGenerator[tuple[Item, Reference], None]:
         if blob == bad:
             raise RuntimeError("a bug")
-        return await plain(storage, profile, pg, blob)
+        async for held in plain(storage, profile, pg, blob):
+            yield held
 
     monkeypatch.setattr(reencode, "live_references", reading)
     await RepairWorker(process.storage).work(UNCLAIMED)
