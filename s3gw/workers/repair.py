@@ -169,7 +169,7 @@ class RepairWorker(PeriodicWorker):
             blob = entry.record.blob.hex()
             log.warning("blob %s cannot be repaired: %s", blob, error)
             report.unreadable += 1
-            job.hopeless = not job.waits_for_nodes
+            job.hopeless = not job.lacks_nodes()
         except TimeoutError:
             log.warning("the repair of blob %s took too long", entry.record.blob.hex())
         except (EngineError, OutcomeUnknown, ClaimLost):
@@ -232,6 +232,7 @@ class _BlobRepair:
         self.lost = lost
         self.waits_for_nodes = False
         self.hopeless = False
+        self._ref: BlobRef | None = None
 
     async def run(self, entry: Entry) -> bool:
         """Do what can be done; whether the blob needs nothing more."""
@@ -245,7 +246,8 @@ class _BlobRepair:
         ref = msgspec.structs.replace(
             old, size=reference.size, nodes=reference.nodes, scheme=reference.scheme
         )
-        self.waits_for_nodes = not self._all_usable(ref)
+        self._ref = ref
+        self.waits_for_nodes = self.lacks_nodes()
         elsewhere = bool(ref.nodes or record.target)
         if elsewhere and record.copy is None and await self._rewrite(entry, ref):
             return True
@@ -261,9 +263,12 @@ class _BlobRepair:
             return await self._rewrite(entry, ref)
         return not self.lost
 
-    def _all_usable(self, ref: BlobRef) -> bool:
-        _, nodes, _ = self._storage.blobs.topology.location(ref)
-        return all(self._storage.blobs.directory.usable(node) for node in nodes if node)
+    def lacks_nodes(self) -> bool:
+        """Whether nodes that have shards of it are away, or have failed on the way."""
+        if self.waits_for_nodes or self._ref is None:
+            return self.waits_for_nodes
+        _, nodes, _ = self._storage.blobs.topology.location(self._ref)
+        return not all(self._storage.blobs.directory.usable(node) for node in nodes if node)
 
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""

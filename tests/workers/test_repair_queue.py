@@ -27,6 +27,7 @@ from s3gw.workers.repair import HOPELESS_RETRY_MS_MAX, RETRY_MS_MAX, RepairWorke
 from tests.stores.memory_store import MemoryCluster, Process
 from tests.stores.operations import blob_of, delete, get, put
 from tests.stores.virtual_time import run_virtual
+from tests.workers.moving import REFUSED, World
 
 BIG = bytes(range(256)) * 1000
 
@@ -306,6 +307,31 @@ async def test_only_what_all_nodes_have_answered_for_waits_long(
         assert (await on_demand.repair_all(memory_store.storage)).later == 1
     ((_, entry),) = entries(memory_cluster).items()
     assert entry.not_before_ms == memory_cluster.clock.ms() + pause_ms
+
+
+async def test_what_fails_to_be_read_since_nodes_fail_again_does_not_wait_long() -> None:
+    """They were away for long, are said to be back, and refuse the first read."""
+    world = await World.make(8)
+    process = world.process
+    world.fail("d0", process)
+    for number in range(10):
+        await put(process, f"k{number}", BIG)
+        if (ref := await blob_of(process, f"k{number}")).nodes:
+            break
+    world.heal("d0", process)
+    for node in ref.nodes[:3]:
+        world.set_live(node, live=False)
+    for _ in range(10):
+        await on_demand.repair_all(process.storage)
+    for node in ref.nodes[:3]:
+        world.set_live(node, live=True)
+        world.drive(node).inject(REFUSED)
+    assert (await on_demand.repair_all(process.storage)).unreadable == 1
+    ((_, entry),) = entries(world.cluster).items()
+    assert entry.not_before_ms == world.cluster.clock.ms() + RETRY_MS_MAX
+    for node in ref.nodes[:3]:
+        world.heal(node)
+    assert (await on_demand.repair_all(process.storage)).moved == 1
 
 
 async def test_for_a_drive_that_is_full_nothing_is_read(
