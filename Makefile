@@ -34,11 +34,11 @@ cluster: install ## Start etcd, nine nodes in three zones and two gateways on lo
 	@exec $(BIN)/python -m compose.cluster $(ARGS)
 
 test: check install-clients ## Check the code, then run every test, real etcd and real S3 clients included
-	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium
+	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium curl openssl
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
 soak: install-dev install-clients ## The long versions of the tests: 1 GiB uploads, more seeds, more rounds
-	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium
+	@compose/packages etcd rclone s3cmd restic fuse s3fs haproxy prometheus cc libc chromium curl openssl
 	SOAK=1 \
 		$(PYTEST) $(PARALLEL) --timeout 7200 $(ARGS)
 
