@@ -262,6 +262,28 @@ async def test_a_process_that_was_not_started_again_begins_no_job(
     assert (await master_keys_known(both.kv))[0].barred == (OLD_ID,)
 
 
+async def test_a_key_that_was_done_away_with_since_it_was_noted_bars_no_other(
+    memory_cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was held up between noting its key as in use and reading who else is."""
+    old = await process_with(memory_cluster, MASTER_KEY)
+    await encrypted.put(old, "k", BODY)
+    note = old.storage.ring.note_in_use
+
+    async def held_up(name: bytes) -> int:
+        revision = await note(name)
+        both = await process_with(memory_cluster, NEW_KEY, MASTER_KEY)
+        await rewrap.start(both.storage)
+        assert (await finish(both, Rewrapper(both.storage))).state == DONE
+        return revision
+
+    monkeypatch.setattr(old.storage.ring, "note_in_use", held_up)
+    with pytest.raises(errors.ServiceUnavailable, match="replaced for good"):
+        await old.storage.ring.bar_others()
+    known, _ = await master_keys_known(old.kv)
+    assert (known.ids, known.barred) == ((NEW_ID,), (OLD_ID,))
+
+
 async def test_who_wraps_under_the_old_key_after_the_bar_makes_another_proof_necessary(
     memory_cluster: MemoryCluster,
 ) -> None:

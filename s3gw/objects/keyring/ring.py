@@ -331,6 +331,8 @@ class Ring:
             master = await self.usable_master()
             await self.note_in_use(master.present)
             known, revision = await master_keys_known(self._kv)
+            if master.present not in known.ids or master.present in known.barred:
+                continue  # barred, or done away with, since it was noted
             every = dict.fromkeys((*known.barred, *known.ids))
             barred = tuple(name for name in every if name != master.present)
             if barred == known.barred:
