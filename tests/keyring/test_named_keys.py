@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import pytest
 
 from s3gw import errors
+from s3gw.kv.interface import Delete, Guard, Write
 from s3gw.objects.keyring.named import DISABLED, ENABLED, PENDING, KeyExists
-from s3gw.objects.keyring.ring import SSE_KMS, Wanted
+from s3gw.objects.keyring.ring import SSE_KMS, Ring, Wanted
 from tests.stores import encrypted
 from tests.stores.encrypted import S3
 from tests.stores.memory_store import MemoryCluster, Process
@@ -78,6 +80,34 @@ async def test_a_clock_that_is_set_ahead_ends_no_grace_period(
     clock.advance(8 * DAY)
     with pytest.raises(errors.KMSNotFoundException):
         await named.find("invoices")
+
+
+async def test_a_deletion_that_was_taken_back_in_time_is_none(
+    memory_cluster: MemoryCluster, store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process whose clock is behind, just as this one removes the key. Were it taken for
+    deleted, a rotation of the master key would pass over it."""
+    other, ahead_ms = await memory_cluster.process(), int(8 * DAY * 1000)
+    other.storage.ring = Ring(
+        other.kv,
+        store.storage.ring.sources,
+        lambda: memory_cluster.clock.ms() + ahead_ms,
+        memory_cluster.clock.monotonic,
+    )
+    await store.storage.ring.named.set_state("invoices", PENDING, days=7)
+    commit, removed = other.kv.commit, 0
+
+    async def late(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        nonlocal removed
+        if isinstance(writes[0], Delete):
+            removed += 1
+            await store.storage.ring.named.set_state("invoices", ENABLED)
+        return await commit(guards, writes)
+
+    monkeypatch.setattr(other.kv, "commit", late)
+    assert (await other.storage.ring.named.find("invoices"))[0].state == ENABLED
+    assert removed == 1
+    assert await encrypted.get(other, "k", wanted=INVOICES) == BODY
 
 
 @pytest.mark.parametrize(

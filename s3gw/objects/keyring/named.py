@@ -68,23 +68,27 @@ class NamedKeys:
     async def find(self, name: str) -> tuple[NamedKey, int]:
         """A key and its revision. Raises KMSNotFoundException, also for one whose time is over,
         which is removed."""
-        (item,) = (await self._kv.get_many([keys.named_key(name)])).items
-        if item is None:
-            raise _not_found(name)
-        key = decode(NamedKey, item.value)
-        if self._is_over(key):
-            await self._remove(item.key, item.revision)
-            raise _not_found(name)
-        return key, item.revision
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            (item,) = (await self._kv.get_many([keys.named_key(name)])).items
+            if item is None:
+                raise _not_found(name)
+            key = decode(NamedKey, item.value)
+            if not self._is_over(key):
+                return key, item.revision
+            if await self._remove(item.key, item.revision):
+                raise _not_found(name)
+        raise errors.OperationAborted("The key is changed too often by others.")
 
     def _is_over(self, key: NamedKey) -> bool:
         return key.state == PENDING and key.delete_after_ms <= self._steady.now_ms()
 
-    async def _remove(self, key: bytes, revision: int) -> None:
+    async def _remove(self, key: bytes, revision: int) -> bool:
+        """False when somebody has taken the deletion back, or was faster."""
         try:
             await self._kv.commit([At(key, revision)], [Delete(key)])
         except Conflict:
-            return  # somebody has taken the deletion back, or was faster
+            return False
+        return True
 
     async def all(self) -> list[tuple[str, NamedKey]]:
         """All keys by name."""
