@@ -25,18 +25,21 @@ class SteadyClock:
         self._last_ms = wall_ms()
         self._last = monotonic()
         self._jumped: float | None = None
+        self._ahead_ms = 0
 
     def now_ms(self) -> int:
         """The time now. Never later than the wall clock's."""
         wall_ms, now = self._wall_ms(), self._monotonic()
         expected_ms = self._last_ms + int((now - self._last) * 1000)
         if wall_ms > expected_ms + JUMP_MS:
-            if self._jumped is None:
-                self._jumped = now
+            ahead_ms = wall_ms - expected_ms
+            if self._jumped is None or ahead_ms > self._ahead_ms + JUMP_MS:
+                self._jumped, self._ahead_ms = now, ahead_ms
                 log.warning(
                     "the clock was set ahead by %d s: what is due by it waits for an hour",
-                    (wall_ms - expected_ms) // 1000,
+                    ahead_ms // 1000,
                 )
+            self._ahead_ms = min(self._ahead_ms, ahead_ms)
             if now - self._jumped < HOLD_SECONDS:
                 return expected_ms
         self._jumped = None

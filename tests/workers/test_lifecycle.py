@@ -415,6 +415,19 @@ def test_a_clock_that_is_set_ahead_is_not_believed_for_an_hour(
     assert clock.now_ms() == wall
 
 
+def test_a_clock_that_is_set_further_ahead_waits_for_another_hour() -> None:
+    wall, monotonic = 0, 0.0
+    clock = SteadyClock(lambda: wall, lambda: monotonic)
+    wall += 120_000
+    assert clock.now_ms() == 0
+    wall, monotonic = wall + 3_500_000 + DAY_MS, 3500.0
+    assert clock.now_ms() == 3_500_000
+    wall, monotonic = wall + 3_500_000, 7000.0
+    assert clock.now_ms() == 7_000_000
+    wall, monotonic = wall + 200_000, 7200.0
+    assert clock.now_ms() == wall
+
+
 async def test_two_workers_at_once_do_everything_once(memory_store: Process) -> None:
     cluster: MemoryCluster = memory_store.cluster
     other = await cluster.process(seed=7)
