@@ -294,13 +294,15 @@ class SnapshotWorker:
         if not self._storage.blobs.topology.profiles():
             return False  # a cluster without nodes has nowhere to put it
         identity = self._storage.store.identity
-        made_ms = last_ms = identity.created_ms
+        now_ms = self._storage.clock_ms()
+        # A moment ahead was told by a clock that has been set right since: it counts for none.
+        made_ms = last_ms = identity.created_ms if identity.created_ms <= now_ms else 0
         for record in await list_snapshots(self._storage):
-            if record.incarnation == identity.incarnation:
+            if record.incarnation == identity.incarnation and record.created_ms <= now_ms:
                 last_ms = max(last_ms, record.created_ms)
         restored = await self._storage.store.get(RestoredRecord, keys.RESTORED)
         if restored.record is not None:
             last_ms = max(last_ms, restored.record.restored_ms)
-            return self._storage.clock_ms() >= last_ms + self._interval_ms
+            return now_ms >= last_ms + self._interval_ms
         wait_ms = min(self._interval_ms, max(FIRST_MS, last_ms - made_ms))
-        return self._storage.clock_ms() >= last_ms + wait_ms
+        return now_ms >= last_ms + wait_ms

@@ -204,6 +204,21 @@ async def test_a_new_store_has_its_first_one_within_minutes(
     assert sorted(taken.values()) == [*first, 2560 + 24 * 60]
 
 
+async def test_a_clock_that_was_ahead_holds_no_snapshot_back(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    clock, ahead_ms = memory_cluster.clock, 365 * 24 * 3600 * 1000
+    memory_store.storage.clock_ms = lambda: clock.ms() + ahead_ms
+    worker = SnapshotWorker(memory_store.storage, interval_seconds=24 * 3600)
+    await worker.work(UNCLAIMED)
+    assert len(await snapshots.list_snapshots(memory_store.storage)) == 1
+    ahead_ms = 0
+    clock.advance(24 * 3600)
+    for _ in range(3):
+        await worker.work(UNCLAIMED)
+    assert len(await snapshots.list_snapshots(memory_store.storage)) == 2
+
+
 async def test_a_cluster_without_nodes_waits_with_its_first() -> None:
     empty = MemoryCluster(0)
     empty.identity = await found_store(empty.kv(), empty.clock.ms())
