@@ -3,7 +3,7 @@
 Of a key the newest version counts. The moment in a footer's sequence is the state that its writer
 saw before it wrote, and so is that of a record: who saw a record has a later one, and of racing
 writers with the same none is known to have won. Without a record the newest that decodes is taken.
-In a bucket that the base knows to have versioning all newer ones are taken, in their order; delete
+In a bucket with versioning all newer ones are taken, in their order, racing ones as well; delete
 markers newer than the base are in no shard.
 
 A bucket that the base does not know is made with default settings, but for two that versions tell
@@ -184,12 +184,15 @@ class Adoption:
     async def _adopt_version(self, target: Target, version: Version) -> None:
         """Publish a version, unless it is left over."""
         bucket, key, current = target.bucket_name, target.key, target.latest
-        text = self._left_out(version, current)
+        text = self._left_out(version, target)
         if text:
             self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
         else:
             if self._began_before_base(version):
                 text = "under way when the base was taken: published, as far as can be known"
+                self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
+            if self._has_raced(version, target):
+                text = "written at the same time as another one: both are taken, in any order"
                 self._rebuild.note("uncertain", bucket, key, f"{_about(version)}: {text}")
             try:
                 await self._publish(target, version)
@@ -229,9 +232,9 @@ class Adoption:
         known = current.content_id if current is not None else b""
         return bool(known) and known == _content_of(version)
 
-    def _left_out(self, version: Version, current: ObjectRecord | None) -> str:
+    def _left_out(self, version: Version, target: Target) -> str:
         """Why a version is not published; "" when it is."""
-        footer = version.footer
+        footer, current = version.footer, target.latest
         earliest_ms = self._base.moment_ms - IN_FLIGHT_MS if self._base is not None else 0
         if self._began_before_base(version) and footer.modified_ms < earliest_ms:
             return "left over from before the base was taken, which does not know it"
@@ -245,7 +248,16 @@ class Adoption:
         newer = footer.modified_ms > current.modified_ms
         if footer.sequence:
             newer = moment_of(footer.sequence) > moment_of(current.sequence)
+        newer = newer or self._has_raced(version, target)
         return "" if newer else "older than the key's record, or written at the same time"
+
+    def _has_raced(self, version: Version, target: Target) -> bool:
+        """Whether it was written at the same time as what the key has by now, and both are kept."""
+        sequence, current = version.footer.sequence, target.latest
+        if not sequence or current is None or target.bucket.versioning != publish.ENABLED:
+            return False
+        same = moment_of(sequence) == moment_of(current.sequence)
+        return same and not self._began_before_base(version)
 
     def _is_whole(self, data: Data | None) -> bool:
         """Whether what a record of the base names is on these drives."""

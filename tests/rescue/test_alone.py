@@ -18,6 +18,7 @@ from s3gw.objects.change import change_version
 from s3gw.objects.copy import Copying, copy_object
 from s3gw.objects.multipart import create_upload
 from s3gw.objects.publish import no_check
+from s3gw.objects.version_listing import list_versions
 from s3gw.objects.write import put_object
 from s3gw.rescue.rebuild import confirm
 from s3gw.rescue.snapshot import SnapshotWorker, list_snapshots, take_snapshot
@@ -141,6 +142,28 @@ async def test_versions_in_their_order_and_with_their_ids(
         assert same(before, after)
         assert not after.null_version
     assert await operations.get(result.process, "k") == b"3"
+
+
+async def test_versions_of_writers_who_raced_are_all_there(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await operations.set_versioning(memory_store, publish.ENABLED)
+    await put(memory_store, "k", b"before")
+    readings = [await publish.read_target(memory_store.storage, BUCKET, "k") for _ in range(3)]
+    raced = [
+        await operations.put_on(memory_store, reading, b"%d" % number)
+        for number, reading in enumerate(readings)
+    ]
+    await put(memory_store, "k", b"after")
+    result = await alone(memory_cluster, tmp_path)
+    found = await list_versions(result.process.storage, BUCKET, prefix="", delimiter="", most=10)
+    etags = [entry.record.etag for entry in found.entries]
+    assert len(etags) == 5
+    assert {record.etag for record in raced} == set(etags[1:4])
+    assert await operations.get(result.process, "k") == b"after"
+    told = [finding.text for finding in result.findings if finding.key == "k"]
+    assert len(told) == 2
+    assert all("at the same time" in text for text in told)
 
 
 async def test_versions_of_a_bucket_whose_versioning_is_suspended(
