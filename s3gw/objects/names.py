@@ -148,12 +148,13 @@ async def _former_names(
     storage: Storage, tx: Transaction, named: Named, bucket: BucketRecord
 ) -> list[str]:
     """The keys that the content has no longer: the one of this rename, and the one that its shards
-    say, unless a copy has it. In a bucket with versioning its versions keep them all."""
+    say, unless a copy has it. Where a bucket has versioning, versions keep those that were left
+    since it has."""
     record = named.record
     assert record is not None
-    if bucket.versioning:
-        return []
     former = {named.name.former} - {""}
+    if bucket.versioning:
+        return sorted(former)
     data = record.data
     ref = data.blob if isinstance(data, ManifestRef) else data
     assert ref is not None

@@ -190,6 +190,17 @@ async def test_with_versioning_the_new_name_is_added(
         assert await operations.get(result.process, key) == DATA
 
 
+async def test_versioning_that_began_behind_the_rename(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await put(memory_store, "old", DATA)
+    await operations.rename(memory_store, "old", "new")
+    await operations.set_versioning(memory_store, publish.ENABLED)
+    await noted(memory_store)
+    result = await alone(memory_cluster, tmp_path)
+    assert await names_of(result.process, "old", "new") == {"new"}
+
+
 async def test_a_rename_that_is_newer_than_the_snapshot(
     memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
 ) -> None:
