@@ -50,6 +50,9 @@ PROGRESS_BYTES_MIN: Final = 4 * 1024
 # TLS cannot shut our side alone: a client that was answered and may still send is closed as soon as
 # it has been silent for so long.
 TLS_LINGER_SECONDS: Final = 1.0
+# asyncio hands what it has encrypted to the transport below until that one is full, and does not
+# count it any more. So whoever writes is to wait as soon as the one below takes no more.
+TLS_HIGH_WATER_BYTES: Final = 1
 # How long a connection that has not sent its first request may still do so at shutdown.
 FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 NEVER: Final = math.inf
@@ -164,7 +167,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.write_paused = True
         if self.options.send_idle_seconds:
-            self._unsent_before = self.transport.get_write_buffer_size()
+            self._unsent_before = self._unsent()
             self._write_deadline = self.loop.time() + self.options.send_idle_seconds
 
     def resume_writing(self) -> None:
@@ -284,6 +287,15 @@ class Connection(asyncio.Protocol):
 
     # Sending.
 
+    def _unsent(self) -> int:
+        """How many bytes that were written the kernel has not taken yet."""
+        unsent = self.transport.get_write_buffer_size()
+        if self.scheme == "https":
+            # asyncio counts what waits for TLS alone: what is encrypted is in the transport below.
+            below: asyncio.WriteTransport = cast(Any, self.transport)._ssl_protocol._transport
+            unsent += below.get_write_buffer_size() if below is not None else 0
+        return unsent
+
     async def drained(self) -> None:
         """Wait until the client took enough of what was written."""
         while self.write_paused and self.phase is not _CLOSED:
@@ -377,6 +389,11 @@ class Connection(asyncio.Protocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
 
+    def abort(self) -> None:
+        """End it now, if it has not ended: asyncio's transport fails at a second end."""
+        if self.phase is not _CLOSED:
+            self.transport.abort()
+
     def kill(self) -> None:
         self.reset()
         if self._task is not None:
@@ -386,7 +403,7 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         if self._write_deadline <= now:
-            unsent = self.transport.get_write_buffer_size()
+            unsent = self._unsent()
             if self._unsent_before - unsent < PROGRESS_BYTES_MIN:
                 self.reset()
                 return

@@ -285,7 +285,12 @@ class Exchange:
             if data:
                 write(data)
             return
-        for piece in (head, body, tail):
+        pieces: tuple[bytes | memoryview, ...] = (head, body, tail)
+        if self._connection.scheme == "https":
+            # Its end waits in TLS as long as the beginning lies in the transport below, of which
+            # flow control over TLS knows nothing (`TLS_HIGH_WATER_BYTES`).
+            pieces = (head, memoryview(body)[:-1], memoryview(body)[-1:], tail)
+        for piece in pieces:
             if piece:
                 write(piece)
 

@@ -29,7 +29,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config, Sockets
 
-from nodes.http_connection import Connection, GuardOptions
+from nodes.http_connection import TLS_HIGH_WATER_BYTES, Connection, GuardOptions
 from nodes.http_exchange import ASGIApp, ClientDisconnected
 from nodes.http_head import DateLine, ProtocolError
 
@@ -249,6 +249,8 @@ class Guard:
             return
         connection = Connection(self, transport, state)
         transport.set_protocol(connection)
+        if self.options.tls is not None:
+            transport.set_write_buffer_limits(TLS_HIGH_WATER_BYTES)
         # Over TLS bytes may have come with the end of the handshake.
         reader.feed_eof()
         early = await reader.read()
@@ -266,4 +268,4 @@ class Guard:
             LOG.exception("the connection of %s failed", connection.client)
         finally:
             self.connections.discard(connection)
-            transport.abort()
+            connection.abort()

@@ -139,6 +139,50 @@ async def test_a_client_that_takes_nothing_is_cut_off(certificate: Path) -> None
     assert sent < 32 << 20
 
 
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Sends 6 MiB, over a connection of which the kernel holds little."""
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    accepted = receive.__self__._connection.transport.get_extra_info("socket")
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
+    length = (b"content-length", b"%d" % (6 << 20))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    for more in (True, False):
+        await send({"type": "http.response.body", "body": bytes(3 << 20), "more_body": more})
+
+
+async def large_answer(server: Any, certificate: Path, request: bytes) -> Any:
+    """A connection over which `large` has answered, and which holds little of it."""
+    raw = await server.connect(
+        ssl=client_of(certificate), server_hostname="localhost", limit=1 << 14
+    )
+    raw.socket().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+    raw.send(request)
+    assert (await raw.head())[0] == 200
+    return raw
+
+
+async def test_a_client_that_takes_little_is_not_cut_off(certificate: Path) -> None:
+    """What is encrypted and goes out counts as moved."""
+    async with serving(large, tls=server_of(certificate), send_idle_seconds=0.6) as server:
+        raw = await large_answer(server, certificate, GET)
+        for _ in range(96):
+            await raw.exactly(64 << 10)
+            await asyncio.sleep(0.025)
+
+
+async def test_a_client_that_is_late_gets_all_before_its_connection_closes(
+    certificate: Path,
+) -> None:
+    """An answer is not over as long as much of it lies encrypted in the process."""
+    request = b"GET / HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n"
+    async with serving(large, tls=server_of(certificate), discard_seconds=0.5) as server:
+        raw = await large_answer(server, certificate, request)
+        await raw.exactly(4 << 20)
+        await asyncio.sleep(1.0)
+        await raw.exactly(2 << 20)
+
+
 async def test_an_application_is_told_what_was_agreed_on(certificate: Path) -> None:
     told: list[Any] = []
 
