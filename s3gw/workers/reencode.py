@@ -357,19 +357,27 @@ class Swap:
                 moved = msgspec.structs.replace(record, data=self._new)
                 self._rewrite(tx, item, moved, entry)
                 self._pass_on(tx, holder, reference)
-                self._follow_class(tx, bucket, record)
+                await self._follow_class(tx, bucket, record)
                 await commit(self._storage.store, self._claim, tx)
                 return
 
-    def _follow_class(self, tx: Transaction, bucket: str, record: ObjectRecord) -> None:
-        """Queue the copy when the version's class belongs to another profile than it is in."""
-        wanted = self._storage.blobs.topology.of_class(record.description.storage_class)
-        if not self._follows or wanted is None:
+    async def _follow_class(self, tx: Transaction, bucket: str, record: ObjectRecord) -> None:
+        """Queue the copy when the version's class belongs to another profile than it is in. An
+        entry that is there with a target stays: its move may be under way."""
+        topology, new = self._storage.blobs.topology, self._new
+        wanted = topology.of_class(record.description.storage_class)
+        if not self._follows or wanted is None or new.profile in (wanted.name, wanted.companion):
             return
-        if self._new.profile not in (wanted.name, wanted.companion):
+        number = topology.group_of(new.profile, new.blob).number
+        key = keys.repair(references.URGENCY_MISPLACED, new.profile, number, new.blob)
+        queued = await self._storage.store.get(Repair, key)
+        tx.expect(key, queued.revision)
+        if queued.record is None:
             references.queue_repair(
-                self._storage, tx, self._new, reduced=False, target=wanted.name, bucket=bucket
+                self._storage, tx, new, reduced=False, target=wanted.name, bucket=bucket
             )
+        elif not (queued.record.copy or queued.record.target):
+            tx.put(key, msgspec.structs.replace(queued.record, target=wanted.name, bucket=bucket))
 
     async def _follow_class_of_parts(self, tx: Transaction, manifest: bytes) -> None:
         """The same for a part, by the first version that holds it."""
@@ -384,7 +392,7 @@ class Swap:
             bucket, key, sequence = keys.split_object_holder(held.key[len(prefix) :])
             for item, record, _ in await self._version_items(bucket, key, sequence):
                 tx.expect(item.key, item.revision)
-                self._follow_class(tx, bucket, record)
+                await self._follow_class(tx, bucket, record)
                 return
 
     async def _move_part(self, holder: bytes, reference: Reference) -> None:
@@ -524,5 +532,5 @@ class Swap:
                     record, data=msgspec.structs.replace(data, blob=self._new)
                 )
                 self._rewrite(tx, item, moved, entry)
-                self._follow_class(tx, bucket, record)
+                await self._follow_class(tx, bucket, record)
                 await commit(self._storage.store, self._claim, tx)

@@ -8,9 +8,18 @@ import pytest
 
 from s3gw import limits
 from s3gw.cluster.profiles import claim_storage_classes
-from s3gw.kv.interface import Put
+from s3gw.kv.interface import Item, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BlobRef, ManifestPage, ManifestRef, ObjectRecord, decode, encode
+from s3gw.metadata.records import (
+    BlobRef,
+    ManifestPage,
+    ManifestRef,
+    ObjectRecord,
+    Reference,
+    Repair,
+    decode,
+    encode,
+)
 from s3gw.objects.buckets import change_bucket
 from s3gw.workers import blob_move, on_demand, reencode
 from s3gw.workers.contract import UNCLAIMED
@@ -205,3 +214,42 @@ async def test_the_class_is_not_written_over_parts_that_move_meanwhile(
     assert (raced, report.moved, report.lost) == (True, 0, 1)
     assert (await known(process, "k")).description.storage_class == "STANDARD"
     await check(process, body)
+
+
+async def test_what_goes_on_to_its_class_while_others_still_arrive_leaves_nothing_behind(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three objects share a blob that is moved, and all have got another class meanwhile: of the
+    first on, their bytes are queued for that, and a worker begins before the others have come."""
+    await put(process, "k", DATA)
+    await copy(process, "k", "l")
+    await copy(process, "k", "m")
+    ref = (await known(process, "k")).data
+    assert isinstance(ref, BlobRef)
+    entry = await begin_move(process, ref, WIDE, copied=True)
+    for key in ("k", "l", "m"):
+        found = await known(process, key)
+        described = msgspec.structs.replace(found.description, storage_class=CLASS)
+        marked = msgspec.structs.replace(found, description=described)
+        await process.kv.commit([], [Put(keys.object_(BUCKET, key), encode(marked))])
+    swap = reencode.Swap(process.storage, UNCLAIMED, entry, ref)
+    plain, begun = swap._move, 0
+
+    async def moving(item: Item, reference: Reference) -> None:
+        nonlocal begun
+        await plain(item, reference)
+        for key, value in Audit(process.cluster, process).under(keys.REPAIRS).items():
+            queued = decode(Repair, value)
+            if key != entry.key and queued.copy is None:
+                revision = process.cluster.engine.items[key].revision
+                arrived = BlobRef(queued.profile, queued.blob, ref.size, ref.crc64)
+                onward = Entry(key, revision, queued)
+                await reencode.write_copy(process.storage, UNCLAIMED, onward, arrived)
+                begun += 1
+
+    monkeypatch.setattr(swap, "_move", moving)
+    assert await swap.run()
+    assert begun == 1
+    await check(process, DATA)
+    for key in ("k", "l", "m"):
+        assert profiles_of(process, await known(process, key)) <= AT_HOME
