@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import gmtime
 from urllib.parse import quote, unquote
 
+from s3gw.limits import KEY_BYTES_MAX
 from s3gw.wire.dates import MONTHS
 
 NONE = "-"
@@ -68,7 +69,8 @@ def access_line(entry: Entry) -> bytes:
         _word(entry.requester),
         _word(entry.request_id),
         entry.operation,
-        quote(entry.key, safe="/") or NONE,
+        # Of the keys that DeleteObjects refuses, one may be as long as its body.
+        quote(entry.key[:KEY_BYTES_MAX], safe="/") or NONE,
         _quoted(masked(entry.request_uri)) if entry.request_uri else NONE,
         str(entry.status),
         _word(entry.error),

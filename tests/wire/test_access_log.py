@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3gw.limits import KEY_BYTES_MAX
 from s3gw.wire.access_log import Entry, access_line, masked
 
 # As readers of such logs take them apart (Athena's regular expression of S3's documentation).
@@ -77,6 +78,12 @@ def test_nothing_sent_ends_a_field_or_a_line(
     assert found is not None
     assert found.group(10) == "200"
     assert found.group(20) == "SigV4"
+
+
+def test_a_key_is_cut_where_no_object_has_a_longer_one() -> None:
+    whole = access_line(replace(ENTRY, key="k" * KEY_BYTES_MAX))
+    assert b" " + b"k" * KEY_BYTES_MAX + b" " in whole
+    assert access_line(replace(ENTRY, key="k" * 2_000_000)) == whole
 
 
 def test_quotes_and_new_lines_are_percent_encoded() -> None:
