@@ -358,17 +358,24 @@ def store_certificate(
 
 
 def inspect(directory: Path) -> CertificateInfo:
-    """What the certificate in a directory says. Raises PkiError when a file is missing, or when no
-    certificate of `ca.pem` has signed it or a list of the revoked."""
+    """What the certificate in a directory says. Raises PkiError when a file is missing, when no
+    certificate of `ca.pem` has signed it or a list of the revoked, or when one has no list and
+    others have: its peers would all be refused."""
     path = directory / CERTIFICATE_FILE
     certificate = _certificates(_read(path), path)[0]
     authorities = _certificates(_read(directory / CA_FILE), directory / CA_FILE)
     if not any(_issued_by(certificate, authority) for authority in authorities):
         raise PkiError(f"{path} is not signed by a certificate in {directory / CA_FILE}")
-    for revocations in _lists_in(directory):
+    lists = _lists_in(directory)
+    for revocations in lists:
         if not any(_signed_by(revocations, authority) for authority in authorities):
             raise PkiError(
                 f"{directory / CRL_FILE} is not signed by a certificate in {directory / CA_FILE}"
+            )
+    for authority in authorities if lists else ():
+        if not any(_signed_by(revocations, authority) for revocations in lists):
+            raise PkiError(
+                f"{directory / CRL_FILE} has no list of every authority in {CA_FILE}: append it"
             )
     return _info(certificate, certificate.serial_number in revoked(directory))
 

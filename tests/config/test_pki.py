@@ -91,6 +91,7 @@ def test_the_authority_may_trust_others_beside_itself(tmp_path: Path) -> None:
     old = Authority.create(tmp_path / "old", "test", NOW)
     new = Authority.create(tmp_path / "new", "test", NOW)
     (tmp_path / "new" / "ca.pem").write_bytes(old.bundle + new.bundle)
+    (tmp_path / "new" / "crl.pem").write_bytes(new.revocations + old.revocations)
     opened = Authority.open(tmp_path / "new")
     assert opened.fingerprint == new.fingerprint != old.fingerprint
     opened.issue("node", ["n1"], tmp_path / "n1", NOW)

@@ -153,6 +153,21 @@ def test_each_trusted_authority_needs_a_list(pki_of: Pki, tmp_path: Path) -> Non
     assert pki.inspect(directory).role == "node"
 
 
+def test_two_lists_of_one_authority_are_none_of_another(pki_of: Pki, tmp_path: Path) -> None:
+    """OpenSSL, which counts lists, would take the files, and then refuse all of the other's."""
+    node = pki_of.issue("node")
+    other = Authority.create(tmp_path / "other", "other", time.time())
+    first = pki_of.authority.revocations
+    pki_of.authority.revoke([7], time.time())
+    (node / "ca.pem").write_bytes(pki_of.authority.bundle + other.bundle)
+    (node / "crl.pem").write_bytes(first + pki_of.authority.revocations)
+    TlsCredentials(node)
+    with pytest.raises(PkiError, match="no list of every authority"):
+        pki.inspect(node)
+    (node / "crl.pem").write_bytes(pki_of.authority.revocations + other.revocations)
+    assert not pki.inspect(node).revoked
+
+
 def test_an_authority_keeps_the_lists_of_others_behind_its_own(pki_of: Pki, tmp_path: Path) -> None:
     """etcd reads the first alone."""
     old = Pki(tmp_path / "old", "old")
