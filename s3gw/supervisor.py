@@ -311,7 +311,7 @@ class Supervisor:
             return
         code = self._reap(worker)
         if self._stopping:
-            if code not in (0, -signal.SIGTERM, -signal.SIGINT):
+            if code not in (0, _EXIT_LATER, -signal.SIGTERM, -signal.SIGINT):
                 LOG.error("worker %d failed while it was stopped (%s)", worker.index, _said(code))
                 self._exit_code = self._exit_code or 1
         elif not self._announced and code != _EXIT_LATER:

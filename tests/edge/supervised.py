@@ -76,6 +76,13 @@ async def start_slowly(worker: WorkerContext) -> None:
     await asyncio.Event().wait()
 
 
+async def give_up_when_stopped(worker: WorkerContext) -> None:
+    """A start that fails for want of others, just when it is to stop."""
+    print(os.getpid(), flush=True)
+    await worker.shutdown.wait()
+    raise StartLater("nobody answers")
+
+
 async def wait_for_others(worker: WorkerContext) -> None:
     """A start that does not end by itself."""
     print("waiting", flush=True)

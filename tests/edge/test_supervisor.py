@@ -262,9 +262,10 @@ def test_a_worker_is_told_once_what_was_opened(start: Any, tmp_path: Path) -> No
     assert ask(port)["granted"] == granted
 
 
-def test_a_stop_that_reaches_workers_first_is_no_failure(start: Any) -> None:
+@pytest.mark.parametrize("entry", ["start_slowly", "give_up_when_stopped"])
+def test_a_stop_that_reaches_workers_first_is_no_failure(start: Any, entry: str) -> None:
     """As when a service manager signals all processes while they start."""
-    supervised = start("start_slowly", 2)
+    supervised = start(entry, 2)
     workers = [int(supervised.process.stdout.readline()) for _ in range(2)]
     supervised.process.send_signal(signal.SIGSTOP)
     for pid in workers:
