@@ -186,6 +186,7 @@ def test_one_slow_node_slows_no_reads_and_no_request_hangs(
             measured_reads(cluster, 40)
             for _ in range(ATTEMPTS):
                 slow = measured_reads(cluster, READS)
+                assert max(slow) < DEADLINE_SECONDS  # holds each time, whatever else runs
                 after = percentile(slow, 0.99)
                 if after <= most:
                     break
@@ -195,7 +196,6 @@ def test_one_slow_node_slows_no_reads_and_no_request_hangs(
         )
         print(f" p99 {before:.4f} -> {after:.4f} s, longest write {max(writes):.2f} s")
         assert after <= most, (fault, before, after)
-        assert max(slow) < DEADLINE_SECONDS
         assert max(writes) < DEADLINE_SECONDS
         wait_at_home(cluster, passing)
 
