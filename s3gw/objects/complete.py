@@ -117,10 +117,13 @@ async def complete_upload(
     target = await publish.read_target(storage, bucket_name, key)
     completion.check(target)
     attempt = os.urandom(8)
+    tried = bool(upload.record.attempt)
     storage.completing.add(attempt)
     try:
         upload = await _take(storage, upload, attempt)
         try:
+            if tried:
+                await _drop_pages(storage, upload)
             return await _complete_taken(storage, upload, target, completion)
         except BaseException:
             # Also when the outcome is unknown: only one of this commit and that one can succeed.
@@ -325,6 +328,21 @@ async def _write_manifest(
         most=len(body),
         placement=upload.bucket.placement,
     )
+
+
+async def _drop_pages(storage: Storage, upload: Upload) -> None:
+    """Remove the pages of an attempt before, which may have listed more parts."""
+    prefix = keys.manifest(upload.upload_id)
+    page = await storage.store.kv.scan(
+        prefix, keys.after_prefix(prefix), limit=limits.PART_NUMBER_MAX, keys_only=True
+    )
+    tx = Transaction()
+    tx.expect(upload.record_key, upload.upload_revision)
+    for item in page.items:
+        tx.expect(item.key, item.revision)  # sent twice, it does not remove what is written next
+        tx.delete(item.key)
+    if tx.writes:
+        await storage.store.apply(tx)
 
 
 async def _write_pages(

@@ -7,11 +7,13 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from s3gw import limits
+from s3gw import errors, limits
 from s3gw.cluster.profiles import create_profile
 from s3gw.metadata import keys
 from s3gw.metadata.records import TrashRecord, decode
+from s3gw.objects import complete, publish
 from s3gw.objects.buckets import change_bucket
+from s3gw.objects.multipart import list_parts
 from s3gw.workers import on_demand, reprofile
 from s3gw.workers.reprofile import Reprofiler
 from tests.stores import operations
@@ -63,6 +65,35 @@ async def test_two_parts_with_one_blob_of_which_one_is_left_out(memory_store: Pr
     await on_demand.expire_completed(memory_store.storage)
     Audit(memory_store.cluster, memory_store).check_at_rest()
     assert await operations.get(memory_store, "k") == DATA
+
+
+async def test_a_part_that_only_an_attempt_before_has_listed_is_freed(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one came to its last commit, and had a page more."""
+    monkeypatch.setattr(complete, "PAGE_PARTS", 2)
+    upload = await operations.start(memory_store, "k")
+    for number in range(1, 5):
+        await operations.part(memory_store, "k", upload, number, DATA[number:])
+    parts, _ = await list_parts(memory_store.storage, upload)
+    choices = [complete.PartChoice(part.number, part.etag, {}) for part in parts.records]
+    checks = iter((None, errors.AccessDenied()))
+
+    def check(target: publish.Target) -> None:
+        if (error := next(checks)) is not None:
+            raise error
+
+    completion = complete.Completion(choices, check, {}, "", -1)
+    with pytest.raises(errors.AccessDenied):
+        await complete.complete_upload(memory_store.storage, BUCKET, "k", upload, completion)
+    audit = Audit(memory_store.cluster, memory_store)
+    assert len(audit.under(keys.manifest(upload))) == 2
+    await operations.complete(memory_store, "k", upload, leave_out=(3, 4))
+    await collect(memory_store)
+    audit = Audit(memory_store.cluster, memory_store)
+    assert len(audit.under(keys.manifest(upload))) == 1
+    assert set(audit.references()) == set(audit.held())
+    assert await operations.get(memory_store, "k") == DATA[1:] + DATA[2:]
 
 
 async def test_what_is_in_the_trash_or_a_part_of_another_key_goes_to_a_new_profile_too() -> None:
