@@ -23,7 +23,9 @@ of that time.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Unpack
 
 import msgspec
@@ -75,9 +77,12 @@ STAGES = {
     "trash": keys.TRASH,
 }
 RECORDS_PER_UNIT = 200
-TROUBLE = (S3Error, ContentDamaged, NotAuthentic, MasterKeyMissing)
-NOT_NOW = (KMSDisabledException, KMSInvalidStateException)
+RECORDS_AT_ONCE = 16
 WAITS = "waits for processes that are to be started again with the new master key: "
+GONE = (
+    "the history that the proof read is gone, and it began again: where it never ends, raise "
+    "history_window_seconds"
+)
 PIN = keys.pin("rewrap")
 
 
@@ -191,34 +196,15 @@ class Rewrapper(PeriodicWorker):
                 first, keys.after_prefix(base), limit=self._records_per_unit, revision=at
             )
         except Compacted:
-            log.warning("the history that the proof reads is gone: it begins again")
-            return msgspec.structs.replace(job, stage=PROCESSES, proving=False)
-        rewrapped, kept, failed, note = job.rewrapped, job.kept, job.failed, job.note
-        for item in page.items:
-            try:
-                rewrapped += await self._rewrap(claim, job.stage, item)
-            except NOT_NOW as error:
-                kept += 1
-                note = f"left under a former version of its key: {error.message}"
-            except TROUBLE as error:
-                failed += 1
-                note = str(error)
-            except (*SHARED_TROUBLE, Conflict):
-                raise
-            except Exception as error:
-                log.exception("the data key of %r is not wrapped anew", item.key)
-                failed += 1
-                note = str(error)
+            log.warning(GONE)
+            return msgspec.structs.replace(job, stage=PROCESSES, proving=False, note=GONE)
         after = msgspec.structs.replace(
             job,
             cursor=page.items[-1].key if page.items else job.cursor,
             walked=job.walked + len(page.items),
-            rewrapped=rewrapped,
-            failed=failed,
-            kept=kept,
-            note=note,
             revision=at or 0,
         )
+        after = await self._rewrap_all(claim, after, page.items)
         if page.more:
             return after
         stages = list(STAGES)
@@ -226,6 +212,37 @@ class Rewrapper(PeriodicWorker):
         if following:
             return msgspec.structs.replace(after, stage=following[0], cursor=b"")
         return await self._end_of_round(after)
+
+    async def _rewrap_all(self, claim: Claim, job: RewrapJob, items: Sequence[Item]) -> RewrapJob:
+        """Rewrap the records of a page, some at a time: their named keys are read together, and a
+        key management service is waited for once between them."""
+        turn = asyncio.Semaphore(RECORDS_AT_ONCE)
+
+        async def one(item: Item) -> int:
+            async with turn:
+                return await self._rewrap(claim, job.stage, item)
+
+        outcomes = await asyncio.gather(*map(one, items), return_exceptions=True)
+        rewrapped, kept, failed, note = job.rewrapped, job.kept, job.failed, job.note
+        for item, outcome in zip(items, outcomes, strict=True):
+            match outcome:
+                case int():
+                    rewrapped += outcome
+                case KMSDisabledException() | KMSInvalidStateException():
+                    kept += 1
+                    note = f"left under a former version of its key: {outcome.message}"
+                case S3Error() | ContentDamaged() | NotAuthentic() | MasterKeyMissing():
+                    failed += 1
+                    note = str(outcome)
+                case Exception() if not isinstance(outcome, (*SHARED_TROUBLE, Conflict)):
+                    log.error("the key of %r is not wrapped anew", item.key, exc_info=outcome)
+                    failed += 1
+                    note = str(outcome)
+                case _:
+                    raise outcome
+        return msgspec.structs.replace(
+            job, rewrapped=rewrapped, kept=kept, failed=failed, note=note
+        )
 
     async def _end_of_round(self, job: RewrapJob) -> RewrapJob:
         """Done when a proof has met nothing to change and nobody has taken back the bar, or
@@ -235,10 +252,14 @@ class Rewrapper(PeriodicWorker):
             met = job.rewrapped != job.rewrapped_before
             if not job.proving or met or (job.master_key and revision != job.master_revision):
                 return msgspec.structs.replace(job, stage=PROCESSES, proving=False)
-        return msgspec.structs.replace(job, state=DONE, ended_ms=self._storage.clock_ms())
+        note = "" if job.note == GONE else job.note
+        return msgspec.structs.replace(
+            job, state=DONE, ended_ms=self._storage.clock_ms(), note=note
+        )
 
     async def _rewrap(self, claim: Claim, stage: str, item: Item) -> int:
-        """Rewrap one record; 1 if that was necessary. Raises what NOT_NOW and TROUBLE have."""
+        """Rewrap one record; 1 if that was necessary. Raises S3Error, ContentDamaged, NotAuthentic,
+        MasterKeyMissing."""
         if stage == NAMED:
             return await self._rewrap_named(item)
         record = await self._changed(stage, item)

@@ -347,8 +347,11 @@ async def test_a_proof_whose_history_is_gone_begins_again(memory_cluster: Memory
     await operations.rename(both, "k3", "a")
     await both.kv.compact((await both.kv.get_many([])).revision)
     await worker.work()
-    assert (await job_of(both)).stage == PROCESSES
-    assert (await finish(both, worker)).state == DONE
+    job = await job_of(both)
+    assert job.stage == PROCESSES
+    assert "raise history_window_seconds" in job.note
+    job = await finish(both, worker)
+    assert (job.state, job.note) == (DONE, "")
     assert (await both.kv.get_many([keys.pin("rewrap")])).items == [None]
     assert set(masters_of(memory_cluster)) - {b""} == {NEW_ID}
 

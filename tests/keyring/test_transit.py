@@ -14,7 +14,7 @@ from s3gw.objects.content.framing import ContentDamaged
 from s3gw.objects.keyring.ring import Ring, Sources
 from s3gw.objects.keyring.transit import Transit
 from s3gw.workers import rewrap
-from s3gw.workers.rewrap import Rewrapper
+from s3gw.workers.rewrap import RECORDS_AT_ONCE, Rewrapper
 from tests.keyring.fake_vault import TOKEN, FakeVault
 from tests.stores import encrypted, operations
 from tests.stores.encrypted import KMS, S3
@@ -73,6 +73,40 @@ async def test_a_rotation_there_is_followed_by_wrapping_anew(
         assert record.description.encryption is not None
         assert b"vault:v2:" in record.description.encryption.wrapped_key
         assert await encrypted.get(process, key, wanted=wanted) == BODY
+
+
+async def test_records_wait_for_the_service_together(
+    memory_store: Process, vault: FakeVault, token_file: Path
+) -> None:
+    waiting = most = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        for _ in range(200 if request.url.path.endswith("/rewrap/default") else 0):
+            if most > 1:
+                break
+            await asyncio.sleep(0.001)
+        waiting -= 1
+        return vault.answer(request)
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    sources = Sources(transit=Transit("https://vault.test:8200/", token_file, client=client))
+    memory_store.storage.ring = Ring(memory_store.kv, sources, memory_store.storage.clock_ms)
+    for number in range(2 * RECORDS_AT_ONCE):
+        await encrypted.put(memory_store, f"k{number}", b"k", KMS)
+    assert most == 1
+    vault.rotate("default")
+    job = await rewrap.start(memory_store.storage)
+    worker = Rewrapper(memory_store.storage)
+    while await worker.work():
+        pass
+    found = (await rewrap.status(memory_store.storage)).record
+    assert found is not None
+    assert (found.started_ms, found.state, found.failed) == (job.started_ms, rewrap.DONE, 0)
+    assert found.rewrapped == 2 * RECORDS_AT_ONCE
+    assert 1 < most <= RECORDS_AT_ONCE
 
 
 async def test_a_wrapped_key_of_another_object_does_not_open(process: Process) -> None:
