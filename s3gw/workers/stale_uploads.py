@@ -3,7 +3,7 @@
 An upload that was begun long ago is aborted, as a client would: its parts go to the collector. One
 that was taken for completion by a process that is gone is given back (`completing` → `open`), so
 that parts are accepted again. Both are compare-and-swap; whoever completes the upload meanwhile
-wins.
+wins. A clock that is set ahead makes no upload old (`s3gw.objects.steady_clock`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from s3gw.objects.multipart import (
     give_back,
     owner_lives,
 )
+from s3gw.objects.steady_clock import SteadyClock
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import (
     SHARED_TROUBLE,
@@ -58,6 +59,7 @@ class StaleUploads(PeriodicWorker):
     def __init__(self, storage: Storage, after_seconds: float, **timing: Unpack[Timing]) -> None:
         super().__init__(storage, **timing)
         self._after_seconds = after_seconds
+        self._clock = SteadyClock(storage.clock_ms, storage.monotonic)
         self._position = keys.UPLOADS
 
     async def work(self, claim: Claim) -> bool:
@@ -90,7 +92,7 @@ class StaleUploads(PeriodicWorker):
         return page.more
 
     def _is_stale(self, record: UploadRecord) -> bool:
-        age_ms = self._storage.clock_ms() - record.initiated_ms
+        age_ms = self._clock.now_ms() - record.initiated_ms
         return self._after_seconds > 0 and age_ms >= self._after_seconds * 1000
 
     async def _look_at(self, claim: Claim, key: bytes, report: StaleReport) -> None:

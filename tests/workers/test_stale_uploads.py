@@ -76,6 +76,23 @@ async def test_with_0_none_is_ever_aborted(
     assert state(memory_cluster, "k", upload) == "open"
 
 
+async def test_a_clock_that_is_set_ahead_aborts_nothing(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    clock, ahead_ms = memory_cluster.clock, 0
+    memory_store.storage.clock_ms = lambda: clock.ms() + ahead_ms
+    upload = await start(memory_store, "k")
+    worker = StaleUploads(memory_store.storage, WEEK)
+    ahead_ms = int(2 * WEEK * 1000)
+    assert (await worker.run_once()).aborted == 0
+    clock.advance(60)
+    assert (await worker.run_once()).aborted == 0
+    assert state(memory_cluster, "k", upload) == "open"
+    ahead_ms = 0
+    clock.advance(WEEK)
+    assert (await worker.run_once()).aborted == 1
+
+
 async def test_an_upload_whose_completing_process_is_gone_is_given_back(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
