@@ -395,7 +395,12 @@ class Adoption:
         except errors.NoSuchBucket:
             return False
         latest = target.latest
-        if latest is not None and moment_of(latest.sequence) >= moment_of(name.sequence):
+        # Bytes that were written anew since came back under the new name already.
+        there = latest is not None and (
+            (latest.content_id, latest.sequence) == (name.content_id, name.sequence)
+        )
+        taken = latest is not None and moment_of(latest.sequence) >= moment_of(name.sequence)
+        if taken and not there:
             return False
         for former in name.former:
             source = await publish.read_target(storage, name.bucket, former)
@@ -405,16 +410,17 @@ class Adoption:
                 continue
             tx = publish.guarded(target)
             tx.guards += publish.guarded(source).guards
-            renamed = msgspec.structs.replace(record, sequence=name.sequence)
-            holder = keys.object_holder(name.bucket, name.key, name.sequence)
-            references.hold(storage, tx, name.bucket, record.data, holder)
-            names.queue(tx, target, renamed, "")
-            publish.replace(storage, tx, target, renamed)
+            if not there:
+                renamed = msgspec.structs.replace(record, sequence=name.sequence)
+                holder = keys.object_holder(name.bucket, name.key, name.sequence)
+                references.hold(storage, tx, name.bucket, record.data, holder)
+                names.queue(tx, target, renamed, "")
+                publish.replace(storage, tx, target, renamed)
             leave(storage, tx, source, record, name.owner)
             await storage.store.apply(tx)
             self.highest = max(self.highest, name.sequence)
             return True
-        return False
+        return there
 
     async def _note_parts(self) -> None:
         """Parts that nothing refers to now, by upload."""

@@ -16,6 +16,7 @@ from s3gw.workers import on_demand
 from s3gw.workers.names import Names
 from tests.rescue.disks import Recovered, put_on_disks, recovered, shards_of
 from tests.rescue.test_alone import DESCRIBED, put, same, visible
+from tests.rescue.test_moved import move_all
 from tests.rescue.test_rebuild import PART, data_of, multipart
 from tests.stores import operations
 from tests.stores.audit import Audit
@@ -228,6 +229,27 @@ async def test_a_rename_that_is_newer_than_the_snapshot(
     assert ("uncertain", "new-2") in result.kinds()
     assert before.description == (await visible(process, "new")).description
     assert before.description.tags == DESCRIBED.tags
+
+
+@pytest.mark.parametrize("parts", [False, True])
+async def test_a_rename_of_bytes_that_were_written_anew_since_the_snapshot(
+    parts: bool, memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    """They are new to the recovery under the new name; the base's record leaves the old one."""
+    if parts:
+        data = await multipart(memory_store, "old", 90_000)
+    else:
+        data, _ = DATA, await put(memory_store, "old", DATA)
+    await take_snapshot(memory_store.storage)
+    memory_cluster.clock.advance(60)
+    await operations.rename(memory_store, "old", "new")
+    await noted(memory_store)
+    await move_all(memory_cluster, memory_store)
+    result = await alone(memory_cluster, tmp_path)
+    assert result.report.moved
+    assert await names_of(result.process, "old", "new") == {"new"}
+    assert await operations.get(result.process, "new") == data
+    assert not {kind for kind, _ in result.kinds()}
 
 
 async def test_versions_that_were_named_since_the_snapshot_are_told(
