@@ -213,12 +213,12 @@ async def test_from_a_snapshot_in_the_middle_of_a_move(
     original = getattr(Swap, step)
     calls = 0
 
-    async def after_a_snapshot(self, *arguments):  # type: ignore[no-untyped-def]
+    async def after_a_snapshot(self, *arguments, **options):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
         if calls == which + 1:
             await take_snapshot(self._storage)
-        return await original(self, *arguments)
+        return await original(self, *arguments, **options)
 
     monkeypatch.setattr(Swap, step, after_a_snapshot)
     await move_all(memory_cluster, memory_store)
