@@ -378,7 +378,15 @@ class Connection(asyncio.Protocol):
         """Close once what was written is sent, or within `discard_seconds`."""
         self.phase = _LINGER
         self.deadline = self.loop.time() + self.options.discard_seconds
-        self.transport.close()
+        if not self.transport.is_closing():  # asyncio's TLS transport falls apart the second time
+            self.transport.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Over TLS, do not wait until the client, too, says that it ends: one that keeps an idle
+        connection in a pool does not look."""
+        if self.scheme == "https" and self.phase is not _CLOSED and not self._unsent():
+            self.transport.abort()
 
     def reset(self) -> None:
         """Close at once, with a reset, so that nothing unsent lingers in the kernel and the client
@@ -409,6 +417,8 @@ class Connection(asyncio.Protocol):
                 return
             self._unsent_before = unsent
             self._write_deadline = now + self.options.send_idle_seconds
+        if self.phase is _LINGER and self.transport.is_closing():
+            self._leave()
         if self.deadline <= now:
             self._expire(now)
 

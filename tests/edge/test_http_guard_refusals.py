@@ -141,9 +141,10 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive_time_only() -> 
 
 async def test_500_slow_heads_do_not_keep_others_from_being_served() -> None:
     async with serving(echo, head_seconds=1.0) as server:
-        slow = [await server.connect() for _ in range(500)]
-        for raw in slow:
-            raw.send(b"GET / HTTP/1.1\r\nHo")
+        slow = []
+        for _ in range(500):
+            slow.append(await server.connect())
+            slow[-1].send(b"GET / HTTP/1.1\r\nHo")
         good = await server.connect()
         good.send(GET + b"\r\n")
         status, _, body = await good.answer()

@@ -183,6 +183,23 @@ async def test_a_client_that_is_late_gets_all_before_its_connection_closes(
         await raw.exactly(2 << 20)
 
 
+async def test_an_idle_client_that_does_not_look_is_not_waited_for(
+    certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a client does that keeps its connection in a pool. It finds a proper end all the same."""
+    async with serving(echo, tls=server_of(certificate), graceful_seconds=1.0) as server:
+        raw = await server.connect(ssl=client_of(certificate), server_hostname="localhost")
+        raw.send(GET)
+        assert (await raw.answer())[0] == 200
+        raw.writer.transport.pause_reading()
+        server.shutdown.set()
+        async with asyncio.timeout(LIMIT):
+            await asyncio.shield(server.task)
+        assert "did not end before shutdown" not in caplog.text
+        raw.writer.transport.resume_reading()
+        assert await raw.rest() == b""
+
+
 async def test_an_application_is_told_what_was_agreed_on(certificate: Path) -> None:
     told: list[Any] = []
 
