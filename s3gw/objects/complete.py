@@ -14,6 +14,7 @@ If the process dies in between, its lease ends, and the next Complete or Abort t
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -119,16 +120,16 @@ async def complete_upload(
     attempt = os.urandom(8)
     tried = bool(upload.record.attempt)
     storage.completing.add(attempt)
+    taking = asyncio.ensure_future(_take(storage, upload, attempt))
     try:
-        upload = await _take(storage, upload, attempt)
-        try:
-            if tried:
-                await _drop_pages(storage, upload)
-            return await _complete_taken(storage, upload, target, completion)
-        except BaseException:
-            # Also when the outcome is unknown: only one of this commit and that one can succeed.
-            await storage.store.shielded(_give_back(storage, upload))
-            raise
+        upload = await asyncio.shield(taking)
+        if tried:
+            await _drop_pages(storage, upload)
+        return await _complete_taken(storage, upload, target, completion)
+    except BaseException:
+        # Also when the outcome is unknown: only one of this commit and that one can succeed.
+        await storage.store.shielded(_give_back(storage, upload, attempt, taking))
+        raise
     finally:
         storage.completing.discard(attempt)
 
@@ -198,12 +199,17 @@ async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
         ) from None
 
 
-async def _give_back(storage: Storage, upload: Upload) -> None:
-    """`completing` → `open`, unless somebody else has taken it meanwhile. Its record may be another
-    one for all that: its key was wrapped anew."""
+async def _give_back(
+    storage: Storage, upload: Upload, attempt: bytes, taking: asyncio.Future[Upload]
+) -> None:
+    """`completing` → `open`, if this attempt has it, or had it without being told. Its record may
+    be another one for all that: its key was wrapped anew."""
+    await asyncio.wait([taking])  # a caller that has gone did not
+    if not taking.cancelled():
+        taking.exception()
     try:
         now = await find_upload(storage, upload.bucket_name, upload.key, upload.upload_id)
-        if (now.record.state, now.record.attempt) != (COMPLETING, upload.record.attempt):
+        if (now.record.state, now.record.attempt) != (COMPLETING, attempt):
             return
         await give_back(storage, now)
     except (EngineError, OutcomeUnknown, errors.NoSuchUpload, errors.NoSuchBucket):

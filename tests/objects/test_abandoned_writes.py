@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
 
 from nodes.memory import Fault
 from nodes.protocol import Buffer
+from s3gw.kv.interface import Guard, Put, Write
 from s3gw.metadata import keys
 from s3gw.metadata.counters import SLOTS_PER_PROCESS, Counters
 from s3gw.metadata.records import Description, Usage
 from s3gw.objects import publish
 from s3gw.objects.write import put_object
 from tests.stores.memory_store import BUCKET, STRIPE_BYTES, Bytes, MemoryCluster, Process
+from tests.stores.operations import complete, get, part, start
 
 
 class Stalled(Bytes):
@@ -82,3 +86,33 @@ async def test_commits_that_wait_for_a_slot_wait_for_different_ones(memory_store
     assert all(task.done() for task in waiting)
     slots = {guard.key for task in waiting for guard in task.result().guards()}
     assert slots == {keys.usage(BUCKET, slot) for slot in range(SLOTS_PER_PROCESS)}
+
+
+async def test_an_upload_is_open_again_when_nobody_waits_for_its_completion_any_more(
+    memory_cluster: MemoryCluster, memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone while the upload is taken: another process does not wait for the end of this one."""
+    other = await memory_cluster.process()
+    for process in (memory_store, other):
+        lease = await process.take_lease()
+        await process.kv.commit([], [Put(keys.process(lease), b"", lease)])
+    upload = await start(memory_store, "k")
+    await part(memory_store, "k", upload, 1, b"one")
+    plain, reached, going_on = memory_store.kv.commit, asyncio.Event(), asyncio.Event()
+
+    async def slow(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        reached.set()
+        await going_on.wait()
+        return await plain(guards, writes)
+
+    monkeypatch.setattr(memory_store.kv, "commit", slow)
+    completing = asyncio.ensure_future(complete(memory_store, "k", upload))
+    await reached.wait()
+    completing.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    going_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await completing
+    await complete(other, "k", upload)
+    assert await get(other, "k") == b"one"
