@@ -216,13 +216,17 @@ class Rewrapper(PeriodicWorker):
     async def _rewrap_all(self, claim: Claim, job: RewrapJob, items: Sequence[Item]) -> RewrapJob:
         """Rewrap the records of a page, some at a time: their named keys are read together, and a
         key management service is waited for once between them."""
-        turn = asyncio.Semaphore(RECORDS_AT_ONCE)
+        for first in range(0, len(items), RECORDS_AT_ONCE):
+            some = items[first : first + RECORDS_AT_ONCE]
+            work = (self._rewrap(claim, job.stage, item) for item in some)
+            outcomes = await asyncio.gather(*work, return_exceptions=True)
+            job = self._counted(job, some, outcomes)
+        return job
 
-        async def one(item: Item) -> int:
-            async with turn:
-                return await self._rewrap(claim, job.stage, item)
-
-        outcomes = await asyncio.gather(*map(one, items), return_exceptions=True)
+    def _counted(
+        self, job: RewrapJob, items: Sequence[Item], outcomes: Sequence[int | BaseException]
+    ) -> RewrapJob:
+        """The job with what became of some records. Raises what is not about one of them."""
         rewrapped, kept, failed, note = job.rewrapped, job.kept, job.failed, job.note
         for item, outcome in zip(items, outcomes, strict=True):
             match outcome:
