@@ -91,7 +91,7 @@ class Task:
 
 def started_when_etcd_answers(main: WorkerMain) -> WorkerMain:
     """Of a process of a cluster: when etcd does not answer while it starts, it is started again,
-    as often as need be. That etcd is there at all was seen before (`s3gw.launch`)."""
+    as often as need be."""
 
     @functools.wraps(main)
     async def started(context: WorkerContext) -> None:
@@ -188,7 +188,9 @@ async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) ->
             continue
         for drive in drives:  # one that fails is no reason to leave out those behind it
             try:
-                identity = await asyncio.to_thread(DriveIdentity.open, drive.path)
+                # Another disk may be mounted there by now, even that of another store.
+                same = functools.partial(DriveIdentity.open, drive_id=drive.drive_id)
+                identity = await asyncio.to_thread(same, drive.path)
                 await asyncio.to_thread(identity.raise_seen, incarnation, revision)
             except IdentityError as error:
                 log.warning("the metadata's revision could not be noted: %s", error)

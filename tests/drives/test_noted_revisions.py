@@ -17,12 +17,16 @@ from s3gw.kv.memory import MemoryKV, MemoryStore
 async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One is gone; where another was, a disk of another store is mounted by now, which would refuse
+    its own, older metadata if it were told."""
     monkeypatch.setattr(app, "NOTE_SECONDS", 0)
     kv = MemoryKV(MemoryStore())
     revision = await kv.commit([], [Put(b"k", b"")])
-    good = DriveIdentity.claim(tmp_path / "good", "store")
+    good = DriveIdentity.claim(tmp_path / "good", "store", drive_id="d2")
+    foreign = DriveIdentity.claim(tmp_path / "foreign", "another store")
     drives = [
         DriveAt(str(tmp_path / "gone"), "d1"),
+        DriveAt(str(foreign.path), "d3"),
         DriveAt(str(good.path), "d2"),
     ]
     noting = asyncio.create_task(app.note_revisions(kv, 1, drives))
@@ -33,3 +37,4 @@ async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
     await asyncio.wait([noting])
     found = DriveIdentity.open(good.path).identity
     assert (found.incarnation, found.revision) == (1, revision)
+    assert DriveIdentity.open(foreign.path).identity == foreign.identity
