@@ -13,6 +13,7 @@ An empty directory, a drive of another store and a copy of one that works are le
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -26,6 +27,8 @@ from s3gw.drives import DriveAt, StartError, all_paths
 from s3gw.supervisor import Grant
 
 log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DriveScout:
@@ -87,7 +90,7 @@ class DriveScout:
 
 def _works(directory: int) -> bool:
     """Whether files can be written durably to a directory that is open. (What is read may come from
-    memory long after the disk is gone.)"""
+    memory long after the disk is gone.) One that is full works."""
     name = f"tmp/probe.{secrets.token_hex(8)}"
     try:
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
@@ -96,6 +99,6 @@ def _works(directory: int) -> bool:
         finally:
             os.close(file)
             os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _FULL
     return True

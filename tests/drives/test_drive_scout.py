@@ -4,6 +4,7 @@ left alone."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -128,6 +129,25 @@ def test_a_copy_of_a_drive_that_works_is_left_alone(
     for _ in range(3):
         assert machine.look() == {}
     assert caplog.text.count("is a copy of drive") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_drive_is_not_replaced_by_its_copy(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As one that fails is."""
+    shutil.copytree(machine.path("drive-2"), machine.path("drive-7"))
+    (machine.directory / "drives.json").write_text(f'{{"added": ["{machine.path("drive-7")}"]}}')
+    really = os.open
+
+    def fail(path: str, flags: int, *arguments: int, dir_fd: int | None = None) -> int:
+        if dir_fd is not None and flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number))
+        return really(path, flags, *arguments, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", fail)
+    found = {machine.ids["drive-2"]: str(machine.path("drive-7"))}
+    assert machine.look() == (found if number == errno.EIO else {})
 
 
 def foreign(path: Path) -> None:
