@@ -76,7 +76,9 @@ class Adoption:
         self.highest = 0
 
     async def run(self) -> None:
-        """Go over all keys."""
+        """Carry out renames, then go over all keys: what was written since under a name that an
+        object had left would else be taken for what replaced it."""
+        await self._rename_known()
         batch: list[Key] = []
         for key in self._rebuild.catalog.versions():
             batch.append(key)
@@ -84,7 +86,6 @@ class Adoption:
                 await self._adopt(batch)
                 batch = []
         await self._adopt(batch)
-        await self._rename_known()
         await self._note_parts()
         under = await self._named_keys.write(self._storage.store.kv, self._rebuild.note)
         await self._storage.ring.note_found((under | self._master_keys) - {b""})
@@ -219,13 +220,12 @@ class Adoption:
         return version.footer.modified_ms <= self._base.moment_ms
 
     def _is_present(self, version: Version, current: ObjectRecord | None) -> bool:
-        """Whether it is what the key has in the base, as another blob."""
-        return (
-            current is not None
-            and self._is_same(version, current)
-            and self._began_before_base(version)
-            and self._is_whole(current.data)
-        )
+        """Whether it is what the key has in the base, maybe under a name it got later, as another
+        blob."""
+        if current is None or not self._is_same(version, current):
+            return False
+        renamed = version.renamed and version.footer.sequence == current.sequence
+        return (renamed or self._began_before_base(version)) and self._is_whole(current.data)
 
     def _is_same(self, version: Version, current: ObjectRecord | None) -> bool:
         """Whether a record has the bytes of a version."""
@@ -395,12 +395,7 @@ class Adoption:
         except errors.NoSuchBucket:
             return False
         latest = target.latest
-        # Bytes that were written anew since came back under the new name already.
-        there = latest is not None and (
-            (latest.content_id, latest.sequence) == (name.content_id, name.sequence)
-        )
-        taken = latest is not None and moment_of(latest.sequence) >= moment_of(name.sequence)
-        if taken and not there:
+        if latest is not None and moment_of(latest.sequence) >= moment_of(name.sequence):
             return False
         for former in name.former:
             source = await publish.read_target(storage, name.bucket, former)
@@ -410,17 +405,16 @@ class Adoption:
                 continue
             tx = publish.guarded(target)
             tx.guards += publish.guarded(source).guards
-            if not there:
-                renamed = msgspec.structs.replace(record, sequence=name.sequence)
-                holder = keys.object_holder(name.bucket, name.key, name.sequence)
-                references.hold(storage, tx, name.bucket, record.data, holder)
-                names.queue(tx, target, renamed, "")
-                publish.replace(storage, tx, target, renamed)
+            renamed = msgspec.structs.replace(record, sequence=name.sequence)
+            holder = keys.object_holder(name.bucket, name.key, name.sequence)
+            references.hold(storage, tx, name.bucket, record.data, holder)
+            names.queue(tx, target, renamed, "")
+            publish.replace(storage, tx, target, renamed)
             leave(storage, tx, source, record, name.owner)
             await storage.store.apply(tx)
             self.highest = max(self.highest, name.sequence)
             return True
-        return there
+        return False
 
     async def _note_parts(self) -> None:
         """Parts that nothing refers to now, by upload."""

@@ -225,8 +225,8 @@ async def test_a_rename_that_is_newer_than_the_snapshot(
     assert await operations.get(process, "new") == DATA
     assert await operations.get(process, "new-parts") == parts
     assert await operations.get(process, "new-2") == b"written over"
-    assert await names_of(process, "old", "between", "parts") == set()
-    assert ("uncertain", "new-2") in result.kinds()
+    assert await names_of(process, "old", "old-2", "between", "parts") == set()
+    assert ("older", "new-2") in result.kinds()
     assert before.description == (await visible(process, "new")).description
     assert before.description.tags == DESCRIBED.tags
 
@@ -249,6 +249,24 @@ async def test_a_rename_of_bytes_that_were_written_anew_since_the_snapshot(
     assert result.report.moved
     assert await names_of(result.process, "old", "new") == {"new"}
     assert await operations.get(result.process, "new") == data
+    assert not {kind for kind, _ in result.kinds()}
+
+
+async def test_a_name_that_was_written_anew_behind_the_rename(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    """As logs are turned over: what had the name is not taken for what was replaced."""
+    await put(memory_store, "log", DATA)
+    await put(memory_store, "log.1", b"older")
+    await take_snapshot(memory_store.storage)
+    memory_cluster.clock.advance(60)
+    await operations.rename(memory_store, "log.1", "log.2")
+    await operations.rename(memory_store, "log", "log.1")
+    await put(memory_store, "log", b"new")
+    await noted(memory_store)
+    result = await alone(memory_cluster, tmp_path)
+    for key, data in {"log": b"new", "log.1": DATA, "log.2": b"older"}.items():
+        assert await operations.get(result.process, key) == data
     assert not {kind for kind, _ in result.kinds()}
 
 
