@@ -90,8 +90,8 @@ class LiveTunables:
 
 class Throttle:
     """Lets through as many bytes per second as `rate` says (0: any number), after a burst of at
-    most a second's worth. Each piece counts as `least` bytes at least. Shared by all tasks of one
-    kind of work."""
+    most a second's worth. What is moved counts as `least` bytes at least, in however many pieces.
+    Shared by all tasks of one kind of work."""
 
     def __init__(
         self,
@@ -107,9 +107,10 @@ class Throttle:
         self._sleep = sleep
         self._free_at = 0.0
 
-    async def take(self, count: int) -> None:
-        """Wait until `count` bytes may be moved. A caller pays for what the one before it took,
-        so that a piece larger than the burst is possible."""
+    async def take(self, count: int, *, before: int = 0) -> None:
+        """Wait until `count` bytes may be moved, of a whole of which `before` were taken already. A
+        caller pays for what the one before it took, so that a piece larger than the burst is
+        possible."""
         while True:
             rate = self._rate()
             now = self._clock()
@@ -118,7 +119,9 @@ class Throttle:
             # In short steps: the rate may be raised meanwhile.
             await self._sleep(min(1.0, self._free_at - now - BURST_SECONDS))
         if rate > 0:
-            self._free_at = max(self._free_at, now) + max(count, self._least) / rate
+            paid = max(before, self._least) if before else 0
+            count = max(before + count, self._least) - paid
+            self._free_at = max(self._free_at, now) + count / rate
 
 
 def rebuild_throttle(

@@ -472,15 +472,23 @@ class GroupMove:
         return True
 
     async def _read(self, node: Node, name: ShardName, offset: int, length: int) -> bytes | None:
-        await self._throttle.take(length)
+        await self._throttle.take(length, before=offset)
         directory = self._storage.blobs.directory
         return await read_shard(directory, node, name, offset, length, seconds_max=READ_SECONDS_MAX)
 
     async def _rebuild(
         self, comparison: _Pass, ref: BlobRef, target: Node, name: ShardName
     ) -> bool:
+        read = 0
+
+        async def before_read(count: int) -> None:
+            nonlocal read
+            await self._throttle.take(count, before=read)
+            self._meter.read(count)
+            read += count
+
         try:
-            await self._storage.blobs.rebuild_shard(ref, name.index, target.id, self._before_read)
+            await self._storage.blobs.rebuild_shard(ref, name.index, target.id, before_read)
         except BlobUnreadable as error:
             log.warning("shard %s cannot be moved to %s: %s", name, target.id, error)
             reason = f"shard {name.index} cannot be rebuilt"
@@ -492,10 +500,6 @@ class GroupMove:
         scheme = self._group.profile.scheme
         self._meter.placed(self._group, scheme.fragment_bytes(ref.size), rebuilt=True)
         return True
-
-    async def _before_read(self, count: int) -> None:
-        await self._throttle.take(count)
-        self._meter.read(count)
 
     def _name(self, blob: bytes, index: int) -> ShardName:
         return ShardName(self._group.profile.name, self._group.number, blob, index)

@@ -118,3 +118,14 @@ async def test_a_small_shard_is_charged_what_it_costs_a_rebuild() -> None:
     for _ in range(10):
         await throttle.take(10 * REBUILT_SHARD_BYTES_MIN)  # and a large one its bytes
     assert time.now - began == pytest.approx(9, abs=1.1)
+
+
+async def test_a_shard_that_is_moved_in_small_pieces_is_charged_once() -> None:
+    time = Time()
+    throttle = Throttle(lambda: 1000, least=2000, clock=time, sleep=time.sleep)
+    for offset in range(0, 10_000, 100):
+        await throttle.take(100, before=offset)
+    await throttle.take(100)
+    assert time.now == pytest.approx(9, abs=0.01)
+    await throttle.take(1)
+    assert time.now == pytest.approx(11, abs=0.01)

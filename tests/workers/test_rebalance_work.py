@@ -17,7 +17,7 @@ from s3gw.metadata.records import Count, PgRecord, decode
 from s3gw.workers.contract import UNCLAIMED, take_lock
 from s3gw.workers.progress import read_progress, total
 from s3gw.workers.rebalance import LOOK_SECONDS, changes
-from tests.stores.memory_store import Process
+from tests.stores.memory_store import STRIPE_BYTES, Process
 from tests.stores.operations import put
 from tests.stores.virtual_time import run_virtual
 from tests.workers.moving import World, placed, rebalancer, start
@@ -220,6 +220,29 @@ def test_a_rebuild_of_many_small_shards_obeys_the_limit() -> None:
         assert lost > 5 * per_second
         assert placed(worker.meter) + worker.meter.record().bytes_read < rate
         assert world.cluster.clock.seconds - began >= lost / per_second - 2
+
+    run_virtual(scenario())
+
+
+def test_a_rebuilt_shard_of_many_stripes_costs_its_bytes() -> None:
+    """However small the pieces are in which they are read."""
+
+    async def scenario() -> None:
+        world = await World.make(9, nodes=8)
+        for number in range(8):
+            world.objects[f"large{number}"] = bytes(16 * STRIPE_BYTES)
+            await put(world.process, f"large{number}", world.objects[f"large{number}"])
+        tunables = LiveTunables(world.process.kv)
+        await tunables.change({"rebuild_bytes_per_second": REBUILT_SHARD_BYTES_MIN})
+        worker = rebalancer(world.process, tunables)
+        world.fail("d0")
+        await world.change(SetState("d0", OUT), Add("d8", "z8", 1))
+        began = world.cluster.clock.seconds
+        assert await worker.run_once()
+        await world.check_settled()
+        read = worker.meter.record().bytes_read
+        assert read > 4 * 16 * STRIPE_BYTES
+        assert world.cluster.clock.seconds - began < 2 * read / REBUILT_SHARD_BYTES_MIN
 
     run_virtual(scenario())
 
