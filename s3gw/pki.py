@@ -54,6 +54,13 @@ _PEM_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 
 
+# What `cryptography` raises for what it cannot read.
+_UNREADABLE = (
+    *(ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+
+
 class PkiError(Exception):
     """The authority or a certificate cannot be made or used; one line for the operator."""
 
@@ -314,7 +321,7 @@ class Request:
             key = request.public_key()
             signed = request.is_signature_valid
             extensions = request.extensions
-        except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
+        except _UNREADABLE as error:
             raise PkiError("the certificate request cannot be understood") from error
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
             raise PkiError("the certificate request must have a key on the curve P-256")
@@ -395,7 +402,7 @@ def _info(certificate: x509.Certificate, revoked: bool = False) -> CertificateIn
     roles = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         names = x509.SubjectAlternativeName([])
     return CertificateInfo(
         role=str(roles[0].value) if len(roles) == 1 else "",
@@ -469,7 +476,7 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise PkiError(f"{path} holds no certificate") from error
 
 

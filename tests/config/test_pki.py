@@ -143,11 +143,19 @@ def test_bad_requests_are_refused(authority: Authority, tmp_path: Path) -> None:
     broken = bytearray(der)
     broken[-5] ^= 1
     forged = ssl.DER_cert_to_PEM_cert(bytes(broken)).replace("CERTIFICATE", "CERTIFICATE REQUEST")
+    unnamed, twice = str(tmp_path / "unnamed.csr"), str(tmp_path / "twice.csr")
+    openssl(*own_key, "-out", unnamed, "-addext", "2.5.29.17=DER:3004a5023000")  # ediPartyName
+    names = ("-addext", "subjectAltName=DNS:n1", "-addext", "2.5.29.99=DER:300482026e31")
+    openssl(*own_key, "-outform", "DER", "-out", twice, *names)
+    same = Path(twice).read_bytes().replace(b"\x55\x1d\x63", b"\x55\x1d\x11")
+    doubled = ssl.DER_cert_to_PEM_cert(same).replace("CERTIFICATE", "CERTIFICATE REQUEST")
     bad = [
         b"",
         b"x",
         good[:-60],
         forged.encode(),
+        doubled.encode(),
+        Path(unnamed).read_bytes(),
         *(Path(p).read_bytes() for p in (rsa, nameless, mail)),
     ]
     for pem in bad:
