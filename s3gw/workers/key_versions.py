@@ -82,7 +82,7 @@ async def due_now(
         record = decode(ObjectRecord, item.value)
         action = _wanted_now(storage, target, configuration, record, now_ms, newer)
         if action is not None:
-            held = action.kind is Kind.REMOVE and _is_locked(record, now_ms)
+            held = action.kind is Kind.REMOVE and is_locked(record, now_ms)
             entry = unlocked_entry(storage, target, record, now_ms) if held else None
             found.append((Found(item.key, record, item.revision), entry))
     entries = [entry for _, entry in found if entry is not None]
@@ -91,7 +91,8 @@ async def due_now(
     return [DueVersion(version, entry, entry in there) for version, entry in found]
 
 
-def _is_locked(record: ObjectRecord, now_ms: int) -> bool:
+def is_locked(record: ObjectRecord, now_ms: int) -> bool:
+    """Whether object lock keeps a version at this time."""
     lock = record.description.lock
     return lock is not None and lock_rules.is_kept(
         lock.mode, lock.until_ms, legal_hold=lock.legal_hold, now_ms=now_ms

@@ -339,19 +339,26 @@ class Lifecycle(PeriodicWorker):
     ) -> list[Next]:
         """Remove the version, or hide it behind a marker."""
         hides = action.kind is Kind.HIDE
+        if not hides and key_versions.is_locked(found.record, now_ms):
+            # A clock that is set ahead ends no lock here: nobody could bring the version back.
+            return await self._locked(entry, target, found, now_ms)
         if hides:
             target = dataclasses.replace(target, asked=None)
         storage, owner = under(self._storage, claim), target.bucket.owner
         try:
             await delete_object(storage, target, _once(), owner=owner, guards=guards)
         except errors.AccessDenied:
-            self._report.waiting += 1
-            unlocked = key_versions.unlocked_entry(storage, target, found.record, now_ms)
-            self._promised.add(unlocked)
-            return [Next(unlocked), *await self._behind(entry, target, found, now_ms)]
+            return await self._locked(entry, target, found, now_ms)
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
         return [] if hides else await self._behind(entry, target, found, now_ms)
+
+    async def _locked(self, entry: Entry, target: Target, found: Found, now_ms: int) -> list[Next]:
+        """Entries for the end of a version's lock, and for what is behind it."""
+        self._report.waiting += 1
+        unlocked = key_versions.unlocked_entry(self._storage, target, found.record, now_ms)
+        self._promised.add(unlocked)
+        return [Next(unlocked), *await self._behind(entry, target, found, now_ms)]
 
     async def _behind(self, entry: Entry, target: Target, found: Found, now_ms: int) -> list[Next]:
         """Entries for what is behind a version that is dealt with: for the next older one that has

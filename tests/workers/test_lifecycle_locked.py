@@ -107,6 +107,23 @@ async def test_an_older_version_goes_behind_ones_under_a_legal_hold(memory_store
     assert sequences(process) == newest[:5]
 
 
+async def test_a_clock_that_is_set_ahead_ends_no_lock(memory_store: Process) -> None:
+    clock, ahead_ms, year_s = memory_store.cluster.clock, 0, YEAR_MS / 1000
+    memory_store.storage.clock_ms = lambda: clock.ms() + ahead_ms
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1)))
+    await put_locked(memory_store, 1, clock.ms() + YEAR_MS)
+    await put(memory_store, "k", b"newest")
+    worker = Lifecycle(memory_store.storage)
+    clock.advance(DAY + ROUNDED)
+    ahead_ms = 2 * YEAR_MS
+    report = await worker.run_once()
+    assert (report.removed, report.waiting, len(sequences(memory_store))) == (0, 1, 1)
+    ahead_ms = 0
+    clock.advance(year_s)
+    assert (await worker.run_once()).removed == 1
+
+
 async def cost_of_a_version_more(locked: int) -> tuple[int, int]:
     """Calls, and versions decoded or keys asked for, when one version comes before so many locked
     ones that have had their time."""
