@@ -267,30 +267,38 @@ class LateDrives:
         asyncio.get_running_loop().call_later(self.retry_seconds, again, grant)
 
     async def follow(self, kv: KV, incarnation: int) -> None:
-        """Use what comes, for ever; what fails is tried again as long as it is the newest."""
-        while True:
-            grant = await self._context.grants.get()
-            place: DriveAt = grant.value
-            if self._context.fds[grant.name] != grant.fd:
-                continue
-            try:
-                await self.use(place, (incarnation, (await kv.get_many([])).revision))
-            except (IdentityError, DriveError, OSError, EngineError) as error:
-                if self._said.get(place.path) != str(error):
-                    self._said[place.path] = str(error)
-                    log.warning("drive %s cannot be used: %s", place.path, error)
-                self._try_again(grant)
+        """Use what comes, for ever, one beside the other, since a disk may hang. What fails is
+        tried again as long as it is the newest."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                grant = await self._context.grants.get()
+                tasks.create_task(self._take(grant, kv, incarnation))
+
+    async def _take(self, grant: Grant, kv: KV, incarnation: int) -> None:
+        place: DriveAt = grant.value
+        if self._context.fds[grant.name] != grant.fd:
+            return
+        try:
+            await self.use(place, (incarnation, (await kv.get_many([])).revision))
+        except (IdentityError, DriveError, OSError, EngineError) as error:
+            if self._said.get(place.path) != str(error):
+                self._said[place.path] = str(error)
+                log.warning("drive %s cannot be used: %s", place.path, error)
+            self._try_again(grant)
 
     async def use(self, place: DriveAt, newest: tuple[int, int]) -> None:
         """Use a drive, unless it has seen newer metadata than the `newest` (incarnation and
         revision). Raises IdentityError, DriveError, OSError."""
+        lock = self._context.fds[place.drive_id]
         found = await asyncio.to_thread(DriveIdentity.open, place.path, drive_id=place.drive_id)
         if (found.identity.incarnation, found.identity.revision) > newest:
             raise IdentityError(f"drive {place.path} has seen newer metadata than there is")
         drive = await open_drive(self._context, place, self._stack)
+        await asyncio.to_thread(self._journal.add, Path(place.path))
+        if self._context.fds[place.drive_id] != lock:
+            return  # it has come again meanwhile, perhaps elsewhere
         self.places[:] = [known for known in self.places if known.drive_id != place.drive_id]
         self.places.append(place)
-        await asyncio.to_thread(self._journal.add, Path(place.path))
         node = self._directory.get(place.drive_id)
         if node is None:
             self._membership.add(Node(place.drive_id, place.drive_id, drive))

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -243,6 +244,43 @@ async def test_a_process_uses_what_comes_and_tries_again_what_fails(
         assert process.late.places == [process.place("d2"), process.place("d3")]
         assert caplog.text.count("cannot be used") == 1
         following.cancel()
+
+
+async def test_a_drive_that_hangs_keeps_no_other_from_being_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not used when it answers at last, having come again elsewhere in between."""
+    hanging, opened = threading.Event(), DriveIdentity.open
+
+    def slowly(path: str, **expected: str) -> DriveIdentity:
+        if path == str(tmp_path / "d2") and not expected:  # with its lock, as the one to be used
+            hanging.wait(30)
+        return opened(path, **expected)
+
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        process = Process(tmp_path, stack)
+        shutil.copytree(process.claim("d2"), tmp_path / "back")
+        process.claim("d3")
+        monkeypatch.setattr(DriveIdentity, "open", slowly)
+        process.grant("d2")
+        following = asyncio.create_task(process.late.follow(process.kv, 1))
+        idle = len(asyncio.all_tasks())
+        try:
+            process.grant("d3")
+            while "d3" not in process.live():
+                await asyncio.sleep(0.01)
+            back = DriveAt(str(tmp_path / "back"), "d2")
+            process.context.fds["d2"] = lock(back.path)
+            process.context.grants.put_nowait(Grant("d2", process.context.fds["d2"], back))
+            while "d2" not in process.live():
+                await asyncio.sleep(0.01)
+            hanging.set()
+            while len(asyncio.all_tasks()) > idle:
+                await asyncio.sleep(0.01)
+            assert process.late.places == [process.place("d3"), back]
+        finally:
+            hanging.set()
+            following.cancel()
 
 
 async def test_a_drive_that_is_back_takes_the_place_of_its_dead_handle(tmp_path: Path) -> None:
