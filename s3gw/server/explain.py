@@ -7,10 +7,13 @@ See s3gw.auth.mismatch for what can be said.
 
 Version 2 signs no such header, and there it suffices to send it; a form has it as a field. An
 answer to HEAD has no body: its explanation is in the header `x-s3gw-explanation`.
+
+The tries cost more than a tenth of a second for the longest query, and so are made in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 
 from s3gw.auth import sigv2, sigv4
@@ -30,7 +33,7 @@ REPLY_HEADER = "x-s3gw-explanation"
 HEADER_CHARACTERS_MAX = 2000
 
 
-def add_explanation(
+async def add_explanation(
     error: SignatureDoesNotMatch,
     request: Request,
     region: str,
@@ -51,19 +54,24 @@ def add_explanation(
             return
         secret = _secret(identities, credentials.access_key, credentials.session_token)
         if secret is not None:
-            error.fields[FIELD] = explain(request, credentials, secret)
+            error.fields[FIELD] = await asyncio.to_thread(explain, request, credentials, secret)
         return
     moved = acting(request)
     raw_token = moved.header_values.get(b"x-amz-security-token")
     token = None if raw_token is None else raw_token.decode("latin-1")
     secret = _secret(identities, old.access_key, token)
     if secret is not None:
-        error.fields[FIELD] = explain_version_2(
-            moved, old, secret, hosted_bucket=hosted_bucket, subresources=subresources
+        error.fields[FIELD] = await asyncio.to_thread(
+            explain_version_2,
+            moved,
+            old,
+            secret,
+            hosted_bucket=hosted_bucket,
+            subresources=subresources,
         )
 
 
-def add_form_explanation(
+async def add_form_explanation(
     error: SignatureDoesNotMatch,
     fields: Mapping[str, str],
     identities: Identities,
@@ -76,7 +84,7 @@ def add_form_explanation(
     access_key = error.fields["AWSAccessKeyId"]
     secret = _secret(identities, access_key, fields.get(TOKEN))
     if secret is not None:
-        error.fields[FIELD] = explain_form(fields, secret)
+        error.fields[FIELD] = await asyncio.to_thread(explain_form, fields, secret)
 
 
 def _secret(identities: Identities, access_key: str, token: str | None) -> str | None:

@@ -77,7 +77,7 @@ async def form_call(call: Call, identities: Identities, *, explain: bool = False
             fields, identities.signing_secret, regions=(call.settings.region,), now=now
         )
     except errors.SignatureDoesNotMatch as error:
-        add_form_explanation(error, fields, identities, always=explain)
+        await add_form_explanation(error, fields, identities, always=explain)
         raise
     principal, permissions, origin, file_size = ANONYMOUS, NO_PERMISSIONS, call.origin, ANY_SIZE
     if signer is not None:

@@ -226,7 +226,7 @@ class S3App:
         seen: Seen,
     ) -> Reply:
         """The pipeline. `headers` are those that the request acts by."""
-        principal, permissions, payload, signer = self._authenticate(request, resolved)
+        principal, permissions, payload, signer = await self._authenticate(request, resolved)
         call = Call(
             operation=resolved.row.name,
             bucket_name=resolved.bucket,
@@ -259,7 +259,7 @@ class S3App:
             self._authorize(call, resolved)
         return await self._operate(call, resolved)
 
-    def _authenticate(
+    async def _authenticate(
         self, request: Request, resolved: Resolved
     ) -> tuple[Principal, Permissions, sigv4.Payload, Signer | None]:
         """Who asks, with their policies, how the body is framed, and who signed. Raises the 400 and
@@ -278,7 +278,7 @@ class S3App:
                 subresources=SUBRESOURCE_BYTES,
             )
         except errors.SignatureDoesNotMatch as error:
-            add_explanation(
+            await add_explanation(
                 error,
                 request,
                 region,

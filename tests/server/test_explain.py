@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
+import threading
 from base64 import b64encode
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -64,29 +67,50 @@ def changed(access_key: str, secret: str, *, asks: bool = True, signs: bool = Tr
     return Request("PUT", b"/b/k", b"", pairs, NOW)
 
 
-def said(gateway: Gateway, request: Request, *, always: bool = False) -> str:
+async def said(gateway: Gateway, request: Request, *, always: bool = False) -> str:
     error = SignatureDoesNotMatch(StringToSign="s")
-    add_explanation(error, request, REGION, gateway.view, always=always)
+    await add_explanation(error, request, REGION, gateway.view, always=always)
     assert error.fields["StringToSign"] == "s"
     return error.fields.get(FIELD, "")
 
 
 async def test_root_is_told_when_it_asks(gateway: Gateway) -> None:
     keys = (ROOT.access_key, ROOT.secret_key)
-    assert "the method 'GET'" in said(gateway, changed(*keys))
-    assert said(gateway, changed(*keys, signs=False)) == ""
-    assert said(gateway, changed(*keys, asks=False)) == ""
+    assert "the method 'GET'" in await said(gateway, changed(*keys))
+    assert await said(gateway, changed(*keys, signs=False)) == ""
+    assert await said(gateway, changed(*keys, asks=False)) == ""
+
+
+async def test_the_event_loop_goes_on_meanwhile(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of explanation waits, in its thread, for what the event loop does after it."""
+    root = (ROOT.access_key, ROOT.secret_key)
+    loop = asyncio.get_running_loop()
+
+    def waiting(*_what: Any, **_more: Any) -> str:
+        went_on = threading.Event()
+        loop.call_soon_threadsafe(went_on.set)
+        return "went on" if went_on.wait(10) else "stood still"
+
+    for name in ("explain", "explain_version_2", "explain_form"):
+        monkeypatch.setattr(f"s3gw.server.explain.{name}", waiting)
+    assert await said(gateway, changed(*root)) == "went on"
+    assert await said(gateway, version_2(*root)) == "went on"
+    error = SignatureDoesNotMatch(AWSAccessKeyId=ROOT.access_key)
+    await add_form_explanation(error, {}, gateway.view, always=True)
+    assert error.fields[FIELD] == "went on"
 
 
 async def test_the_setting_asks_for_all_who_may(gateway: Gateway) -> None:
     keys = (ROOT.access_key, ROOT.secret_key)
-    assert "the method 'GET'" in said(gateway, changed(*keys, asks=False), always=True)
+    assert "the method 'GET'" in await said(gateway, changed(*keys, asks=False), always=True)
     nobody = await keys_of(gateway)
-    assert said(gateway, changed(*nobody, asks=False), always=True) == ""
+    assert await said(gateway, changed(*nobody, asks=False), always=True) == ""
 
 
 async def test_a_user_is_told_with_the_permission(gateway: Gateway) -> None:
-    assert "the method 'GET'" in said(gateway, changed(*await keys_of(gateway, EXPLAIN)))
+    assert "the method 'GET'" in await said(gateway, changed(*await keys_of(gateway, EXPLAIN)))
 
 
 @pytest.mark.parametrize(
@@ -100,13 +124,13 @@ async def test_a_user_is_told_with_the_permission(gateway: Gateway) -> None:
 async def test_a_user_without_the_permission_is_not(
     gateway: Gateway, statements: tuple[dict[str, str], ...]
 ) -> None:
-    assert said(gateway, changed(*await keys_of(gateway, *statements))) == ""
+    assert await said(gateway, changed(*await keys_of(gateway, *statements))) == ""
 
 
 async def test_an_anonymous_request_is_left_alone(gateway: Gateway) -> None:
     request = changed(ROOT.access_key, ROOT.secret_key)
     headers = [pair for pair in request.headers if pair[0] != b"authorization"]
-    assert said(gateway, replace(request, headers=headers), always=True) == ""
+    assert await said(gateway, replace(request, headers=headers), always=True) == ""
 
 
 def version_2(access_key: str, secret: str, *, asks: bool = True) -> Request:
@@ -122,26 +146,26 @@ def version_2(access_key: str, secret: str, *, asks: bool = True) -> Request:
 
 async def test_version_2_is_explained_to_the_same(gateway: Gateway) -> None:
     root = (ROOT.access_key, ROOT.secret_key)
-    assert "the method 'GET'" in said(gateway, version_2(*root))
-    assert said(gateway, version_2(*root, asks=False)) == ""
-    assert "the method 'GET'" in said(gateway, version_2(*root, asks=False), always=True)
+    assert "the method 'GET'" in await said(gateway, version_2(*root))
+    assert await said(gateway, version_2(*root, asks=False)) == ""
+    assert "the method 'GET'" in await said(gateway, version_2(*root, asks=False), always=True)
     nobody = await keys_of(gateway)
-    assert said(gateway, version_2(*nobody), always=True) == ""
+    assert await said(gateway, version_2(*nobody), always=True) == ""
 
 
 async def test_forms_are_explained_to_the_same(gateway: Gateway) -> None:
-    def said_of(access_key: str, *, always: bool = False, **asked: str) -> str:
+    async def said_of(access_key: str, *, always: bool = False, **asked: str) -> str:
         error = SignatureDoesNotMatch(AWSAccessKeyId=access_key)
         fields = {"policy": "e30=", "awsaccesskeyid": access_key, "signature": "x", **asked}
-        add_form_explanation(error, fields, gateway.view, always=always)
+        await add_form_explanation(error, fields, gateway.view, always=always)
         return error.fields.get(FIELD, "")
 
     asks = {"x-s3gw-debug": "explain"}
-    assert said_of(ROOT.access_key, **asks).startswith("None of the ")
-    assert said_of(ROOT.access_key) == ""
-    assert said_of(ROOT.access_key, always=True).startswith("None of the ")
+    assert (await said_of(ROOT.access_key, **asks)).startswith("None of the ")
+    assert await said_of(ROOT.access_key) == ""
+    assert (await said_of(ROOT.access_key, always=True)).startswith("None of the ")
     nobody, _ = await keys_of(gateway)
-    assert said_of(nobody, always=True, **asks) == ""
+    assert await said_of(nobody, always=True, **asks) == ""
 
 
 def test_a_header_carries_one_line_of_ascii() -> None:
