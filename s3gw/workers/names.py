@@ -29,6 +29,9 @@ from s3gw.workers.contract import (
 log = logging.getLogger(__name__)
 
 PAGE_NAMES = 200
+PAUSE_SECONDS_MIN = 30.0
+PAUSE_SECONDS_MAX = 3600.0
+PUT_OFF_MAX = 10_000
 WALK_MS = 3600 * 1000
 
 
@@ -51,6 +54,9 @@ class Names(PeriodicWorker):
         self._queued = keys.NAMINGS
         self._walked = keys.NAMES
         self._walk_ms = 0
+        # What cannot be noted now: how often that was tried, and until when it is passed over.
+        # Another worker, after this one, begins anew.
+        self._put_off: dict[bytes, tuple[int, float]] = {}
 
     async def work(self, claim: Claim) -> bool:
         report = NamesReport()
@@ -67,6 +73,7 @@ class Names(PeriodicWorker):
         """Go over the whole queue, then over all notes, then over what that has queued."""
         report = NamesReport()
         self._queued, self._walked = keys.NAMINGS, keys.NAMES
+        self._put_off.clear()
         for page in (self._write_page, self._walk_page, self._write_page):
             while await page(claim, report):
                 pass
@@ -76,17 +83,34 @@ class Names(PeriodicWorker):
         """The next names of the queue; False at its end."""
         items, self._queued = await self._page(self._queued, keys.NAMINGS)
         storage = under(self._storage, claim)
+        now = self._storage.monotonic()
         for item in items:
+            attempts, not_before = self._put_off.pop(item.key, (0, 0.0))
+            if now < not_before:
+                self._put_off[item.key] = attempts, not_before
+                continue
             try:
                 named = await names.look(self._storage, item)
                 report.noted += await names.write(storage, named)
+                continue
             except SHARED_TROUBLE:
                 raise
-            except (Conflict, BlobUnreadable, errors.S3Error) as error:
+            except Conflict as error:
+                log.info("the name at %r has changed: %s", item.key, error)
+                continue
+            except (BlobUnreadable, errors.S3Error) as error:
                 log.info("the name at %r is noted later: %s", item.key, error)
             except Exception:
                 log.exception("the name at %r cannot be noted", item.key)
+            self._pass_over(item.key, attempts, now)
         return self._queued != keys.NAMINGS
+
+    def _pass_over(self, key: bytes, attempts: int, now: float) -> None:
+        """Leave an entry that failed alone for a while, longer each time."""
+        if len(self._put_off) >= PUT_OFF_MAX:
+            del self._put_off[next(iter(self._put_off))]
+        pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**attempts)
+        self._put_off[key] = min(attempts + 1, 16), now + pause
 
     async def _walk_page(self, claim: Claim, report: NamesReport) -> bool:
         """The next notes, of which those without a version go; False at their end."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
+from s3gw.cluster.reader import BlobUnreadable
 from s3gw.kv.interface import Conflict
 from s3gw.metadata import keys
 from s3gw.metadata.records import NameRecord, decode
@@ -15,6 +16,7 @@ from s3gw.metadata.store import OutcomeUnknown
 from s3gw.objects import footer, names, publish
 from s3gw.objects.change import change_version
 from s3gw.objects.names import look, write
+from s3gw.objects.storage import Storage
 from s3gw.workers import on_demand
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.names import WALK_MS, Names
@@ -211,6 +213,30 @@ async def test_a_note_that_cannot_be_written_does_not_hold_up_the_others(
     await Names(memory_store.storage).run_once()
     assert {key for _, key in noted(memory_store)} == {"new0", "new2"}
     assert queued(memory_store) == [(BUCKET, "new1")]
+
+
+async def test_what_cannot_be_noted_is_tried_less_often_each_time(
+    memory_cluster: MemoryCluster, memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await renamed(memory_store)
+    worker = Names(memory_store.storage)
+    tried = 0
+    plain = names.write
+
+    async def failing(storage: Storage, named: names.Named) -> bool:
+        nonlocal tried
+        tried += 1
+        raise BlobUnreadable("its nodes are away")
+
+    monkeypatch.setattr(names, "write", failing)
+    for _ in range(6 * 60):
+        await worker.work(UNCLAIMED)
+        memory_cluster.clock.advance(10.0)
+    assert 5 <= tried <= 8
+    monkeypatch.setattr(names, "write", plain)
+    memory_cluster.clock.advance(3600.0)
+    await worker.work(UNCLAIMED)
+    assert (BUCKET, "new") in noted(memory_store)
 
 
 async def test_notes_are_walked_once_an_hour(memory_store: Process) -> None:
