@@ -3,6 +3,7 @@ policies of IAM and STS: refused with an error of the client, quickly, and nothi
 Over a store in memory; `test_hostile_documents.py` has the largest of them over HTTP.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -27,8 +28,10 @@ from tests.stores.memory_store import Process
 
 ANSWER_SECONDS = 0.3
 LARGEST_SECONDS = 1.0
-ATTEMPTS = 5
-"""A bound of time holds if it holds once: the machine of a test does other things too."""
+"""Of this process, in which the store is: the machine of a test does other things too."""
+HANGS_SECONDS = 5.0
+ATTEMPTS = 3
+"""A bound of time holds if it holds once: collections of garbage come at any time."""
 XML_ROWS = [row for row in ROWS if row.handler and row.body.kind == "xml"]
 
 
@@ -44,9 +47,10 @@ def shrunk(bomb: bytes, most: int) -> bytes:
 
 async def refused_quickly(attacked: Attacked, request: Request, told: object) -> None:
     for attempt in range(1, ATTEMPTS + 1):
-        started = time.perf_counter()
-        answer = await attacked.ask(request)
-        seconds = time.perf_counter() - started
+        started = time.process_time()
+        async with asyncio.timeout(HANGS_SECONDS):
+            answer = await attacked.ask(request)
+        seconds = time.process_time() - started
         # DeleteObjects says of each key why not.
         listed = request.row.name == "DeleteObjects" and b"<Deleted>" not in answer.body
         assert 400 <= answer.status < 500 or listed, (told, answer.status, answer.body[:500])
@@ -138,9 +142,9 @@ async def test_no_policy_of_identities_is_a_bomb(attacked: Attacked, bomb: str) 
         if action in ("AssumeRole", "GetFederationToken") and text == "":
             continue  # no policy
         for attempt in range(1, ATTEMPTS + 1):
-            started = time.perf_counter()
+            started = time.process_time()
             answer = await port.ask(action, keys, **parameters)
-            seconds = time.perf_counter() - started
+            seconds = time.process_time() - started
             told = (action, bomb, answer.status, answer.body[:500])
             simulated = action == "SimulateCustomPolicy" and bomb.startswith("many")
             assert 400 <= answer.status < 500 or simulated, told
@@ -193,9 +197,9 @@ async def test_patterns_are_matched_quickly(attacked: Attacked, pattern: str) ->
     await port.view.refresh()
     taken = []
     for _ in range(ATTEMPTS):
-        started = time.perf_counter()
+        started = time.process_time()
         answer = await port.send("GET", f"/{BUCKET}/{'a' * 1000}", keys=keys)
-        taken.append(time.perf_counter() - started)
+        taken.append(time.process_time() - started)
         assert answer.status == 403
     assert min(taken) < ANSWER_SECONDS / 3, taken
 
@@ -211,12 +215,12 @@ async def test_the_largest_policy_is_read_quickly(attacked: Attacked, unit: str)
         assert len(document) < limits.IAM_DOCUMENT_BYTES_MAX
         taken = []
         for _ in range(ATTEMPTS):
-            started = time.perf_counter()
+            started = time.process_time()
             with suppress(PolicyError):
                 parse_identity_policy(
                     document.encode(), "policy", limit=limits.IAM_DOCUMENT_BYTES_MAX
                 )
-            taken.append(time.perf_counter() - started)
+            taken.append(time.process_time() - started)
         assert min(taken) < LARGEST_SECONDS, taken
 
 
