@@ -178,7 +178,8 @@ def _role_view(role: RoleRecord) -> models.RoleView:
 async def list_roles(port: AdminPort, query: models.NamesQuery) -> models.RolesView:
     """Roles by name, `limit` at a time."""
     roles = await port.identity_store.list_roles()
-    shown, after = _page(roles, lambda role: role.name, query)
+    found, after = _page(roles, lambda role: role.name, query)
+    shown = await port.identity_store.shown_roles(found)
     return models.RolesView([_role_view(role) for role in shown], after)
 
 
@@ -196,7 +197,7 @@ async def create_role(port: AdminPort, body: models.CreateRole) -> models.RoleVi
 
 async def show_role(port: AdminPort, path: models.RolePath) -> models.RoleView:
     """One role."""
-    return _role_view(await port.identity_store.get_role(path.role))
+    return _role_view(await port.identity_store.shown_role(path.role))
 
 
 async def delete_role(port: AdminPort, path: models.RolePath, query: models.ForceQuery) -> Done:
@@ -221,7 +222,8 @@ async def _holder_view(port: AdminPort, kind: str, name: str) -> Any:
     if isinstance(holder, UserRecord):
         return _user_view(holder)
     if isinstance(holder, RoleRecord):
-        return _role_view(holder)
+        (shown,) = await port.identity_store.shown_roles([holder])
+        return _role_view(shown)
     return await _group_view(port, holder)
 
 

@@ -58,7 +58,8 @@ _IAM_ARN = re.compile(r"arn:aws:iam::(\d{12}):(root|(?:user|role)/[\w+=,.@/-]{1,
 _STS_ARN = re.compile(
     r"arn:aws:sts::\d{12}:(?:assumed-role/[\w+=,.@-]+/|federated-user/)[\w+=,.@-]+", re.ASCII
 )
-_UNIQUE_ID = re.compile(r"A[A-Z0-9]{15,127}", re.ASCII)
+# With a session's name behind it: one session of a role.
+_UNIQUE_ID = re.compile(r"A[A-Z0-9]{15,127}(?::[\w+=,.@-]+)?", re.ASCII)
 _CANONICAL_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SERVICE = re.compile(r"[a-z0-9.-]+\.amazonaws\.com", re.ASCII)
 _ARN = re.compile(r"\*|arn:[^:]+:[^:]+:[^:]*:[^:]*:.+", re.DOTALL)

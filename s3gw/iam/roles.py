@@ -23,7 +23,7 @@ async def create_role(call: QueryCall) -> Result:
 
 
 async def get_role(call: QueryCall) -> Result:
-    return {"Role": shapes.role(await call.store.get_role(call.parameters.text("RoleName")))}
+    return {"Role": shapes.role(await call.store.shown_role(call.parameters.text("RoleName")))}
 
 
 async def update_role(call: QueryCall) -> Result:
@@ -39,7 +39,8 @@ async def update_role_description(call: QueryCall) -> Result:
     record = await call.store.update_role(
         call.parameters.text("RoleName"), description=call.parameters.text("Description")
     )
-    return {"Role": shapes.role(record)}
+    (shown,) = await call.store.shown_roles([record])
+    return {"Role": shapes.role(shown)}
 
 
 async def delete_role(call: QueryCall) -> None:
@@ -50,7 +51,8 @@ async def list_roles(call: QueryCall) -> Result:
     prefix = call.parameters.optional("PathPrefix") or "/"
     matching = [role for role in await call.store.list_roles() if role.path.startswith(prefix)]
     found, more = page(call, matching, lambda role: role.name)
-    return {"Roles": [{**shapes.role(role), "Tags": None} for role in found], **more}
+    shown = await call.store.shown_roles(found)
+    return {"Roles": [{**shapes.role(role), "Tags": None} for role in shown], **more}
 
 
 async def update_assume_role_policy(call: QueryCall) -> None:

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 
 from s3gw import limits
 from s3gw.auth.patterns import PolicyError
-from s3gw.auth.policy import Effect, Match, Policy, Principal, PrincipalType, RequestContext
+from s3gw.auth.policy import (
+    Effect,
+    Match,
+    Policy,
+    Principal,
+    PrincipalType,
+    RequestContext,
+    by_unique_ids,
+)
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Permissions, decide, findings
 from s3gw.auth.policy_parse import parse_trust_policy
 from s3gw.iam import shapes
@@ -235,7 +243,9 @@ def _denials(policy: Policy) -> Policy:
 def _trust_policy(role: RoleRecord) -> Policy:
     try:
         name = f"the trust policy of role {role.name}"
-        return parse_trust_policy(role.trust.encode(), name, limit=limits.IAM_DOCUMENT_BYTES_MAX)
+        limit = limits.IAM_DOCUMENT_BYTES_MAX
+        policy = parse_trust_policy(role.trust.encode(), name, limit=limit)
+        return by_unique_ids(policy, role.principals)
     except PolicyError as error:
         raise MalformedPolicyDocument(f"The trust policy cannot be read: {error}") from error
 

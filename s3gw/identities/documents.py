@@ -73,16 +73,15 @@ def check_inline(policies: dict[str, str], whose: str, most: int) -> None:
         raise LimitExceeded(f"Maximum policy size of {most} bytes exceeded for {whose}")
 
 
-def check_trust(document: str, role: str) -> str:
-    """A trust policy. Raises MalformedPolicyDocument, LimitExceeded."""
+def parsed_trust(document: str, role: str) -> Policy:
+    """A trust policy that may be kept. Raises MalformedPolicyDocument, LimitExceeded."""
     most = limits.IAM_TRUST_POLICY_CHARACTERS_MAX
     if counted(document) > most:
         raise LimitExceeded(f"Cannot exceed quota for ACLSizePerRole: {most}")
     try:
-        parse_trust_policy(_bytes(document), role, limit=limits.IAM_DOCUMENT_BYTES_MAX)
+        return parse_trust_policy(_bytes(document), role, limit=limits.IAM_DOCUMENT_BYTES_MAX)
     except PolicyError as error:
         raise MalformedPolicyDocument(str(error)) from error
-    return document
 
 
 def _bytes(document: str) -> bytes:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from s3gw import limits
+from s3gw.auth.policy import Policy
 from s3gw.identities import names
 from s3gw.identities.changes import Change, Changes, read_all
-from s3gw.identities.documents import check_trust
+from s3gw.identities.documents import parsed_trust
 from s3gw.identities.errors import (
     DeleteConflict,
     EntityAlreadyExists,
     LimitExceeded,
+    MalformedPolicyDocument,
     NoSuchEntity,
     ValidationError,
 )
 from s3gw.identities.managed import require_policy
+from s3gw.identities.policy_principals import UnknownPrincipal, shown_roles, unique_ids
 from s3gw.metadata import keys
 from s3gw.metadata.identity_records import RoleRecord
 
@@ -66,12 +69,13 @@ class Roles(Changes):
         """Raises EntityAlreadyExists, LimitExceeded, MalformedPolicyDocument, ValidationError,
         InvalidInput; NoSuchEntity for the boundary."""
         key = role_key(name)
+        policy = parsed_trust(trust, name)
         record = RoleRecord(
             name,
             names.new_id(names.ROLE_ID),
             names.check_path(path),
             self.clock_ms(),
-            check_trust(trust, name),
+            trust,
             names.check_description(description),
             check_session_seconds(max_session_seconds),
             boundary=boundary,
@@ -87,8 +91,9 @@ class Roles(Changes):
                 )
             if boundary:
                 await require_policy(change, boundary)
-            change.put(key, record)
-            return record
+            made = replace(record, principals=await self._principals(policy))
+            change.put(key, made)
+            return made
 
         return await self.change(decide)
 
@@ -96,20 +101,38 @@ class Roles(Changes):
         """Raises NoSuchEntity."""
         return _found((await self.store.get(RoleRecord, role_key(name))).record, name)
 
+    async def shown_role(self, name: str) -> RoleRecord:
+        """The role, its trust policy as `shown_roles` has it. Raises NoSuchEntity."""
+        return (await self.shown_roles([await self.get_role(name)]))[0]
+
+    async def shown_roles(self, roles: Sequence[RoleRecord]) -> list[RoleRecord]:
+        """The roles as who asks for them sees them: a principal of a trust policy who is gone is
+        named by its id."""
+        return await shown_roles(self.store, roles)
+
     async def list_roles(self) -> list[RoleRecord]:
         """All, by name."""
         return await read_all(self.store, RoleRecord, keys.IDENTITY_ROLES)
 
     async def update_assume_role_policy(self, name: str, trust: str) -> RoleRecord:
         """Replace the trust policy. Raises NoSuchEntity, MalformedPolicyDocument, LimitExceeded."""
-        check_trust(trust, name)
+        policy = parsed_trust(trust, name)
 
         async def decide(change: Change) -> RoleRecord:
-            role = replace(await role_of(change, name), trust=trust)
+            role = await role_of(change, name)
+            role = replace(role, trust=trust, principals=await self._principals(policy))
             change.put(role_key(name), role)
             return role
 
         return await self.change(decide)
+
+    async def _principals(self, policy: Policy) -> dict[str, str]:
+        """Whom a trust policy names, for a change that is being decided. Raises
+        MalformedPolicyDocument."""
+        try:
+            return await unique_ids(self.store, policy)
+        except UnknownPrincipal as error:
+            raise MalformedPolicyDocument(f'{error}: "AWS":"{error.arn}"') from error
 
     async def update_role(
         self, name: str, *, description: str | None = None, max_session_seconds: int | None = None

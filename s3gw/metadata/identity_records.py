@@ -76,7 +76,9 @@ class ManagedPolicyRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RoleRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A role: `trust` is the policy that says who may assume it; the rest is as of a user."""
+    """A role: `trust` is the policy that says who may assume it; `principals` are the unique ids of
+    the users, roles and sessions that it names, by ARN, as they were when it was put. The rest is as
+    of a user."""
 
     name: str
     role_id: str
@@ -89,6 +91,7 @@ class RoleRecord(msgspec.Struct, array_like=True, frozen=True):
     attached: tuple[str, ...] = ()
     boundary: str = ""
     tags: dict[str, str] = {}
+    principals: dict[str, str] = {}
 
 
 class OidcProviderRecord(msgspec.Struct, array_like=True, frozen=True):

@@ -30,11 +30,11 @@ from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import acl, public_access
 from s3gw.buckets.acl import Kind
+from s3gw.identities.policy_principals import decoded
 from s3gw.metadata.records import BucketRecord, ObjectRecord
 from s3gw.objects.buckets import BucketCheck
 from s3gw.objects.publish import Check, Target
 from s3gw.operations.call import Call
-from s3gw.operations.policy_principals import decoded
 from s3gw.operations.request_values import WRITES, Found, object_values, request_values
 
 POLICY_DOCUMENT = "policy"

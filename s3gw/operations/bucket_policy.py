@@ -7,6 +7,7 @@ from s3gw.auth.patterns import PolicyError
 from s3gw.auth.policy_parse import TOO_LARGE, parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
+from s3gw.identities.policy_principals import decoded, encoded, ids_now, shown, unique_ids
 from s3gw.metadata.records import BucketRecord
 from s3gw.operations.access import (
     POLICY_DOCUMENT,
@@ -15,7 +16,6 @@ from s3gw.operations.access import (
 )
 from s3gw.operations.bucket_documents import change_own_bucket, with_document
 from s3gw.operations.call import Call, Reply, xml_reply
-from s3gw.operations.policy_principals import shown, unique_ids
 from s3gw.wire.xml import Writer
 
 
@@ -30,10 +30,10 @@ async def put_bucket_policy(call: Call) -> Reply:
         raise errors.MissingRequestBodyError()
     try:
         policy = parse_bucket_policy(body, call.bucket_name, limit=limits.BUCKET_POLICY_BYTES_MAX)
+        principals = encoded(await unique_ids(call.storage.store, policy))
     except PolicyError as error:
         raise errors.MalformedPolicy(str(error)) from error
     public = is_public(policy)
-    principals = await unique_ids(call.storage, policy)
 
     def change(bucket: BucketRecord) -> BucketRecord:
         block = public_access.stored(bucket.documents.get(public_access.DOCUMENT))
@@ -52,8 +52,11 @@ async def put_bucket_policy(call: Call) -> Reply:
 async def get_bucket_policy(call: Call) -> Reply:
     """The policy, byte for byte as it was put, unless somebody whom it names is gone."""
     _refuse_strangers(call)
-    principals = call.bucket.documents.get(PRINCIPALS_DOCUMENT)
-    document = await shown(call.storage, _document(call), principals)
+    ids = decoded(call.bucket.documents.get(PRINCIPALS_DOCUMENT))
+    document = _document(call)
+    if ids:
+        now = await ids_now(call.storage.store, ids)
+        document = shown(document.decode(), ids, now).encode()
     return Reply(200, [("Content-Type", "application/json")], document)
 
 

@@ -14,7 +14,7 @@ from s3gw.identities.documents import BUILT_IN
 from tests.admin.conftest import Admin
 from tests.admin.identity_calls import GROUP, KEY, MEMBER, POLICY, READS, ROLE, SERVICE, USER
 from tests.admin.test_every_route import SIGNED, body_of, name_of, prepare
-from tests.identities.policies import EVERYTHING, allow, document
+from tests.identities.policies import EVERYTHING, allow, document, trust
 
 
 class User:
@@ -153,6 +153,27 @@ async def test_built_in_policies_are_among_the_others(admin: Admin) -> None:
     reply = await admin.send("PUT", "/admin/policies/readwrite", b'{"document": "{}"}')
     assert reply.status_code in (400, 404)
     assert (await admin.send("DELETE", "/admin/policies/readwrite")).status_code == 404
+
+
+async def test_a_role_shows_the_id_of_whom_it_trusted_and_who_is_gone(admin: Admin) -> None:
+    trusted = trust({"AWS": "arn:aws:iam::000000000000:user/alice"})
+    body = json.dumps({"name": "ci", "trust": trusted}).encode()
+    reply = await admin.send("POST", "/admin/roles", body)
+    assert (reply.status_code, reply.json()["error"]) == (400, "MalformedPolicyDocument")
+    await admin.call(*USER)
+    await admin.call("POST", "/admin/roles", {"name": "ci", "trust": trusted})
+    alice = (await admin.get("/admin/users/alice"))["user_id"]
+    assert (await admin.get("/admin/roles/ci"))["trust"] == trusted
+    await admin.call("DELETE", "/admin/users/alice")
+    await admin.call(*USER)
+    gone = json.loads(trust({"AWS": alice}))
+    assert json.loads((await admin.get("/admin/roles/ci"))["trust"]) == gone
+    (listed,) = (await admin.get("/admin/roles"))["roles"]
+    assert json.loads(listed["trust"]) == gone
+    attached = await admin.call("POST", "/admin/roles/ci/attach", {"policy": "readonly"})
+    assert json.loads(attached["trust"]) == gone
+    again = await admin.call("PUT", "/admin/roles/ci/trust", {"document": trusted})
+    assert again["trust"] == trusted
 
 
 async def test_what_is_in_the_way_is_said(admin: Admin) -> None:

@@ -313,7 +313,9 @@ async def test_what_one_may_of_iam_ends_at_its_resource(attacked: Attacked) -> N
     await port.store.create_user("admin", path="/admins/")
     await port.store.create_user("dev", path="/dev/")
     await port.store.create_group("admins")
-    await port.store.create_role("root", trust({"AWS": f"arn:aws:iam::{ACCOUNT}:user/admin"}))
+    await port.store.create_role(
+        "root", trust({"AWS": f"arn:aws:iam::{ACCOUNT}:user/admins/admin"})
+    )
     await port.view.refresh()
     before = await attacked.state()
     everything = policy("*")

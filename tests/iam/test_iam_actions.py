@@ -418,7 +418,7 @@ def test_a_role_is_made_changed_and_removed(iam: Any) -> None:
     described = iam.update_role_description(RoleName=name, Description="three")
     assert described["Role"]["Description"] == "three"
     iam.update_role(RoleName=name, Description="two")
-    other = trust({"AWS": f"arn:aws:iam::{ACCOUNT}:user/ada"})
+    other = trust({"AWS": iam.create_user(UserName=fresh("user"))["User"]["Arn"]})
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=other)
     found = iam.get_role(RoleName=name)["Role"]
     assert (found["Description"], found["MaxSessionDuration"]) == ("two", 3600)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.iam.conftest import ACCOUNT, Keys
+from tests.iam.conftest import ACCOUNT, Keys, trust
 from tests.iam.in_process import ROOT, Answer, Port
 from tests.stores.memory_store import Process
 
 USER = f"arn:aws:iam::{ACCOUNT}:user/ann"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/reader"
+SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/reader/night"
 
 
 @pytest.fixture
@@ -100,9 +101,8 @@ async def test_a_denial_is_of_the_one_who_was_named(port: Port) -> None:
 
 
 async def test_a_role_made_again_has_no_access_by_the_old_policy(port: Port) -> None:
-    trust = policy({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, Action="sts:AssumeRole")
-    del trust["Statement"][0]["Resource"]
-    role = {"RoleName": "reader", "AssumeRolePolicyDocument": json.dumps(trust)}
+    anybody = trust({"AWS": f"arn:aws:iam::{ACCOUNT}:root"})
+    role = {"RoleName": "reader", "AssumeRolePolicyDocument": anybody}
     session = {"RoleArn": ROLE, "RoleSessionName": "session"}
     keys = await make_ann(port)
     assume = json.dumps(policy(None, Action="sts:AssumeRole", Resource="*"))
@@ -117,11 +117,39 @@ async def test_a_role_made_again_has_no_access_by_the_old_policy(port: Port) -> 
     assert not await reads(port, (await port.ask("AssumeRole", keys, **session)).keys)
 
 
+async def test_a_session_of_a_role_made_again_has_no_access_by_the_old_policy(port: Port) -> None:
+    keys = await port.user("bob", {"Effect": "Allow", "Action": "sts:*", "Resource": "*"})
+    role = {"RoleName": "reader", "AssumeRolePolicyDocument": trust({"AWS": ACCOUNT})}
+    old_id = (await port.ask("CreateRole", **role)).text("RoleId")
+
+    async def session(name: str) -> Keys:
+        asked = {"RoleArn": ROLE, "RoleSessionName": name}
+        return (await port.ask("AssumeRole", keys, **asked)).keys
+
+    document = policy({"AWS": SESSION})
+    assert (await put(port, document)).status == 204
+    assert await reads(port, await session("night"))
+    assert not await reads(port, await session("day"))
+    assert await shown(port) == document
+    assert (await port.ask("DeleteRole", RoleName="reader")).status == 200
+    assert (await port.ask("CreateRole", **role)).status == 200
+    assert not await reads(port, await session("night"))
+    expected = policy({"AWS": f"{old_id}:night"})
+    assert await shown(port) == expected
+    assert (await put(port, expected)).status == 204  # what is shown can be put
+    assert await shown(port) == expected
+    assert not await reads(port, await session("night"))
+    assert (await put(port, document)).status == 204
+    assert await reads(port, await session("night"))
+
+
 @pytest.mark.parametrize(
     "arn",
     [
         USER,
         ROLE,
+        SESSION,
+        SESSION.replace("reader", "BOB"),
         f"arn:aws:iam::{ACCOUNT}:user/staff/bob",
         f"arn:aws:iam::{ACCOUNT}:user/BOB",
         f"arn:aws:iam::{ACCOUNT}:role/bob",
@@ -129,6 +157,7 @@ async def test_a_role_made_again_has_no_access_by_the_old_policy(port: Port) -> 
 )
 async def test_who_does_not_exist_cannot_be_named(port: Port, arn: str) -> None:
     assert (await port.ask("CreateUser", UserName="bob")).status == 200
+    await port.store.create_role("bob", trust({"AWS": ACCOUNT}), path="/staff/")
     answer = await put(port, policy({"AWS": [f"arn:aws:iam::{ACCOUNT}:user/bob", arn]}))
     assert (answer.status, answer.text("Code")) == (400, "MalformedPolicy")
     assert answer.text("Message") == "Invalid principal in policy"
@@ -136,8 +165,10 @@ async def test_who_does_not_exist_cannot_be_named(port: Port, arn: str) -> None:
 
 
 async def test_others_stay_as_they_are(port: Port) -> None:
-    """Whom we do not know: other accounts, sessions, services, unique ids."""
+    """Whom we do not know: other accounts, federated users, services, unique ids."""
     names = ["arn:aws:iam::222222222222:user/ann", "222222222222", "AIDAANNANNANNANNANNAN"]
+    names += [f"arn:aws:sts::{ACCOUNT}:federated-user/ann", "AROAANNANNANNANNANNAN:night"]
+    names += ["arn:aws:sts::222222222222:assumed-role/reader/night"]
     document = policy({"AWS": names, "Service": "logging.s3.amazonaws.com"})
     assert (await put(port, document)).status == 204
     assert await shown(port) == document

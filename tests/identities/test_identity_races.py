@@ -12,6 +12,7 @@ from s3gw.identities.errors import (
     DeleteConflict,
     EntityAlreadyExists,
     LimitExceeded,
+    MalformedPolicyDocument,
     NoSuchEntity,
 )
 from s3gw.identities.managed import arn_of
@@ -20,7 +21,7 @@ from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.metadata import keys, store
 from s3gw.metadata.store import OutcomeUnknown
 from tests.identities.conftest import Clock, Gateway, make_gateway
-from tests.identities.policies import allow
+from tests.identities.policies import allow, trust
 from tests.stores.crashing_kv import CrashingKV, Fuse, Mode
 
 RACERS = 8
@@ -91,6 +92,35 @@ async def test_a_user_that_is_deleted_gets_no_key(gateways: Pair) -> None:
         assert (deleted is None) or isinstance(deleted, DeleteConflict)
     users = {user.name for user in await first.list_users()}
     assert {key.user for key in await first.list_all_access_keys()} <= users
+
+
+async def test_a_user_who_is_made_again_meanwhile_is_not_the_one_who_was_trusted(
+    gateways: Pair,
+) -> None:
+    """The id beside a trust policy is one that the name had while nobody else changed it."""
+    first, second = gateways[0].store, gateways[1].store
+
+    async def made_again(name: str) -> list[str]:
+        ids = [(await second.get_user(name)).user_id]
+        for _ in range(3):
+            await second.delete_user(name)
+            ids.append((await second.create_user(name)).user_id)
+        return ids
+
+    for number in range(RACERS):
+        arn = f"arn:aws:iam::000000000000:user/u{number}"
+        await first.create_user(f"u{number}")
+        role, ids = await outcomes(
+            first.create_role(f"r{number}", trust({"AWS": arn})), made_again(f"u{number}")
+        )
+        if isinstance(role, MalformedPolicyDocument):  # asked while there was none
+            assert [each.name for each in await first.list_roles()].count(f"r{number}") == 0
+            continue
+        assert role == await second.get_role(f"r{number}")
+        assert set(role.principals) == {arn}
+        assert role.principals[arn] in ids
+        shown = await second.shown_role(f"r{number}")
+        assert (shown.trust == role.trust) == (role.principals[arn] == ids[-1])
 
 
 async def test_a_group_with_members_is_not_deleted(gateways: Pair) -> None:
