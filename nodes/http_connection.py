@@ -394,7 +394,8 @@ class Connection(asyncio.Protocol):
         if self.phase is _CLOSED:
             return
         sock = self.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        if sock is not None:  # else it is lost already: over TLS we are told of that a moment later
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
 
     def abort(self) -> None:

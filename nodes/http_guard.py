@@ -222,10 +222,11 @@ class Guard:
             timer.cancel()
 
     def _sweep(self) -> None:
+        # Above all: one connection that fails does not end the deadlines of the others.
+        self._timers[0] = self.loop.call_later(self._sweep_seconds, self._sweep)
         now = self.loop.time()
         for connection in tuple(self.connections):
             connection.sweep(now)
-        self._timers[0] = self.loop.call_later(self._sweep_seconds, self._sweep)
 
     def drain(self) -> None:
         self.draining = True

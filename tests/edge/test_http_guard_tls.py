@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from raw_http import HOST, LIMIT, echo, serving
 
+from nodes.http_connection import Connection
 from nodes.http_guard import ClientDisconnected
 
 GET = b"GET /b/k HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -198,6 +199,47 @@ async def test_an_idle_client_that_does_not_look_is_not_waited_for(
         assert "did not end before shutdown" not in caplog.text
         raw.writer.transport.resume_reading()
         assert await raw.rest() == b""
+
+
+async def test_a_connection_that_is_lost_when_it_is_cut_off_ends_no_other(
+    certificate: Path,
+) -> None:
+    """asyncio drops the socket first, and says so a moment later."""
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        connection = receive.__self__._connection
+        connection.transport._ssl_protocol._transport.abort()
+        while connection.transport.get_extra_info("socket") is not None:
+            await asyncio.sleep(0)
+        assert connection.phase.name != "CLOSED"
+        connection.reset()
+        done.set()
+
+    async with serving(app, tls=server_of(certificate)) as server:
+        raw = await server.connect(ssl=client_of(certificate), server_hostname="localhost")
+        raw.send(GET)
+        await asyncio.wait_for(done.wait(), LIMIT)
+        raw.writer.transport.abort()
+
+
+async def test_deadlines_go_on_when_one_could_not_be_kept(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, sweep = [RuntimeError("once")], Connection.sweep
+
+    def failing(connection: Connection, now: float) -> None:
+        if failures:
+            raise failures.pop()
+        sweep(connection, now)
+
+    monkeypatch.setattr(Connection, "sweep", failing)
+    async with serving(echo, tls=server_of(certificate), head_seconds=0.3) as server:
+        raw = await server.connect(ssl=client_of(certificate), server_hostname="localhost")
+        assert await raw.rest() == b""
+    assert not failures
 
 
 async def test_an_application_is_told_what_was_agreed_on(certificate: Path) -> None:
