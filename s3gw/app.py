@@ -50,7 +50,16 @@ from s3gw.drives import DriveAt, metadata_directory
 from s3gw.key_sources import master_keys
 from s3gw.kv import sqlite_schema
 from s3gw.kv.etcd import EtcdKV
-from s3gw.kv.interface import KV, At, Conflict, EngineError, Put
+from s3gw.kv.interface import (
+    KV,
+    At,
+    Conflict,
+    EngineError,
+    LeaseLost,
+    NoSpace,
+    Put,
+    Unavailable,
+)
 from s3gw.kv.journal import Journal
 from s3gw.kv.sqlite import SqliteKV
 from s3gw.logs import configure
@@ -97,7 +106,7 @@ def started_when_etcd_answers(main: WorkerMain) -> WorkerMain:
     async def started(context: WorkerContext) -> None:
         try:
             await main(context)
-        except EngineError as error:
+        except (Unavailable, LeaseLost, NoSpace) as error:
             if context.is_ready:
                 raise
             raise StartLater(f"the metadata engine does not answer: {error}") from error

@@ -13,7 +13,7 @@ from s3gw.cluster.founding import found_store
 from s3gw.cluster.membership import Membership
 from s3gw.config import Config
 from s3gw.gateway import Gateway
-from s3gw.kv.interface import Unavailable
+from s3gw.kv.interface import CommitTooLarge, Unavailable
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.supervisor import StartLater, WorkerContext
 from tests.stores.virtual_time import run_virtual
@@ -58,18 +58,27 @@ def test_what_is_lost_and_what_is_to_move_is_looked_for_every_5_seconds_or_more_
     run_virtual(scenario())
 
 
-@pytest.mark.parametrize("ready", [False, True])
-async def test_only_a_start_waits_for_etcd(*, ready: bool) -> None:
+@pytest.mark.parametrize(
+    ("ready", "raised", "told"),
+    [
+        (False, Unavailable, StartLater),
+        (True, Unavailable, Unavailable),
+        (False, CommitTooLarge, CommitTooLarge),  # no outage: it would never end
+    ],
+)
+async def test_only_a_start_waits_for_etcd(
+    *, ready: bool, raised: type[Exception], told: type[Exception]
+) -> None:
     @started_when_etcd_answers
     async def main(context: WorkerContext) -> None:
         if ready:
             context.ready()
-        raise Unavailable("nobody there")
+        raise raised("nobody there")
 
     reader, writer = os.pipe()
     try:
         context = WorkerContext(0, 1, None, [], {}, asyncio.Event(), writer)
-        with pytest.raises(Unavailable if ready else StartLater, match="nobody there"):
+        with pytest.raises(told, match="nobody there"):
             await main(context)
     finally:
         os.close(reader)
