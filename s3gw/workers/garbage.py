@@ -39,7 +39,14 @@ from s3gw.metadata.records import Garbage, Reference, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
 from s3gw.workers import manifests, placing
-from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    commit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +149,29 @@ class GarbageCollector(PeriodicWorker):
         items = await self._next_items()
         if not items:
             return False
-        entries = [Entry(item.key, item.revision, decode(Garbage, item.value)) for item in items]
+        entries = [entry for item in items if (entry := _entry(item)) is not None]
         for wave in one_per_blob(entry for entry in entries if not entry.garbage.manifest):
-            await self._collect(claim, wave, report)
+            await self._collect_apart(claim, wave, report)
         for entry in entries:
             if entry.garbage.manifest:
                 await self._free_manifest(claim, entry, report)
         return True
+
+    async def _collect_apart(
+        self, claim: Claim, entries: Sequence[Entry], report: GarbageReport
+    ) -> None:
+        """Collect entries; if that fails each on its own, so that one holds up no other."""
+        try:
+            await self._collect(claim, entries, report)
+        except SHARED_TROUBLE:
+            raise
+        except Exception:
+            if len(entries) == 1:
+                log.exception("the entry %r of the collector's queue stays", entries[0].key)
+                report.lost += 1
+                return
+            for entry in entries:
+                await self._collect_apart(claim, [entry], report)
 
     async def _is_pressed(self) -> bool:
         """Whether a drive takes no shards for want of space."""
@@ -295,8 +318,23 @@ class GarbageCollector(PeriodicWorker):
         except (Conflict, OutcomeUnknown):
             report.lost += 1
             return
+        except SHARED_TROUBLE:
+            raise
+        except Exception:
+            log.exception("the entry %r of the collector's queue stays", entry.key)
+            report.lost += 1
+            return
         await self._settle(claim, [verdict], report)
         report.manifests += state is manifests.State.FREED
+
+
+def _entry(item: Item) -> Entry | None:
+    """The entry; None, and a line of the log, when it cannot be read."""
+    try:
+        return Entry(item.key, item.revision, decode(Garbage, item.value))
+    except Exception:
+        log.exception("the entry %r of the collector's queue cannot be read", item.key)
+        return None
 
 
 def one_per_blob(entries: Iterable[Entry]) -> list[list[Entry]]:

@@ -34,7 +34,14 @@ from s3gw.objects.references import URGENCY_MISPLACED, URGENCY_REDUCED, is_held
 from s3gw.objects.storage import Storage
 from s3gw.workers import compare, placing
 from s3gw.workers.compare import Copy
-from s3gw.workers.contract import UNCLAIMED, Claim, PeriodicWorker, Timing, commit
+from s3gw.workers.contract import (
+    SHARED_TROUBLE,
+    UNCLAIMED,
+    Claim,
+    PeriodicWorker,
+    Timing,
+    commit,
+)
 from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
 from s3gw.workers.manifests import drop_now
 from s3gw.workers.walk import Listings, Walk, all_groups, list_group
@@ -87,7 +94,13 @@ class MergeAndRepair(PeriodicWorker):
     async def work(self, claim: Claim) -> bool:
         group = await self._walk.next()
         if group is not None:
-            await self.merge_group(claim, group, MergeReport())
+            try:
+                await self.merge_group(claim, group, MergeReport())
+            except (*SHARED_TROUBLE, Conflict):
+                raise
+            except Exception:
+                # The walk must come to the other groups all the same.
+                log.exception("group %r cannot be merged", group.key)
         await self._walk.passed(claim, group)
         return group is not None
 

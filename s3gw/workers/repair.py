@@ -134,7 +134,11 @@ class RepairWorker(PeriodicWorker):
         """Work on entries, a few at a time, the most endangered first."""
         blobs: dict[bytes, Entry] = {}
         for item in items:
-            entry = Entry(item.key, item.revision, decode(Repair, item.value))
+            try:
+                entry = Entry(item.key, item.revision, decode(Repair, item.value))
+            except Exception:
+                log.exception("the entry %r of the repair queue cannot be read", item.key)
+                continue
             if now_ms is None or entry.record.not_before_ms <= now_ms:
                 blobs.setdefault(entry.record.blob, entry)
         entries = sorted(blobs.values(), key=lambda entry: (-self._gone(entry), entry.key))

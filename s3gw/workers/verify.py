@@ -14,6 +14,7 @@ and a stop need not wait for long. Nodes work side by side, each on one shard at
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +31,11 @@ from s3gw.metadata.store import Transaction, Versioned
 from s3gw.objects.storage import Storage
 from s3gw.workers import compare, placing
 from s3gw.workers.compare import Copy
-from s3gw.workers.contract import UNCLAIMED, Claim, commit
+from s3gw.workers.contract import SHARED_TROUBLE, UNCLAIMED, Claim, commit
 from s3gw.workers.damage import URGENCY_DAMAGED, queue_repairs
 from s3gw.workers.walk import Walk, all_groups, list_group
+
+log = logging.getLogger(__name__)
 
 VERIFY_SECONDS_MAX = 300.0
 UNIT_SHARDS = 256
@@ -96,8 +99,15 @@ class ShardVerifier:
             if group is None:
                 return False
             scrub = _GroupScrub(self._storage, self._throttle, group, VerifyReport())
-            await scrub.open()
-        if await scrub.step():
+        try:
+            more = await scrub.go_on()
+        except (*SHARED_TROUBLE, Conflict):
+            raise
+        except Exception:
+            # The round must come to the other groups all the same.
+            log.exception("group %r cannot be verified", scrub.group.key)
+            more = False
+        if more:
             self._group = scrub
         else:
             await self._passed(claim, scrub)
@@ -123,8 +133,7 @@ class ShardVerifier:
     async def verify_group(self, group: Group, report: VerifyReport) -> None:
         """Verify all shards of a group, wherever they lie."""
         scrub = _GroupScrub(self._storage, self._throttle, group, report)
-        await scrub.open()
-        while await scrub.step():
+        while await scrub.go_on():
             pass
 
     async def _state(self) -> Versioned[ScrubState]:
@@ -202,7 +211,7 @@ def _added(done: ScrubRound, report: VerifyReport) -> ScrubRound:
 
 
 class _GroupScrub:
-    """The verification of one group: `open`, then `step` until it says that nothing is left."""
+    """The verification of one group: `go_on` until it says that nothing is left."""
 
     def __init__(
         self, storage: Storage, throttle: Throttle, group: Group, report: VerifyReport
@@ -213,8 +222,16 @@ class _GroupScrub:
         self.group = group
         self.report = report
         self.started_ms = storage.clock_ms()
+        self._is_open = False
 
-    async def open(self) -> None:
+    async def go_on(self) -> bool:
+        """Do a piece of it; whether there is more."""
+        if not self._is_open:
+            await self._open()
+            self._is_open = True
+        return await self._step()
+
+    async def _open(self) -> None:
         """List the group, and queue what is missing. Only shards of blobs that something refers
         to are looked at, where they may be looked for: other copies are merge's to remove."""
         self.group = await self._storage.blobs.topology.reread(self.group)
@@ -239,7 +256,7 @@ class _GroupScrub:
         await self._queue(queue)
         self.report.groups += 1
 
-    async def step(self) -> bool:
+    async def _step(self) -> bool:
         """Verify the next shards; whether there are more."""
         by_node: defaultdict[str, list[Copy]] = defaultdict(list)
         shards = size = 0
