@@ -77,8 +77,8 @@ class ManagedPolicyRecord(msgspec.Struct, array_like=True, frozen=True):
 
 class RoleRecord(msgspec.Struct, array_like=True, frozen=True):
     """A role: `trust` is the policy that says who may assume it; `principals` are the unique ids of
-    the users, roles and sessions that it names, by ARN, as they were when it was put. The rest is as
-    of a user."""
+    the users, roles and sessions that it names, by ARN, as they were when it was put. The rest is
+    as of a user."""
 
     name: str
     role_id: str
