@@ -7,7 +7,7 @@ from collections import Counter
 from s3gw.admin import models
 from s3gw.admin.health import score
 from s3gw.admin.port import AdminPort, Refusal
-from s3gw.admin.survey import Survey
+from s3gw.admin.survey import FRESH_SECONDS, Survey
 from s3gw.cluster.ledger import Amount, Ledger, Redundancy
 from s3gw.cluster.topology import UnknownProfile
 
@@ -31,8 +31,10 @@ async def _survey(port: AdminPort) -> tuple[Survey, Ledger]:
 
 
 async def _ledger_now(port: AdminPort) -> Ledger:
+    """The ledger, a few seconds old at most: whoever waits for `healed` must not be told what was
+    so before the loss that they wait for the end of."""
     try:
-        return await port.surveyor.ledger.get()
+        return await port.surveyor.ledger.get(within=FRESH_SECONDS)
     except (LookupError, UnknownProfile) as error:
         raise Refusal(503, "ServiceUnavailable", str(error)) from error
 

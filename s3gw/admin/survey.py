@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Generic, TypeVar
 
 from nodes.protocol import DriveError, DriveRefused, DriveStats
@@ -55,16 +56,25 @@ class Cached(Generic[T]):
         self._times_cost = times_cost
         self._fresh_until = 0.0
         self.last: T | None = None
+        self._begun = -inf
         self._making: asyncio.Task[T] | None = None
+        self._making_begun = -inf
 
-    async def get(self) -> T:
-        """The value. Raises what its making raises; failures are not kept."""
-        if self.last is not None and self._clock() < self._fresh_until:
-            return self.last
-        if self._making is None or self._making.done():
-            self._making = asyncio.ensure_future(self._make_anew())
-            self._making.add_done_callback(_seen)
-        return await asyncio.shield(self._making)
+    async def get(self, within: float = inf) -> T:
+        """The value; one whose making has begun `within` so many seconds, whatever it takes. Raises
+        what its making raises; failures are not kept."""
+        oldest = self._clock() - within
+        while True:
+            fresh = self._clock() < self._fresh_until and self._begun >= oldest
+            if self.last is not None and fresh:
+                return self.last
+            if self._making is None or self._making.done():
+                self._making_begun = self._clock()
+                self._making = asyncio.ensure_future(self._make_anew())
+                self._making.add_done_callback(_seen)
+            if self._making_begun >= oldest:
+                return await asyncio.shield(self._making)
+            await asyncio.wait([self._making])
 
     def forget(self) -> None:
         """Make it anew for the next who asks: something has changed."""
@@ -75,7 +85,7 @@ class Cached(Generic[T]):
         value = await self._make()
         ended = self._clock()
         self._fresh_until = ended + max(self._seconds, self._times_cost * (ended - started))
-        self.last = value
+        self.last, self._begun = value, started
         return value
 
 

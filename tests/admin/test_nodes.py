@@ -435,3 +435,43 @@ async def test_a_ledger_that_takes_long_is_no_silence_of_the_engine(
     admin.port.surveyor.ledger._fresh_until = 0.0
     assert (await admin.http.get("/health")).json()["score"] == 100, "as it was a moment ago"
     go_on.set()
+
+
+async def test_healed_is_never_what_was_so_before_a_loss(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger that took long is shown for long by health and metrics, and another may be on its
+    way: who asks for the ledger itself gets neither."""
+    now = 1000.0
+    ledger = admin.port.surveyor.ledger
+    monkeypatch.setattr(ledger, "_clock", lambda: now)
+    read, go_on = survey.read_ledger, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        nonlocal now
+        found = await read(*arguments)
+        await go_on.wait()
+        now += 60
+        return found
+
+    monkeypatch.setattr(survey, "read_ledger", slow)
+    go_on.set()
+    assert (await admin.get("/admin/ledger"))["healed"] is True
+    node = admin.process.directory.get("d7")
+    assert node is not None
+    node.live = False
+    now += 6
+    assert (await ledger.get()).healed, "one of a minute ago is good enough for health"
+    assert (await admin.get("/admin/ledger"))["healed"] is False
+    node.live = True
+    now += 1000
+    go_on.clear()
+    begun = asyncio.ensure_future(ledger.get())
+    await asyncio.sleep(0.01)
+    node.live = False
+    now += 6
+    asked = asyncio.ensure_future(admin.get("/admin/ledger"))
+    await asyncio.sleep(0.01)
+    go_on.set()
+    assert (await begun).healed
+    assert (await asked)["healed"] is False
