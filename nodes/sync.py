@@ -25,7 +25,7 @@ from functools import partial
 
 from nodes.disk_threads import DiskThreads
 from nodes.filesystem import Filesystem
-from nodes.protocol import Buffer, DriveError, DriveFull
+from nodes.protocol import Buffer, DriveError
 
 SMALL_SHARD_BYTES = 128 * 1024
 BATCH_SHARDS_MAX = 64
@@ -81,6 +81,11 @@ class Pending:
     unsynced: bool = False
     error: Exception | None = None
 
+    def require_wanted(self) -> None:
+        """Raises DriveError when its writer has given up."""
+        if self.done.cancelled():
+            raise DriveError("nobody waits for the shard any more")
+
 
 class Batch:
     """The four steps over some pending shards; runs in a thread."""
@@ -111,6 +116,7 @@ class Batch:
     def _write(self) -> None:
         for shard in self._shards:
             try:
+                shard.require_wanted()
                 handle = self._handles.get(shard.directory)
                 if handle is None:
                     handle = self._directories.open(shard.directory)
@@ -121,7 +127,7 @@ class Batch:
                     shard.file = self._filesystem.create(handle)
                     shard.unsynced = True
                     self._filesystem.write(shard.file, shard.buffers)
-            except (OSError, DriveFull) as error:
+            except (OSError, DriveError) as error:
                 shard.error = error
 
     def _sync_data(self) -> None:
@@ -136,8 +142,9 @@ class Batch:
         for shard in self._shards:
             if shard.error is None:
                 try:
+                    shard.require_wanted()
                     self._filesystem.publish(shard.file, shard.handle, shard.name)
-                except OSError as error:
+                except (OSError, DriveError) as error:
                     shard.error = error
 
     def _sync_directories(self) -> None:
@@ -193,11 +200,25 @@ class GroupCommit:
 
     async def commit(self, directory: str, name: str, buffers: Sequence[Buffer], file: int) -> None:
         """Publish a shard; durable on return. Raises OSError, DriveError. A cancelled caller
-        leaves nothing: what was published meanwhile is removed again."""
+        leaves nothing, unless the name was published already. That one stays: others may have
+        listed and verified the shard since, and a removal carries a revision. If nothing refers
+        to it, it is an orphan."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(Pending(directory, name, done, buffers, file))
+        shard = Pending(directory, name, done, buffers, file)
+        self._queue.append(shard)
         self._start()
-        await done
+        try:
+            await done
+        except asyncio.CancelledError:
+            self._forget(shard)
+            raise
+
+    def _forget(self, shard: Pending) -> None:
+        """Let a shard that waits for its turn go at once: on a disk that hangs that may be long."""
+        if shard in self._queue:
+            self._queue.remove(shard)
+            if shard.file >= 0:
+                self._threads.start(self._filesystem.close, shard.file)
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""
@@ -224,9 +245,8 @@ class GroupCommit:
         for shard in shards:
             error = shard.error or failure
             if shard.done.cancelled():
-                if error is None:
-                    self._threads.start(self._filesystem.remove, f"{shard.directory}/{shard.name}")
-            elif error is not None:
+                continue
+            if error is not None:
                 shard.done.set_exception(error)
             else:
                 shard.done.set_result(None)

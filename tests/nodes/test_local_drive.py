@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -39,10 +43,13 @@ class FaultyFilesystem(PosixFilesystem):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.failing: dict[str, int] = {}
+        self.hanging: dict[str, threading.Event] = {}
         self.calls: list[str] = []
 
     def _maybe_fail(self, call: str) -> None:
         self.calls.append(call)
+        if call in self.hanging:
+            self.hanging[call].wait()
         if call in self.failing:
             raise OSError(self.failing[call], os.strerror(self.failing[call]))
 
@@ -215,7 +222,7 @@ async def test_concurrent_writers_share_the_directory_sync(
     assert "sync_directory" in filesystem.calls[last_link:]
 
 
-async def test_a_cancelled_write_leaves_nothing(
+async def test_a_cancelled_write_leaves_nothing_or_a_whole_shard(
     drive: LocalDrive, filesystem: FaultyFilesystem, path: Path
 ) -> None:
     for size in SIZES:
@@ -228,8 +235,87 @@ async def test_a_cancelled_write_leaves_nothing(
             result = (await asyncio.gather(task, return_exceptions=True))[0]
             assert isinstance(result, asyncio.CancelledError)
     await drive.close()
-    assert shards_on(path) == []
     assert os.listdir(path / "tmp") == []
+    other = LocalDrive.open(path)
+    for entry in await other.list("p", 1):
+        assert (await other.verify(ShardName("p", 1, entry.blob, entry.index))).whole
+    await other.close()
+
+
+async def called(filesystem: FaultyFilesystem, call: str) -> None:
+    """Return when a call has begun since the calls were forgotten."""
+    async with asyncio.timeout(10):
+        while call not in filesystem.calls:
+            await asyncio.sleep(0.001)
+
+
+async def cancelled_at(
+    drive: LocalDrive, filesystem: FaultyFilesystem, call: str, size: int
+) -> threading.Event:
+    """Give up writing NAME while a call hangs; what lets it go on."""
+    other = ShardName("p", 1, os.urandom(16), 0)
+    await drive.write(other, make_shard(other, b"x"))  # which makes the directories
+    await drive.delete(other, 1)
+    filesystem.calls.clear()
+    hanging = filesystem.hanging[call] = threading.Event()
+    task = asyncio.create_task(drive.write(NAME, make_shard(NAME, b"x" * size, 100_000)))
+    await called(filesystem, call)
+    if call == "sync_directory":  # by now whoever moves shards can take it for one that is there
+        assert (await drive.verify(NAME)).whole
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], BaseException)
+    return hanging
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_shard_that_others_may_have_seen_stays_though_its_writer_gave_up(
+    drive: LocalDrive, filesystem: FaultyFilesystem, path: Path, size: int
+) -> None:
+    hanging = await cancelled_at(drive, filesystem, "sync_directory", size)
+    hanging.set()
+    await drive.close()
+    assert len(shards_on(path)) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_shard_whose_writer_gave_up_gets_no_name(
+    drive: LocalDrive, filesystem: FaultyFilesystem, path: Path, size: int
+) -> None:
+    hanging = await cancelled_at(drive, filesystem, "sync_data", size)
+    hanging.set()
+    await drive.close()
+    assert shards_on(path) == []
+    assert "publish" not in filesystem.calls
+    assert os.listdir(path / "tmp") == []
+
+
+async def test_a_disk_that_hangs_keeps_nothing_of_writes_that_were_given_up(
+    drive: LocalDrive, filesystem: FaultyFilesystem, path: Path
+) -> None:
+    hanging = filesystem.hanging["create"] = threading.Event()
+
+    async def write(shard: memoryview) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await drive.write(ShardName("p", 1, os.urandom(16), 0), [shard])
+
+    tasks, held = [], []
+    for _ in range(8):
+        shard = memoryview(b"".join(make_shard(NAME, b"x" * 1000)))
+        held.append(weakref.ref(shard))
+        tasks.append(asyncio.create_task(write(shard)))
+        del shard
+        await asyncio.sleep(0)
+    await called(filesystem, "create")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks)
+    gc.collect()
+    kept = sum(reference() is not None for reference in held)
+    hanging.set()
+    await drive.close()
+    assert kept <= 2  # of those that were begun
+    assert filesystem.calls.count("create") <= 2
+    assert shards_on(path) == []
 
 
 async def test_a_shard_written_before_a_restart_is_there_after_it(path: Path) -> None:
