@@ -39,6 +39,14 @@ LOG = logging.getLogger(__name__)
 
 BACKLOG: Final = 2048
 SWEEP_SECONDS_MAX: Final = 1.0
+# A peer whose machine or network has gone never says so. After so long without a sign of it, and so
+# many probes without an answer, the kernel ends the connection, also one whose body may rest for as
+# long as its sender likes.
+KEEP_ALIVE: Final = {
+    socket.TCP_KEEPIDLE: 60,
+    socket.TCP_KEEPINTVL: 15,
+    socket.TCP_KEEPCNT: 4,
+}
 
 
 class BindError(Exception):
@@ -46,13 +54,17 @@ class BindError(Exception):
 
 
 def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
-    """A listening TCP socket. Raises BindError, which names the address and the reason."""
+    """A listening TCP socket, whose connections inherit its options. Raises BindError, which names
+    the address and the reason."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEP_ALIVE.items():
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:

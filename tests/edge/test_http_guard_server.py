@@ -63,6 +63,19 @@ def test_a_port_is_free_again_at_once() -> None:
     bind("127.0.0.1", port).close()
 
 
+def test_a_peer_whose_machine_has_gone_is_noticed() -> None:
+    """Its connection would else be kept for ever, and on a node the unfinished shard with it."""
+    with bind("127.0.0.1", 0) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, pause, probes = (
+                accepted.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + pause * probes <= 180
+
+
 def has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:
