@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s3gw import errors
-from s3gw.metadata.records import ManifestRef, ObjectRecord
+from s3gw.metadata.records import Checksums, ManifestRef, ObjectRecord
 from s3gw.objects.read import part_at
 from s3gw.objects.reading import read_version
 from s3gw.operations.call import Call, Reply
@@ -14,6 +14,8 @@ from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.parameters import part_number
 from s3gw.operations.present import (
     cache_headers,
+    checksum_headers,
+    checksums_of,
     current_of,
     object_headers,
     part_count,
@@ -27,11 +29,19 @@ from s3gw.wire.ranges import ByteRange, parse_range
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The bytes [first, stop) of a version that a request asks for. `partial` answers 206."""
+    """The bytes [first, stop) of a version that a request asks for. `partial` answers 206.
+    `of_part` are the checksums of a part; of another range of bytes none are known."""
 
     first: int
     stop: int
     partial: bool
+    of_part: Checksums | None = None
+
+    def checksums(self, record: ObjectRecord) -> Checksums:
+        """Those of the bytes selected."""
+        if self.of_part is not None:
+            return self.of_part
+        return Checksums() if self.partial else checksums_of(record)
 
 
 async def get_object(call: Call) -> Reply:
@@ -59,7 +69,8 @@ async def select(call: Call) -> tuple[ObjectRecord, Selection, Reply]:
     with_checksums = call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     reply = Reply(
         206 if selection.partial else 200,
-        object_headers(record, overrides, with_checksums=with_checksums and not selection.partial)
+        object_headers(record, overrides)
+        + (checksum_headers(selection.checksums(record)) if with_checksums else [])
         + version_headers(call.bucket, record)
         + (expiration_headers(call, record) if record is call.target.visible else [])
         + encryption_headers(call, record.description.encryption)
@@ -101,11 +112,13 @@ async def _selected_part(
     if isinstance(record.data, ManifestRef):
         part, first = await part_at(call.storage, record.data, number - 1)
         stop = first + part.size
+        # The type is that of the object: how the checksums of its parts make that of the whole.
+        checksums = Checksums(part.checksums.values, record.checksums.kind)
     else:
-        first, stop = 0, record.size
+        first, stop, checksums = 0, record.size, checksums_of(record)
     headers = [("x-amz-mp-parts-count", str(count))] if count else []
     if not record.size:
-        return Selection(0, 0, partial=False), headers
+        return Selection(0, 0, False, checksums), headers
     shown = ByteRange(first, stop - 1, record.size)
     headers.append(("Content-Range", shown.content_range))
-    return Selection(first, stop, partial=True), headers
+    return Selection(first, stop, True, checksums), headers

@@ -81,7 +81,7 @@ async def _write_parts(
         writer.element("PartNumberMarker", after)
         writer.element("NextPartNumberMarker", shown[-1].number if shown else 0)
         writer.element("MaxParts", most)
-        writer.flag("IsTruncated", len(parts) > most)
+        writer.flag("IsTruncated", bool(shown) and len(parts) > most)
         for part in shown:
             writer.open("Part")
             writer.element("PartNumber", part.number)

@@ -111,10 +111,8 @@ def checksums_of(record: ObjectRecord) -> Checksums:
     return Checksums({"CRC64NVME": value}, "FULL_OBJECT")
 
 
-def object_headers(
-    record: ObjectRecord, overrides: dict[str, str], *, with_checksums: bool
-) -> list[tuple[str, str]]:
-    """The headers of a GET or HEAD of a version, but for its length and range."""
+def object_headers(record: ObjectRecord, overrides: dict[str, str]) -> list[tuple[str, str]]:
+    """The headers of a GET or HEAD of a version, but for its length, range and checksums."""
     stored = record.description.headers
     headers = [
         ("ETag", quoted(record.etag)),
@@ -136,8 +134,6 @@ def object_headers(
         headers += _lock_headers(description.lock)
     if description.redirect:
         headers.append(("x-amz-website-redirect-location", description.redirect))
-    if with_checksums:
-        headers += checksum_headers(checksums_of(record))
     return headers
 
 

@@ -168,6 +168,16 @@ def test_an_object_of_parts_has_the_checksum_of_its_type_everywhere(http, bucket
     assert (done.status, element(done, tag), element(done, "ChecksumType")) == (200, whole, kind)
     found = http.request("HEAD", f"/{bucket}/k", headers={"x-amz-checksum-mode": "ENABLED"})
     assert (found[header], found["x-amz-checksum-type"]) == (whole, kind)
+    for number, body in enumerate(PARTS, 1):
+        for method in ("HEAD", "GET"):
+            part = http.request(
+                method,
+                f"/{bucket}/k",
+                f"partNumber={number}",
+                headers={"x-amz-checksum-mode": "ENABLED"},
+            )
+            assert (part.status, part[header]) == (206, checksum(name, body))
+            assert part["x-amz-checksum-type"] == kind
     asked = {"x-amz-object-attributes": "Checksum,ObjectParts"}
     attributes = http.request("GET", f"/{bucket}/k", "attributes", headers=asked)
     assert element(attributes, tag) == whole.partition("-")[0]

@@ -74,9 +74,10 @@ def test_an_override_cannot_add_a_header_of_its_own(http, bucket):
 
 
 def test_part_1_of_an_object_put_in_one_piece_is_the_whole_object(s3, bucket):
-    s3.put_object(Bucket=bucket, Key="k", Body=b"hello")
-    found = s3.get_object(Bucket=bucket, Key="k", PartNumber=1)
+    put = s3.put_object(Bucket=bucket, Key="k", Body=b"hello", ChecksumAlgorithm="SHA256")
+    found = s3.get_object(Bucket=bucket, Key="k", PartNumber=1, ChecksumMode="ENABLED")
     assert found["Body"].read() == b"hello"
+    assert found["ChecksumSHA256"] == put["ChecksumSHA256"]
     assert "PartsCount" not in found
 
 

@@ -43,6 +43,8 @@ def test_the_parts_of_a_multipart_object_are_paged(s3, bucket, upload_parts):
     assert [part["PartNumber"] for part in rest["ObjectParts"]["Parts"]] == [3]
     assert rest["ObjectParts"]["IsTruncated"] is False
     assert rest["Checksum"]["ChecksumType"] == "COMPOSITE"
+    none = s3.get_object_attributes(**target, MaxParts=0)["ObjectParts"]
+    assert ("Parts" in none, none["IsTruncated"]) == (False, False)
 
 
 def test_an_unknown_attribute_is_refused(s3, bucket, refused):
