@@ -196,7 +196,7 @@ def _rule(value: Value) -> RoutingRule:
 
 def _redirect(value: Value) -> Redirect:
     return Redirect(
-        value.get("HostName", ""),
+        _visible(value.get("HostName", "")),
         value.get("Protocol", ""),
         int(value.get("HttpRedirectCode", 301)),
         value.get("ReplaceKeyWith"),

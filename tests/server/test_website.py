@@ -393,6 +393,10 @@ async def test_all_requests_elsewhere(site: Site) -> None:
         "</RedirectAllRequestsTo>"
     )
     assert (await site.get("/")).location == "https://a.test/"
+    await site.configure(
+        "<RedirectAllRequestsTo><HostName>bücher😀.test</HostName></RedirectAllRequestsTo>"
+    )
+    assert (await site.get("/")).location == "http://b%C3%BCcher%F0%9F%98%80.test/"
 
 
 def rules(*pairs: tuple[dict[str, str], dict[str, str]]) -> str:
@@ -428,6 +432,8 @@ FORBIDDEN = {"HttpErrorCodeReturnedEquals": "403"}
             "http://a.test/docs/",
         ),
         ({}, {"HostName": "a.test"}, "/x", 301, "http://a.test/x"),
+        ({}, {"HostName": "bü😀.test"}, "/x", 301, "http://b%C3%BC%F0%9F%98%80.test/x"),
+        ({}, {"HostName": "a.test&#13;&#10;b: c"}, "/x", 301, "http://a.test%0D%0Ab:%20c/x"),
         ({}, {"ReplaceKeyPrefixWith": "p/"}, "/x", 301, f"http://{HOST}/p/x"),
         (FORBIDDEN, {"ReplaceKeyPrefixWith": "#!/"}, "/app/x", 301, f"http://{HOST}/#!/app/x"),
         (
