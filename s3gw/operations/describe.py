@@ -12,6 +12,7 @@ from s3gw.operations.call import Call
 from s3gw.operations.object_lock import NO_LOCK, retention_of
 from s3gw.operations.present import current_of
 from s3gw.wire.conditions import WriteConditions
+from s3gw.wire.dates import parse_iso8601_ms
 from s3gw.wire.headers import content_headers, user_metadata
 from s3gw.wire.tagging import parse_tagging_header
 
@@ -70,17 +71,24 @@ def lock_of(call: Call) -> Lock | None:
         return None
     if not call.bucket.object_lock:
         raise errors.InvalidRequest(NO_LOCK, BucketName=call.bucket_name)
-    if hold not in (None, "ON", "OFF") or mode not in (None, *MODES):
-        raise errors.InvalidArgument(
-            "Unknown wormMode directive.", ArgumentName=OBJECT_LOCK[0 if hold is None else 2]
-        )
+    for name, given, known in ((0, mode, MODES), (2, hold, ("ON", "OFF"))):
+        if given is not None and given not in known:
+            raise errors.InvalidArgument(
+                "Unknown wormMode directive.", ArgumentName=OBJECT_LOCK[name], ArgumentValue=given
+            )
     if (mode is None) != (until is None):
         raise errors.InvalidArgument(
             f"{OBJECT_LOCK[1]} and {OBJECT_LOCK[0]} must both be supplied",
             ArgumentName=OBJECT_LOCK[0 if mode is None else 1],
         )
     until_ms = 0
-    if mode is not None:
+    if mode is not None and until is not None:
+        if parse_iso8601_ms(until) is None:
+            raise errors.InvalidArgument(
+                "The retain until date must be provided in ISO 8601 format",
+                ArgumentName=OBJECT_LOCK[1],
+                ArgumentValue=until,
+            )
         mode, until_ms = retention_of(call, mode, until)
     return Lock(mode or "", until_ms, hold == "ON")
 

@@ -188,6 +188,25 @@ def test_headers_that_make_no_lock_are_refused(s3, locked, refused, asked):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-amz-object-lock-mode", "governance"),
+        ("x-amz-object-lock-retain-until-date", "tomorrow"),
+        ("x-amz-object-lock-legal-hold", "on"),
+    ],
+)
+def test_the_header_that_makes_no_lock_is_named(http, locked, name, value):
+    lock = {
+        "x-amz-object-lock-mode": "GOVERNANCE",
+        "x-amz-object-lock-retain-until-date": LATER.isoformat(),
+        "x-amz-object-lock-legal-hold": "OFF",
+    }
+    reply = http.request("PUT", f"/{locked}/k", headers=lock | {name: value}, body=b"x")
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+    assert f"<ArgumentName>{name}</ArgumentName>".encode() in reply.body
+
+
+@pytest.mark.parametrize(
     ("subresource", "body"),
     [
         ("retention", "<Retention><Mode>GOVERNANCE</Mode></Retention>"),
