@@ -38,6 +38,8 @@ async def move_blob(
     NotPossibleNow, BlobUnreadable, ContentChanged, UnknownProfile."""
     entry = await _entry(storage, bucket, ref, target, reason)
     if entry.record.copy is None:
+        goal = reencode.destination(storage.blobs.topology, ref.profile, target)
+        reencode.require_opening(storage, goal)
         await throttle.take(2 * ref.size)
         entry = await reencode.write_copy(storage, claim, entry, ref)
     return await Swap(storage, claim, entry, ref, follows=follows).run()

@@ -152,6 +152,15 @@ def destination(topology: Topology, present: str, target: str) -> Profile:
     return goal if profile.companion else topology.companion(goal)
 
 
+def require_opening(storage: Storage, profile: Profile) -> None:
+    """Raises NotPossibleNow unless a placement group of the profile has all its nodes: found out
+    before anything is read, or waited for, for a copy that cannot be written."""
+    usable = {node.id for node in storage.blobs.directory.usable_nodes()}
+    groups = (storage.blobs.topology.group(profile, number) for number in range(profile.pg_count))
+    if not any(usable.issuperset(group.nodes) for group in groups):
+        raise NotPossibleNow(f"no placement group of {profile.name} has all its nodes")
+
+
 def _concerns(item: Item, record: Repair) -> bool:
     """Whether a holder is to go over to the copy. For a profile change of one bucket, objects of
     other buckets that share the blob stay; what a manifest holds goes with it."""

@@ -276,8 +276,11 @@ class _BlobRepair:
 
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""
-        await self._throttle.take(2 * ref.size)
+        topology = self._storage.blobs.topology
         try:
+            goal = reencode.destination(topology, ref.profile, entry.record.target)
+            reencode.require_opening(self._storage, goal)
+            await self._throttle.take(2 * ref.size)
             async with asyncio.timeout(_step_seconds(2 * ref.size)):
                 entry = await reencode.write_copy(self._storage, self._claim, entry, ref)
         except NotPossibleNow as reason:

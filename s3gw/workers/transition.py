@@ -33,7 +33,13 @@ from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old
 from s3gw.workers.blob_move import move_blob
 from s3gw.workers.contract import Claim, commit
-from s3gw.workers.reencode import ContentChanged, NotPossibleNow, destination, write_anew
+from s3gw.workers.reencode import (
+    ContentChanged,
+    NotPossibleNow,
+    destination,
+    require_opening,
+    write_anew,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +72,11 @@ class Openings:
 
     def _look(self, profile: Profile) -> bool:
         self.looks += 1
-        blobs = self._storage.blobs
-        usable = {node.id for node in blobs.directory.usable_nodes()}
-        return any(
-            usable.issuperset(blobs.topology.group(profile, number).nodes)
-            for number in range(profile.pg_count)
-        )
+        try:
+            require_opening(self._storage, profile)
+        except NotPossibleNow:
+            return False
+        return True
 
 
 async def change_class(

@@ -358,6 +358,30 @@ async def test_for_a_drive_that_is_full_nothing_is_read(
     assert taken
 
 
+async def test_for_a_blob_that_cannot_go_home_now_nothing_is_waited_for(
+    memory_store: Process,
+) -> None:
+    """The throttle is that of the rebuild: what cannot be done must not use it up."""
+    down = ("d0", "d1", "d2")  # every group has one of them
+    for name in down:
+        set_live(memory_store, name, live=False)
+    await put(memory_store, "k", BIG)
+    assert (await blob_of(memory_store, "k")).nodes
+    taken: list[float] = []
+
+    class Counting(Throttle):
+        async def take(self, count: int, *, before: int = 0) -> None:
+            taken.append(count)
+
+    worker = RepairWorker(memory_store.storage, throttle=Counting(lambda: 0))
+    assert (await worker.run_once()).later == 1
+    assert taken == []
+    for name in down:
+        set_live(memory_store, name, live=True)
+    assert (await worker.run_once()).moved == 1
+    assert taken == [2 * len(BIG)]
+
+
 async def test_bytes_read_and_written_are_throttled(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
