@@ -14,6 +14,10 @@ visible because the newer ones were removed, asks for another round in its own c
 kept in the job's record; whoever holds the lock goes on from there. An open upload is given the new
 profile, for the parts to come.
 
+**What cannot be moved**, because nodes are missing or too little of a blob is left, is met by every
+walk anew. After the second one that moved nothing, and each after it, the job rests, twice as long
+every time, unless other nodes live then. A record that cannot be read is left, and noted.
+
 **The end.** A job is done when a whole walk has met nothing of the former profiles. A writer that
 decided by the bucket's former record cannot publish without reading it again, and then queues its
 blob for the move in the same commit (`s3gw.objects.publish.add_new_blob`).
@@ -29,7 +33,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 import msgspec
 
@@ -66,8 +70,12 @@ WALKING, DONE, CANCELLED = "walking", "done", "cancelled"
 UPLOADS, OBJECTS, VERSIONS, TRASH = "uploads", "objects", "versions", "trash"
 STAGES = (UPLOADS, OBJECTS, VERSIONS, TRASH)
 RECORDS_PER_UNIT = 50
+REST_SECONDS_MAX = 3600.0
 BLOBS_AT_ONCE = 4
 COMMIT_ATTEMPTS_MAX = 8
+
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 
 class ReprofileRefused(ValueError):
@@ -165,6 +173,16 @@ async def _jobs(kv: KV) -> list[tuple[str, Item]]:
         start = page.items[-1].key + b"\x00"
 
 
+def _walking(item: Item) -> ReprofileJob | None:
+    """The job that a record holds, if it is under way."""
+    try:
+        job = decode(ReprofileJob, item.value)
+    except Exception:
+        log.exception("the job %r cannot be read", item.key)
+        return None
+    return job if job.state == WALKING else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A blob that is to be moved, and the profile it is to go to."""
@@ -181,6 +199,17 @@ class _Tally:
     bytes: int = 0
     left: int = 0
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """After `idle` walks that moved nothing, at `blobs_done` of a job, it rests until then, or
+    until others than these nodes live."""
+
+    blobs_done: int
+    idle: int
+    until: float
+    live: frozenset[str]
 
 
 class Reprofiler(PeriodicWorker):
@@ -201,23 +230,49 @@ class Reprofiler(PeriodicWorker):
         self._throttle = throttle or Throttle(lambda: 0)
         self._records_per_unit = records_per_unit
         self._turn = ""
+        # By bucket and when the job was started: another job begins at once.
+        self._rests: dict[tuple[str, int], _Rest] = {}
 
     async def work(self, claim: Claim = UNCLAIMED) -> bool:
         """One page of the next job; whether it was one with work to do, so that more may be."""
-        jobs = await _jobs(self._storage.store.kv)
-        walking = [
-            (bucket, item)
-            for bucket, item in jobs
-            if decode(ReprofileJob, item.value).state == WALKING
-        ]
-        if not walking:
+        walking = []
+        for bucket, item in await _jobs(self._storage.store.kv):
+            job = _walking(item)
+            if job is not None:
+                walking.append((bucket, item, job))
+        names = {(bucket, job.started_ms) for bucket, _, job in walking}
+        self._rests = {name: rest for name, rest in self._rests.items() if name in names}
+        awake = [one for one in walking if not self._is_resting(one[0], one[2])]
+        if not awake:
             return False
-        bucket, item = next((job for job in walking if job[0] > self._turn), walking[0])
+        bucket, item, job = next((one for one in awake if one[0] > self._turn), awake[0])
         self._turn = bucket
         try:
-            return await self._unit(claim, bucket, item, decode(ReprofileJob, item.value))
+            return await self._unit(claim, bucket, item, job)
         except Conflict:
             return True  # the job was cancelled, or replaced, meanwhile
+
+    def _is_resting(self, bucket: str, job: ReprofileJob) -> bool:
+        rest = self._rests.get((bucket, job.started_ms))
+        return (
+            rest is not None
+            and self._storage.monotonic() < rest.until
+            and self._live() == rest.live
+        )
+
+    def _live(self) -> frozenset[str]:
+        return frozenset(node.id for node in self._storage.blobs.directory.all() if node.live)
+
+    def _rest(self, bucket: str, job: ReprofileJob) -> None:
+        """Note that a walk has ended that left something."""
+        name = bucket, job.started_ms
+        before = self._rests.get(name)
+        idle, seconds = 0, 0.0
+        if before is not None and before.blobs_done == job.blobs_done:
+            idle = before.idle + 1
+            seconds = min(REST_SECONDS_MAX, self.interval_seconds * 2**idle)
+        until = self._storage.monotonic() + seconds
+        self._rests[name] = _Rest(job.blobs_done, idle, until, self._live())
 
     async def _unit(self, claim: Claim, bucket: str, item: Item, job: ReprofileJob) -> bool:
         storage = self._storage
@@ -260,6 +315,8 @@ class Reprofiler(PeriodicWorker):
         after = msgspec.structs.replace(after, met=job.met or met)
         waits = not page.more and self._ends_round(after)
         await self._save(claim, item, after if page.more else self._next(after))
+        if waits:
+            self._rest(bucket, after)
         return not waits
 
     def _ends_round(self, job: ReprofileJob) -> bool:
@@ -305,9 +362,12 @@ class Reprofiler(PeriodicWorker):
     ) -> None:
         for item in items:
             if job.stage == TRASH:
-                record = decode(TrashRecord, item.value).record
+                trashed = self._read(TrashRecord, item, tally)
+                record = trashed.record if trashed is not None else None
             else:
-                record = decode(ObjectRecord, item.value)
+                record = self._read(ObjectRecord, item, tally)
+            if record is None:
+                continue
             storage_class = record.description.storage_class
             if isinstance(record.data, BlobRef):
                 await self._move_all(claim, bucket, job, [record.data], storage_class, tally)
@@ -334,7 +394,9 @@ class Reprofiler(PeriodicWorker):
         self, claim: Claim, bucket: str, job: ReprofileJob, items: Sequence[Item], tally: _Tally
     ) -> None:
         for item in items:
-            record = decode(UploadRecord, item.value)
+            record = self._read(UploadRecord, item, tally)
+            if record is None:
+                continue
             storage_class = record.description.storage_class
             target = self._target(job, record.profile, storage_class)
             if record.state != OPEN:
@@ -351,6 +413,16 @@ class Reprofiler(PeriodicWorker):
             )
             refs = [decode(PartRecord, part.value).blob for part in page.items]
             await self._move_all(claim, bucket, job, refs, storage_class, tally)
+
+    def _read(self, kind: type[R], item: Item, tally: _Tally) -> R | None:
+        """A record of the walk; one that cannot be read is left behind."""
+        try:
+            return decode(kind, item.value)
+        except Exception:
+            log.exception("the record %r cannot be read", item.key)
+            tally.left += 1
+            tally.note = f"the record {item.key!r} cannot be read"
+            return None
 
     async def _redirect(self, claim: Claim, item: Item, record: UploadRecord, target: str) -> bool:
         """Let the parts to come of an open upload go into the target."""
