@@ -5,7 +5,7 @@ counters. `Store.apply` sends it and settles what can be settled without a new d
 
 * a conflict on a counter alone: that counter is read again and the commit sent again;
 * `Unavailable`: the same guards and writes are sent again. Every transaction guards a record that
-  it changes, so at most one sending takes effect. If a later sending conflicts, the outcome is
+  it changes, so at most one sending takes effect. If a later sending is refused, the outcome is
   looked up at the transaction's `witness` (a key whose new value no other commit can write).
   Found means done; not found proves nothing, and `OutcomeUnknown` is raised.
 
@@ -29,6 +29,8 @@ from s3gw.kv.interface import (
     Delete,
     Guard,
     Item,
+    LeaseLost,
+    NoSpace,
     Page,
     Put,
     Unavailable,
@@ -197,6 +199,8 @@ class Store:
             try:
                 revision = await self._send(tx, guards, writes)
             except Conflict as conflict:
+                if conflict.guard is None:
+                    held.forget()  # it may have been one of these
                 if not isinstance(conflict.guard, At) or not held.covers(conflict.guard.key):
                     raise
                 await held.load(again=conflict.guard.key)
@@ -217,10 +221,10 @@ class Store:
                 unknown = True
                 if attempt < RESEND_MAX:
                     await asyncio.sleep(RESEND_PAUSE_SECONDS * 2**attempt)
-            except Conflict:
+            except (Conflict, NoSpace, LeaseLost):
                 if not unknown:
                     raise
-                break
+                break  # it says nothing of the sendings before
         revision = await self._witnessed(tx)
         if revision is None:
             raise OutcomeUnknown

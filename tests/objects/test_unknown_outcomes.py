@@ -8,7 +8,16 @@ from collections.abc import Sequence
 import pytest
 
 from s3gw import errors
-from s3gw.kv.interface import Guard, Put, Unavailable, Write
+from s3gw.kv.interface import (
+    Conflict,
+    EngineError,
+    Guard,
+    LeaseLost,
+    NoSpace,
+    Put,
+    Unavailable,
+    Write,
+)
 from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
 from s3gw.metadata import store as metadata_store
@@ -133,6 +142,57 @@ async def test_a_rename_whose_answer_was_lost_is_known_to_be_done(
     engine(losing).away = b""
     assert await get(losing, "new") == b"content"
     assert await record(losing, "old") is None
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("refusal", [NoSpace, LeaseLost])
+async def test_a_refusal_says_nothing_of_a_sending_before(
+    losing: Process, monkeypatch: pytest.MonkeyPatch, refusal: type[EngineError], applied: bool
+) -> None:
+    """One that had no answer may have been applied, or be applied later: SQLite's journal has it,
+    and the database is full."""
+    plain, late = engine(losing).commit, []
+
+    async def lost(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        if not any(write.key == keys.object_(BUCKET, "k") for write in writes):
+            return await plain(guards, writes)
+        if not late:
+            late.append((guards, writes))
+            if applied:
+                await plain(guards, writes)
+            raise Unavailable("lost")
+        raise refusal("no more")
+
+    monkeypatch.setattr(engine(losing), "commit", lost)
+    if applied:
+        await put(losing, "k", b"content")
+    else:
+        with pytest.raises(OutcomeUnknown):
+            await put(losing, "k", b"content")
+        await plain(*late[0])
+    monkeypatch.setattr(engine(losing), "commit", plain)
+    assert await get(losing, "k") == b"content"
+
+
+async def test_counters_are_read_again_when_nobody_says_which_guard_failed(
+    losing: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of etcd when the guards of a large commit leave no room for the question."""
+    other = await losing.cluster.process()
+    await put(losing, "k", b"one")
+    for number in range(64):  # in all slots
+        await put(other, f"other{number}", b"two")
+    plain = engine(losing).commit
+
+    async def nameless(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        try:
+            return await plain(guards, writes)
+        except Conflict:
+            raise Conflict(None) from None
+
+    monkeypatch.setattr(engine(losing), "commit", nameless)
+    await put(losing, "k", b"three")
+    assert await get(losing, "k") == b"three"
 
 
 async def _nobody_knows(tx: object) -> None:
