@@ -151,7 +151,8 @@ async def test_a_refusal_says_nothing_of_a_sending_before(
 ) -> None:
     """One that had no answer may have been applied, or be applied later: SQLite's journal has it,
     and the database is full."""
-    plain, late = engine(losing).commit, []
+    plain = engine(losing).commit
+    late: list[tuple[Sequence[Guard], Sequence[Write]]] = []
 
     async def lost(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
         if not any(write.key == keys.object_(BUCKET, "k") for write in writes):
