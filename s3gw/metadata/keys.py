@@ -429,6 +429,15 @@ def repair(urgency: int, profile_name: str, pg_number: int, blob_id: bytes) -> b
     )
 
 
+def after_repairs_of_group(key: bytes) -> bytes:
+    """The first key behind the entries that have the urgency and placement group of an entry.
+
+    >>> after_repairs_of_group(repair(5, "p", 7, bytes(16))) == repair(5, "p", 8, b"")
+    True
+    """
+    return after_prefix(key[:-16])
+
+
 def repairs(urgency: int) -> bytes:
     """The part of the repair queue with this urgency."""
     return REPAIRS + bytes((urgency,))

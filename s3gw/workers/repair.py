@@ -95,7 +95,7 @@ class RepairWorker(PeriodicWorker):
     ) -> None:
         super().__init__(storage, **timing)
         self._throttle = throttle or Throttle(lambda: 0)
-        self._position = keys.REPAIRS
+        self._position = self._group_end = keys.REPAIRS
         self._at_once = asyncio.Semaphore(BLOBS_AT_ONCE)
 
     async def work(self, claim: Claim) -> bool:
@@ -106,19 +106,34 @@ class RepairWorker(PeriodicWorker):
     async def run_once(self, claim: Claim = UNCLAIMED) -> RepairReport:
         """Take every entry of the queue in hand once, those that wait for their time too."""
         report = RepairReport()
-        self._position = keys.REPAIRS
+        self._position = self._group_end = keys.REPAIRS
         while await self._page(claim, report, None):
             pass
         return report
 
     async def _page(self, claim: Claim, report: RepairReport, now_ms: int | None) -> bool:
         """Work on the next entries; those not due at `now_ms` are passed over."""
-        page = await self._storage.store.kv.scan(
-            self._position, keys.after_prefix(keys.REPAIRS), limit=BATCH_ENTRIES
-        )
-        self._position = page.items[-1].key + b"\x00" if page.more else keys.REPAIRS
-        await self._take(claim, page.items, report, now_ms)
-        return page.more
+        items, more = await self._next()
+        await self._take(claim, items, report, now_ms)
+        return more
+
+    async def _next(self) -> tuple[list[Item], bool]:
+        """The next entries of the walk, and whether it goes on behind them. A range may cost what
+        is in it: a long queue is read group by group, its rest only to find the next one."""
+        kv = self._storage.store.kv
+        if self._position < self._group_end:
+            page = await kv.scan(self._position, self._group_end, limit=BATCH_ENTRIES)
+            if page.items:
+                self._position = page.items[-1].key + b"\x00"
+                return page.items, True
+        page = await kv.scan(self._position, keys.after_prefix(keys.REPAIRS), limit=BATCH_ENTRIES)
+        if page.more:
+            last = page.items[-1].key
+            self._position = last + b"\x00"
+            self._group_end = keys.after_repairs_of_group(last)
+        else:
+            self._position = self._group_end = keys.REPAIRS
+        return page.items, page.more
 
     async def _look_first(self, claim: Claim, now_ms: int) -> None:
         """What has become critical is not made to wait until the walk over a long queue is back."""
