@@ -196,7 +196,8 @@ class Writer(Worker[WriteRequest]):
         """Make or recover the database, before the thread is started. Raises EngineError, and
         JournalLost when the drives do not hold what was acknowledged."""
         if not self._directory.is_dir():
-            self._directory.mkdir(parents=True, mode=0o700)  # it has the secrets of the store
+            # It has the secrets of the store. Another process may make it at the same moment.
+            self._directory.mkdir(parents=True, mode=0o700, exist_ok=True)
             sync_directory(self._directory.parent)
         self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         self._snapshot_lock_fd = os.open(

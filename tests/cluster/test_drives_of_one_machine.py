@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from compose.local import Credentials, Up, s3gw, wait_until
+from compose.local import Credentials, Up, free_port, s3gw, wait_until
 from compose.s3_http import S3Http, Signer
 
 SEED = 20260611
@@ -218,7 +218,8 @@ def test_a_new_disk_takes_the_place_of_the_lost_one(machine: Machine) -> None:
     lost, lost_id = machine.lost, machine.lost_id
     assert machine.up.stop() == 0
     machine.drive(lost).mkdir()
-    refused = machine.command("up", "--data", str(machine.directory))
+    ports = ("--s3", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}")
+    refused = machine.command("up", "--data", str(machine.directory), *ports)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "s3gw drive add" in refused.stderr
     path = str(machine.drive(lost))
