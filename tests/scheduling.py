@@ -1,9 +1,9 @@
 """Which test worker runs what, and when (`-p tests.scheduling`, for `--dist loadscope`).
 
 The stores of the compat and iam tests take seconds to start and are shared by all tests of a
-backend, so all tests of one of them go to one worker. Everything else is handed out file by file,
-the longest first, so that no worker is left with a long one when the others have nothing to do any
-more.
+backend, so all tests of one of them go to one worker; so do the tests over TLS. Everything else is
+handed out file by file, the longest first, so that no worker is left with a long one when the
+others have nothing to do any more.
 
 Tests of whole clusters wait much (for leases, elections, nodes that come back), and what they wait
 for is late on a machine that has too much to do. So one worker at a time has them, while the others
@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 _BACKEND = re.compile(r"^tests/(compat|iam)/.*[\[-](given|sqlite|etcd)[-\]]")
+_ONE_STORE = "tests/tls/"
 # Seconds of a test, about, by the beginning of its name; of one with a backend; and of others.
 _SECONDS = {
     "tests/cluster/test_checker": 0.1,
@@ -46,6 +47,8 @@ def _seconds(test: str) -> float:
 
 class StoreScheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_ONE_STORE):
+            return _ONE_STORE
         backend = _BACKEND.search(nodeid)
         return f"tests/{backend[1]}/{backend[2]}" if backend else nodeid.partition("::")[0]
 

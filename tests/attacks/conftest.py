@@ -51,11 +51,3 @@ def s3(store: Up) -> Any:
 def bucket(s3: Any) -> str:
     s3.create_bucket(Bucket="attacked")
     return "attacked"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all tests of a file, so that its store is started once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))

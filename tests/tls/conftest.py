@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 from compose.local import Credentials, Up, running
 from compose.s3_http import S3Http, Signer
 from s3gw.pki import Authority
+from tests import sdk
 
 HEAD_SECONDS = 2
 HOSTS = ("127.0.0.1", "localhost")
@@ -64,7 +64,7 @@ def http(store: Up, trust: ssl.SSLContext) -> S3Http:
 
 @pytest.fixture(scope="session")
 def s3(store: Up, files: Path) -> Any:
-    return boto3.session.Session().client(
+    return sdk.client(
         "s3",
         endpoint_url=store.endpoint,
         region_name="us-east-1",
@@ -79,11 +79,3 @@ def s3(store: Up, files: Path) -> Any:
 def bucket(s3: Any) -> str:
     s3.create_bucket(Bucket="over-tls")
     return "over-tls"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all tests here, so that the store is started once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("tls"))

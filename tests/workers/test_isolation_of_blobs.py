@@ -157,15 +157,20 @@ def one_group_fails(process: Process, monkeypatch: Injected, module: str) -> Cal
     return lambda: len(seen)
 
 
+async def walk(process: Process, worker: MergeAndRepair | ShardVerifier) -> int:
+    """Have a worker look at every group, one a unit; how many there are."""
+    groups = len(list(all_groups(process.storage)))
+    for _ in range(groups):
+        assert await worker.work(UNCLAIMED)
+    assert not await worker.work(UNCLAIMED)
+    return groups
+
+
 async def test_groups_are_merged_beside_one_that_fails(
     memory_store: Process, monkeypatch: Injected, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = one_group_fails(memory_store, monkeypatch, "merge")
-    worker = MergeAndRepair(memory_store.storage)
-    groups = len(list(all_groups(memory_store.storage)))
-    for _ in range(groups):
-        assert await worker.work(UNCLAIMED)
-    assert not await worker.work(UNCLAIMED)
+    groups = await walk(memory_store, MergeAndRepair(memory_store.storage))
     assert seen() == groups - 1
     assert logged(caplog)
 
@@ -174,11 +179,7 @@ async def test_groups_are_verified_beside_one_that_fails(
     memory_store: Process, monkeypatch: Injected, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = one_group_fails(memory_store, monkeypatch, "verify")
-    worker = ShardVerifier(memory_store.storage)
-    groups = len(list(all_groups(memory_store.storage)))
-    for _ in range(groups):
-        assert await worker.work(UNCLAIMED)
-    assert not await worker.work(UNCLAIMED)
+    groups = await walk(memory_store, ShardVerifier(memory_store.storage))
     assert seen() == groups - 1
     assert logged(caplog)
     # What was not looked at is not said to have been.
