@@ -17,7 +17,7 @@ That check costs two `stat`s per member. Anything else is settled first (`_settl
   completed on all members, so that no revision ever has two contents; a torn entry is cut off.
 - The database is older than the oldest segment, or gone: it is made anew from the newest
   snapshot, then from the segments behind it.
-- A member is missing, stale, or fails: it leaves the set.
+- A member is missing, stale, fails or hangs (journal_threads.py): it leaves the set.
 
 **A change of the set** gets the next number. Its new members receive a snapshot of the database as
 it is within the open transaction; all members begin a new segment; then the record with the new
@@ -38,8 +38,8 @@ import errno
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -57,9 +57,11 @@ from s3gw.kv.journal_format import (
     build_entry,
     read_tail,
 )
+from s3gw.kv.journal_threads import PATIENCE_SECONDS, DriveThreads, Trouble
 
 log = logging.getLogger(__name__)
 
+SPREAD_SECONDS_MAX = 2.0
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 REVISION_FIRST = 1
 """The revision of a database that was just made."""
@@ -115,10 +117,16 @@ class _Chain:
 
 class Journal:
     """`drives`: the folders of all present drives of the store. `copies`: how many of them hold the
-    journal (m+1). For one writer thread; see the head of the module."""
+    journal (m+1); `patience_seconds`: how late a drive may be. For one writer thread; see the head
+    of the module."""
 
     def __init__(
-        self, drives: Sequence[Path], copies: int, *, segment_bytes: int = SEGMENT_BYTES_MAX
+        self,
+        drives: Sequence[Path],
+        copies: int,
+        *,
+        segment_bytes: int = SEGMENT_BYTES_MAX,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         if not drives or copies < 1:
             raise ValueError(f"a journal with {copies} copies on {len(drives)} drives")
@@ -128,7 +136,7 @@ class Journal:
         self._rotate_at = segment_bytes
         self._members: list[Folder] = []
         self._attached: tuple[bytes, int, int] | None = None
-        self._pool = ThreadPoolExecutor(copies, "journal")
+        self._threads = DriveThreads(patience_seconds)
 
     @property
     def copies(self) -> int:
@@ -190,7 +198,7 @@ class Journal:
 
     def close(self) -> None:
         self._detach()
-        self._pool.shutdown()
+        self._threads.close()
 
     # Members
 
@@ -211,32 +219,21 @@ class Journal:
 
     def _detach(self) -> None:
         for folder in self._folders:
-            folder.detach()
+            if not self._threads.hangs(folder):
+                folder.detach()
         self._attached = None
 
-    def _on_all(self, work: Callable[[Folder], None]) -> dict[Folder, OSError]:
+    def _on_all(self, work: Callable[[Folder], object]) -> dict[Folder, Trouble]:
         """Do something on all members at once; return those that failed."""
-        first, *others = self._members
-        running = {folder: self._pool.submit(work, folder) for folder in others}
-        failed: dict[Folder, OSError] = {}
-        for folder in self._members:
-            try:
-                if folder is first:
-                    work(folder)
-                else:
-                    running[folder].result()
-            except OSError as error:
-                log.warning("journal on %s failed: %s", folder.path, error)
-                failed[folder] = error
-        return failed
+        return self._threads.on_all(self._members, work)
 
-    def _nothing_kept(self, position: Position, errors: Sequence[OSError]) -> JournalError:
+    def _nothing_kept(self, position: Position, errors: Sequence[Trouble]) -> JournalError:
         """Every member failed: cut them back. The error that is then true."""
         uncut = self._on_all(lambda folder: folder.cut(position.offset))
         if uncut:
             self._detach()
             return JournalError("no journal drive took the group, and not all could be cut back")
-        if all(error.errno in _FULL for error in errors):
+        if all(isinstance(error, OSError) and error.errno in _FULL for error in errors):
             return JournalFull("no journal drive has room")
         return JournalError(f"no journal drive took the group: {errors[0]}")
 
@@ -261,10 +258,9 @@ class Journal:
             recruits = self._recruit(keep, refused, start, database)
             self._members = [*recruits, *keep]
             names = [folder.drive for folder in self._members]
-            broken = {f for f in keep if not _tried(f, f.create_segment, start)}
+            broken = set(self._threads.on_all(keep, partial(_create_segment, start)))
             if not broken:
-                record = (start.chain, start.set_number, names)
-                broken = {f for f in self._members if not _tried(f, f.write_record, *record)}
+                broken = set(self._on_all(partial(_write_record, start, names)))
             if not broken:
                 break
             refused |= broken
@@ -287,7 +283,8 @@ class Journal:
                 break
             if folder in keep or folder in refused or _is_foreign(folder, start):
                 continue
-            if _tried(folder, _seed, folder, start, database):
+            # The rows are read in this thread, whose transaction they are of.
+            if self._threads.answers(folder) and _tried(folder, _seed, folder, start, database):
                 recruits.append(folder)
             else:
                 refused.add(folder)
@@ -297,6 +294,7 @@ class Journal:
 
     def _spread_record(self, position: Position, names: Sequence[str]) -> None:
         """Tell the drives outside of the set about it; one that fails will be told later."""
+        ignorant = []
         for folder in self._folders:
             known = folder.record
             told = known is not None and (known.chain, known.set, known.members) == (
@@ -305,7 +303,10 @@ class Journal:
                 list(names),
             )
             if not told and not _is_foreign(folder, position) and folder.path.parent.is_dir():
-                _tried(folder, folder.write_record, position.chain, position.set_number, names)
+                ignorant.append(folder)
+        self._threads.on_all(
+            ignorant, partial(_write_record, position, names), seconds=SPREAD_SECONDS_MAX
+        )
 
     # Settling
 
@@ -333,11 +334,8 @@ class Journal:
         for tail in best.tails:
             database.apply(tail.commits())
         end = replace(best.end, set_number=newest.set)
-        keep = [
-            folder
-            for folder, chain_of in chains.items()
-            if _tried(folder, _complete, chain_of, best)
-        ]
+        failed = self._threads.on_all(chains, lambda folder: _complete(chains[folder], best))
+        keep = [folder for folder in chains if folder not in failed]
         if len(keep) != self._copies or len(newest.members) != self._copies:
             try:
                 return self._change_set(keep[: self._copies], end, database)
@@ -350,15 +348,8 @@ class Journal:
 
     def _survey(self) -> list[Folder]:
         """The drives that answer."""
-        present = []
-        for folder in self._folders:
-            try:
-                folder.survey()
-            except (OSError, JournalDamaged, NotContinued) as error:
-                log.warning("journal on %s cannot be read: %s", folder.path, error)
-            else:
-                present.append(folder)
-        return present
+        failed = self._threads.on_all(self._folders, Folder.survey)
+        return [folder for folder in self._folders if folder not in failed]
 
     def _longest(
         self, members: Sequence[Folder], chain: bytes, position: Position | None, revision: int
@@ -367,9 +358,9 @@ class Journal:
         when the database has everything and no member continues it."""
         chains: dict[Folder, _Chain] = {}
         if position is not None:
-            chains = _walk_all(members, lambda folder: _walk(folder, None, position))
+            chains = self._walk_all(members, lambda folder: _walk(folder, None, position))
         if not chains:
-            chains = _walk_all(members, lambda folder: _walk_from_snapshot(folder, chain))
+            chains = self._walk_all(members, lambda folder: _walk_from_snapshot(folder, chain))
             if not chains:
                 raise JournalLost("no journal drive has a whole snapshot of the metadata")
             oldest = min((c.snapshot.revision for c in chains.values() if c.snapshot), default=0)
@@ -385,6 +376,17 @@ class Journal:
                 f" {best.end.revision}, and no other drive has what follows"
             )
         return best, chains
+
+    def _walk_all(
+        self, members: Sequence[Folder], walk: Callable[[Folder], _Chain | None]
+    ) -> dict[Folder, _Chain]:
+        found: dict[Folder, _Chain | None] = {}
+
+        def note(folder: Folder) -> None:
+            found[folder] = walk(folder)
+
+        failed = self._threads.on_all(members, note)
+        return {f: chain for f in members if f not in failed and (chain := found[f]) is not None}
 
 
 def _next_segment(position: Position) -> Position:
@@ -404,6 +406,14 @@ def _tried(folder: Folder, work: Callable[..., object], *arguments: object) -> b
         log.warning("journal on %s failed: %s", folder.path, error)
         return False
     return True
+
+
+def _create_segment(start: Position, folder: Folder) -> None:
+    folder.create_segment(start)
+
+
+def _write_record(position: Position, names: Sequence[str], folder: Folder) -> None:
+    folder.write_record(position.chain, position.set_number, names)
 
 
 def _seed(folder: Folder, start: Position, database: Database) -> None:
@@ -433,21 +443,6 @@ def _newest_record(
             f" {position.set_number}: the drives of the newest set are not present"
         )
     return newest
-
-
-def _walk_all(
-    members: Sequence[Folder], walk: Callable[[Folder], _Chain | None]
-) -> dict[Folder, _Chain]:
-    chains = {}
-    for folder in members:
-        try:
-            found = walk(folder)
-        except (OSError, JournalDamaged, NotContinued) as error:
-            log.warning("journal on %s is stale or damaged: %s", folder.path, error)
-        else:
-            if found is not None:
-                chains[folder] = found
-    return chains
 
 
 def _walk(folder: Folder, snapshot: Position | None, start: Position) -> _Chain:

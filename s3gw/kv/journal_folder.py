@@ -10,6 +10,7 @@ is stale, and the others can tell that the newest set is missing.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -38,6 +39,7 @@ from s3gw.kv.journal_format import (
 
 RECORD_VERSION = 1
 RECORD = "set"
+PROBE = "probe"
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ class Folder:
         self._signature: Signature | None = None
         self._drive_seen = _directory_seen(drive)
         self._fd = -1
+        self.left_behind = False
+        """Whether nobody waits any more for what a thread does here (journal_threads.py)."""
 
     @property
     def drive(self) -> str:
@@ -196,8 +200,15 @@ class Folder:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if self.left_behind:
+            raise OSError(errno.ETIMEDOUT, "the drive hung")
         os.rename(temporary, self.path / name)
         sync_directory(self.path)
+
+    def probe(self) -> None:
+        """Raises OSError when the drive does not take a file."""
+        self._replace(PROBE, b"")
+        (self.path / PROBE).unlink()
 
     def make_folder(self) -> None:
         """Raises OSError."""

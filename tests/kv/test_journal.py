@@ -7,8 +7,9 @@ import itertools
 import shutil
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from s3gw.kv.interface import Item, LeaseLost, NoSpace, Put, Unavailable
 from s3gw.kv.journal import Journal, JournalLost
 from s3gw.kv.journal_folder import Folder
+from s3gw.kv.journal_threads import PATIENCE_SECONDS, DriveThreads
 from s3gw.kv.sqlite import SqliteKV
 from s3gw.kv.sqlite_database import Database
 from tests.kv.test_sqlite import SECONDS_MAX, start_hammer
@@ -33,9 +35,13 @@ class Host:
             drive.mkdir()
 
     @asynccontextmanager
-    async def up(self, *, segment_bytes: int = 10**8) -> AsyncIterator[SqliteKV]:
+    async def up(
+        self, *, segment_bytes: int = 10**8, patience_seconds: float = PATIENCE_SECONDS
+    ) -> AsyncIterator[SqliteKV]:
         present = [drive for drive in self.drives if drive.is_dir()]
-        journal = Journal(present, COPIES, segment_bytes=segment_bytes)
+        journal = Journal(
+            present, COPIES, segment_bytes=segment_bytes, patience_seconds=patience_seconds
+        )
         engine = await SqliteKV.open(self.metadata, journal)
         try:
             yield engine
@@ -195,6 +201,107 @@ async def test_a_failing_drive_is_replaced_without_failing_the_commit(
         shutil.rmtree(drive)
     async with host.up() as engine:
         assert await everything(engine) == expected
+
+
+@contextmanager
+def hanging(drive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No write to a drive's journal returns; in the end all do what they were to."""
+    goes_on = threading.Event()
+    append, replace = Folder.append, Folder._replace
+
+    def late_append(folder: Folder, entry: bytes, offset: int) -> None:
+        if folder.path.parent == drive:
+            goes_on.wait()
+        append(folder, entry, offset)
+
+    def late_replace(folder: Folder, name: str, data: bytes) -> None:
+        if folder.path.parent == drive:
+            goes_on.wait()
+        replace(folder, name, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "append", late_append)
+        patched.setattr(Folder, "_replace", late_replace)
+        try:
+            yield
+        finally:
+            goes_on.set()
+
+
+async def test_a_drive_that_hangs_is_replaced_and_what_it_does_late_is_no_harm(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with host.up(patience_seconds=0.2) as engine, host.up(patience_seconds=0.2) as other:
+        await fill(engine, "first", 3)
+        drive = host.journals()[0]
+        with hanging(drive, monkeypatch):
+            async with asyncio.timeout(60):
+                await fill(engine, "second", 3)
+                await fill(other, "third", 3)
+                await fill(engine, "fourth", 3)
+        await fill(engine, "fifth", 3)
+        await fill(other, "sixth", 3)
+        expected = await everything(engine)
+        assert len(expected) == 18
+    others = [path for path in host.journals() if path != drive]
+    assert len(others) == COPIES
+    shutil.rmtree(host.metadata)
+    for path in others[: COPIES - 1]:
+        shutil.rmtree(path)
+    async with host.up() as engine:
+        assert await everything(engine) == expected
+
+
+@pytest.mark.parametrize("kept", range(COPIES))
+async def test_without_a_drive_in_place_of_one_that_hangs_writes_fail_until_it_is_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    for drive in host.drives[COPIES:]:
+        shutil.rmtree(drive)
+    async with host.up(patience_seconds=0.2) as engine:
+        await fill(engine, "first", 3)
+        with hanging(host.drives[1], monkeypatch):
+            async with asyncio.timeout(60):
+                for _ in range(3):
+                    with pytest.raises(Unavailable):
+                        await engine.commit([], [Put(b"key", b"1")])
+                assert len(await everything(engine)) == 3
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await engine.commit([], [Put(b"key", b"2")])
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+                else:
+                    break
+        expected = await everything(engine)
+    shutil.rmtree(host.metadata)
+    for number in {*range(COPIES)} - {kept}:
+        shutil.rmtree(host.drives[number])
+    async with host.up() as engine:
+        assert await everything(engine) == expected
+
+
+def test_drives_that_are_all_slow_are_waited_for(host: Host) -> None:
+    """Nobody is late before one has answered, however impatient the journal is."""
+    threads = DriveThreads(patience_seconds=0)
+    folders = [Folder(drive) for drive in host.drives]
+    answer = threading.Event()
+    asking = threading.Thread(target=threads.on_all, args=(folders, lambda _: answer.wait()))
+    asking.start()
+    asking.join(0.2)
+    assert asking.is_alive()
+    answer.set()
+    asking.join()
+    threads.close()
+
+
+def test_a_drive_that_nobody_waits_for_gives_nothing_a_name(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.left_behind = True
+    with pytest.raises(OSError, match="hung"):
+        folder.write_record(b"c" * 16, 1, ["a"])
+    assert folder.survey() is None
 
 
 async def test_full_journal_drives_are_no_space(
