@@ -99,25 +99,28 @@ async def change_bucket(
     on is looked at by `guard`, which adds it to the transaction. Raises NoSuchBucket, and what
     these and `check` raise.
     """
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        bucket = await find_bucket(storage, name)
-        assert bucket.record is not None
-        check(bucket.record, bucket.revision)
-        record = change(bucket.record)
-        if record == bucket.record:
-            return
-        tx = Transaction()
-        tx.expect(keys.bucket(name), bucket.revision)
-        if guard is not None:
-            await guard(tx)
-        tx.put(keys.bucket(name), record)
-        _bump_generation(tx)
-        tx.witness = keys.GENERATION  # its value is random; the bucket's may be written by others
-        try:
-            await storage.store.apply(tx)
-        except Conflict:
-            continue
-        return
+    with storage.turns.of(keys.bucket(name)) as turn:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            bucket = await find_bucket(storage, name)
+            assert bucket.record is not None
+            check(bucket.record, bucket.revision)
+            record = change(bucket.record)
+            if record == bucket.record:
+                return
+            tx = Transaction()
+            tx.expect(keys.bucket(name), bucket.revision)
+            if guard is not None:
+                await guard(tx)
+            tx.put(keys.bucket(name), record)
+            _bump_generation(tx)
+            # Its value is random; the bucket's may be written by others.
+            tx.witness = keys.GENERATION
+            try:
+                await storage.store.apply(tx)
+            except Conflict:
+                await turn.wait()
+            else:
+                return
     raise errors.OperationAborted(TOO_OFTEN)
 
 

@@ -37,6 +37,11 @@ from s3gw.objects.storage import Storage
 from s3gw.objects.write import refuse_if_old, store_version
 from s3gw.wire.checksums import ChecksumType, encode
 
+TOO_LARGE = (
+    "The specified copy source is larger than the maximum allowable size for a copy source: "
+    f"{limits.COPY_SOURCE_BYTES_MAX}"
+)
+TOO_OFTEN = "The key is written too often by others. Please try again."
 SourceCheck = Callable[[Target], None]
 """Whether the source may be copied as it was read, by the caller and by the copy-source conditions;
 raises AccessDenied, PreconditionFailed."""
@@ -134,40 +139,41 @@ async def copy_object(
     asked = source.asked
     if same and asked is not None:
         target = await publish.read_target(storage, target.bucket_name, target.key, asked)
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        if same:
-            source = target  # as read at one revision: the commit's guard is then on both
-        found = source_version(source)
-        record = found.record
-        description = copying.describe(record)
-        copying.check(target)
-        copying.check_source(source)
-        if record.size > limits.COPY_SOURCE_BYTES_MAX:
-            raise errors.InvalidRequest(
-                "The specified copy source is larger than the maximum allowable size for a copy "
-                f"source: {limits.COPY_SOURCE_BYTES_MAX}"
-            )
-        if copying.source_key:
-            await framing_of_version(storage, record, copying.source_key)  # or AccessDenied
-        if not _shares(storage, record, target, copying, description):
-            return await _rewrite(storage, record, target, copying, description)
-        await storage.ring.require_usable(record.description.encryption)
-        refuse_if_old(storage, started)
-        tx = publish.guarded(target)
-        if found.key != keys.object_(target.bucket_name, target.key):
-            tx.expect(found.key, found.revision)
-        copy = _shared_copy(storage, tx, record, target, copying.owner, description)
-        copy = publish.replace(storage, tx, target, copy)
-        try:
-            await storage.store.apply(tx)
-        except Conflict:
-            source = await publish.read_target(storage, source.bucket_name, source.key, asked)
-            target = await publish.read_target(
-                storage, target.bucket_name, target.key, asked if same else None
-            )
+    with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            if same:
+                source = target  # as read at one revision: the commit's guard is then on both
+            found = source_version(source)
+            record = found.record
+            description = copying.describe(record)
+            copying.check(target)
+            copying.check_source(source)
+            if record.size > limits.COPY_SOURCE_BYTES_MAX:
+                raise errors.InvalidRequest(TOO_LARGE)
+            if copying.source_key:
+                await framing_of_version(storage, record, copying.source_key)  # or AccessDenied
+            if not _shares(storage, record, target, copying, description):
+                break
+            await storage.ring.require_usable(record.description.encryption)
+            refuse_if_old(storage, started)
+            tx = publish.guarded(target)
+            if found.key != keys.object_(target.bucket_name, target.key):
+                tx.expect(found.key, found.revision)
+            copy = _shared_copy(storage, tx, record, target, copying.owner, description)
+            copy = publish.replace(storage, tx, target, copy)
+            try:
+                await storage.store.apply(tx)
+            except Conflict:
+                await turn.wait()
+                source = await publish.read_target(storage, source.bucket_name, source.key, asked)
+                target = await publish.read_target(
+                    storage, target.bucket_name, target.key, asked if same else None
+                )
+            else:
+                return copy
         else:
-            return copy
-    raise errors.OperationAborted("The key is written too often by others. Please try again.")
+            raise errors.OperationAborted(TOO_OFTEN)
+    return await _rewrite(storage, record, target, copying, description)
 
 
 def _shares(

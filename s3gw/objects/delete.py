@@ -45,24 +45,26 @@ async def delete_object(
     """Remove the version that the target asks for, or hide the key; what is absent is no error.
     `owner` is that of a marker; with `bypass`, object lock in mode GOVERNANCE does not keep a
     version; `guards` are what else the decision rests on. Raises S3Error, OutcomeUnknown."""
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        tx = publish.guarded(target)
-        tx.guards += guards
-        if target.asked is not None:
-            deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
-        else:
-            _judge(target, check)
-            deleted = hide(storage, tx, target, owner)
-        if not tx.writes:
-            return deleted
-        try:
-            await storage.store.apply(tx)
-        except Conflict:
-            target = await publish.read_target(
-                storage, target.bucket_name, target.key, target.asked
-            )
-        else:
-            return deleted
+    with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            tx = publish.guarded(target)
+            tx.guards += guards
+            if target.asked is not None:
+                deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
+            else:
+                _judge(target, check)
+                deleted = hide(storage, tx, target, owner)
+            if not tx.writes:
+                return deleted
+            try:
+                await storage.store.apply(tx)
+            except Conflict:
+                await turn.wait()
+                target = await publish.read_target(
+                    storage, target.bucket_name, target.key, target.asked
+                )
+            else:
+                return deleted
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 

@@ -235,38 +235,42 @@ async def _publish_part(
     holder = keys.part_holder(upload.upload_id, number)
     part_key = keys.part(upload.upload_id, number)
     placed = publish.Placed(ingested.written)
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        check(upload.bucket, upload.bucket_revision)
-        require_open(upload)
-        await placed.settle(storage)
-        tx = guarded(upload)
-        tx.expect(part_key, upload.part.revision)
-        profile = storage.blobs.topology.profile(upload.record.profile)
-        ref = publish.add_new_blob(storage, tx, upload.bucket_name, placed, holder, profile=profile)
-        part = PartRecord(
-            number,
-            ingested.size,
-            ingested.etag,
-            modified_ms,
-            ref,
-            ingested.checksums,
-            content,
-        )
-        tx.put(part_key, part)
-        tx.witness = part_key
-        old = upload.part.record
-        tx.use(upload.bucket_name, Usage(pending_bytes=part.size - (old.size if old else 0)))
-        if old is not None:
-            references.drop(storage, tx, upload.bucket_name, old.blob, holder)
-        try:
-            await storage.store.apply(tx)
-        except Conflict as conflict:
-            await placed.refresh(storage, conflict)
-            upload = await find_upload(
-                storage, upload.bucket_name, upload.key, upload.upload_id, number
+    with storage.turns.of(part_key) as turn:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            check(upload.bucket, upload.bucket_revision)
+            require_open(upload)
+            await placed.settle(storage)
+            tx = guarded(upload)
+            tx.expect(part_key, upload.part.revision)
+            profile = storage.blobs.topology.profile(upload.record.profile)
+            ref = publish.add_new_blob(
+                storage, tx, upload.bucket_name, placed, holder, profile=profile
             )
-        else:
-            return part
+            part = PartRecord(
+                number,
+                ingested.size,
+                ingested.etag,
+                modified_ms,
+                ref,
+                ingested.checksums,
+                content,
+            )
+            tx.put(part_key, part)
+            tx.witness = part_key
+            old = upload.part.record
+            tx.use(upload.bucket_name, Usage(pending_bytes=part.size - (old.size if old else 0)))
+            if old is not None:
+                references.drop(storage, tx, upload.bucket_name, old.blob, holder)
+            try:
+                await storage.store.apply(tx)
+            except Conflict as conflict:
+                await placed.refresh(storage, conflict)
+                await turn.wait()
+                upload = await find_upload(
+                    storage, upload.bucket_name, upload.key, upload.upload_id, number
+                )
+            else:
+                return part
     raise errors.OperationAborted("The part is written too often by others. Please try again.")
 
 

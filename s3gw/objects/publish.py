@@ -455,20 +455,22 @@ async def publish(
     a fresh target after a lost commit; `lost` may raise to give up instead. Raises S3Error,
     OutcomeUnknown.
     """
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        check(target)
-        if placed is not None:
-            await placed.settle(storage)
-        tx = guarded(target)
-        record = replace(storage, tx, target, build(tx, target))
-        try:
-            await storage.store.apply(tx)
-        except Conflict as conflict:
-            lost(conflict)
+    with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            check(target)
             if placed is not None:
-                await placed.refresh(storage, conflict)
-            await storage.ring.refresh(conflict)
-            target = await read_target(storage, target.bucket_name, target.key)
-        else:
-            return record
+                await placed.settle(storage)
+            tx = guarded(target)
+            record = replace(storage, tx, target, build(tx, target))
+            try:
+                await storage.store.apply(tx)
+            except Conflict as conflict:
+                lost(conflict)
+                if placed is not None:
+                    await placed.refresh(storage, conflict)
+                await storage.ring.refresh(conflict)
+                await turn.wait()
+                target = await read_target(storage, target.bucket_name, target.key)
+            else:
+                return record
     raise errors.OperationAborted("The key is written too often by others. Please try again.")

@@ -13,6 +13,7 @@ from s3gw.cluster.blobs import BlobStore
 from s3gw.metadata import sequences
 from s3gw.metadata.store import Store
 from s3gw.objects.keyring.ring import Ring, Sources
+from s3gw.objects.turns import Turns
 
 
 def wall_clock_ms() -> int:
@@ -31,7 +32,8 @@ class Storage:
     `lifecycle_day_ms` is how long a day of lifecycle rules lasts;
     `readings` counts its announced reads by their keys, `completing` has its attempts to complete
     an upload that are under way. `draws` tells its versions from those of other processes.
-    `sources` are where encryption keys come from, `ring` the keys."""
+    `sources` are where encryption keys come from, `ring` the keys. `turns` are those of its writers
+    of one key."""
 
     store: Store
     blobs: BlobStore
@@ -47,6 +49,7 @@ class Storage:
     completing: set[bytes] = field(default_factory=set)
     draws: Iterator[int] = field(default_factory=sequences.draws)
     sources: Sources = field(default_factory=Sources)
+    turns: Turns = field(default_factory=Turns)
     ring: Ring = field(init=False)
 
     def __post_init__(self) -> None:
