@@ -104,6 +104,12 @@ IDENTITY_KEYS = b"identity/key/"
 IDENTITY_POLICIES = b"identity/policy/"
 IDENTITY_ROLES = b"identity/role/"
 IDENTITY_PROVIDERS = b"identity/provider/"
+FENCES = b"fence/"
+PARTS = b"part/"
+MANIFESTS = b"manifest/"
+HOLDERS = b"holder/"
+# What has fences.
+LISTED = (OBJECTS, VERSIONS, UPLOADS, TRASH, COMPLETED, RENAMED)
 
 
 def after_prefix(prefix: bytes) -> bytes:

@@ -24,6 +24,7 @@ from s3gw import limits
 from s3gw.cluster.topology import Profile, Topology
 from s3gw.kv.interface import At, Conflict
 from s3gw.metadata import keys
+from s3gw.metadata.everything import all_keys
 from s3gw.metadata.records import (
     Checksums,
     RestoredRecord,
@@ -47,7 +48,6 @@ FRAME_ROWS = 500
 KEEP = 3
 LOOK_SECONDS_MAX = 60.0
 FIRST_MS = 5 * 60 * 1000
-FENCES = keys.fence(b"")
 EVERYTHING = (b"\x00", b"\xff")
 
 
@@ -79,28 +79,23 @@ class _Rows:
     """The rows of a snapshot, as read at one revision."""
 
     def __init__(self, storage: Storage, revision: int) -> None:
-        self._kv = storage.store.kv
+        self._store = storage.store
         self._revision = revision
         self.items = 0
 
     async def pages(self) -> AsyncIterator[list[Row]]:
-        position, end = EVERYTHING
-        more = True
-        while more:
-            if position.startswith(FENCES):
-                position = keys.after_prefix(FENCES)
-            page = await self._kv.scan(position, end, limit=PAGE_ITEMS, revision=self._revision)
+        start, end = EVERYTHING
+        async for items in all_keys(
+            self._store, start, end, revision=self._revision, limit=PAGE_ITEMS
+        ):
             rows = [
                 (item.key, without_secrets(item.key, item.value))
-                for item in page.items
-                if not item.lease and not item.key.startswith(FENCES)
+                for item in items
+                if not item.lease and not item.key.startswith(keys.FENCES)
             ]
             for first in range(0, len(rows), FRAME_ROWS):
                 yield rows[first : first + FRAME_ROWS]
             self.items += len(rows)
-            more = page.more
-            if more:
-                position = page.items[-1].key + b"\x00"
 
 
 def without_secrets(key: bytes, value: bytes) -> bytes:
