@@ -389,20 +389,24 @@ class Swap:
             tx.put(key, msgspec.structs.replace(queued.record, target=wanted.name, bucket=bucket))
 
     async def _follow_class_of_parts(self, tx: Transaction, manifest: bytes) -> None:
-        """The same for a part, by the first version that holds it."""
+        """The same for a part, by the first version that holds it. Those that are gone may be many
+        until the collector has been there."""
         topology = self._storage.blobs.topology
         if not any(profile.storage_classes for profile in topology.profiles()):
             return
         prefix = keys.manifest_holders(manifest)
-        page = await self._storage.store.kv.scan(
-            prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
-        )
-        for held in page.items:
-            bucket, key, sequence = keys.split_object_holder(held.key[len(prefix) :])
-            for item, record, _ in await self._version_items(bucket, key, sequence):
-                tx.expect(item.key, item.revision)
-                await self._follow_class(tx, bucket, record)
-                return
+        position, end, more = prefix, keys.after_prefix(prefix), True
+        while more:
+            page = await self._storage.store.kv.scan(position, end, limit=REFERENCES_PER_READ)
+            for held in (item for item in page.items if not item.value):
+                bucket, key, sequence = keys.split_object_holder(held.key[len(prefix) :])
+                for item, record, _ in await self._version_items(bucket, key, sequence):
+                    tx.expect(item.key, item.revision)
+                    await self._follow_class(tx, bucket, record)
+                    return
+            more = page.more
+            if more:
+                position = page.items[-1].key + b"\x00"
 
     async def _move_part(self, holder: bytes, reference: Reference) -> None:
         upload_id, number = holder[1:17], int.from_bytes(holder[17:], "big")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -96,7 +97,6 @@ class RepairWorker(PeriodicWorker):
         super().__init__(storage, **timing)
         self._throttle = throttle or Throttle(lambda: 0)
         self._position = self._group_end = keys.REPAIRS
-        self._at_once = asyncio.Semaphore(BLOBS_AT_ONCE)
 
     async def work(self, claim: Claim) -> bool:
         now_ms = self._storage.clock_ms()
@@ -157,7 +157,22 @@ class RepairWorker(PeriodicWorker):
             if now_ms is None or entry.record.not_before_ms <= now_ms:
                 blobs.setdefault(entry.record.blob, entry)
         entries = sorted(blobs.values(), key=lambda entry: (-self._gone(entry), entry.key))
-        await asyncio.gather(*(self._repair(claim, entry, report) for entry in entries))
+        left = deque(entries)
+
+        async def lane() -> None:
+            try:
+                while left:
+                    await self._repair(claim, left.popleft(), report)
+            except BaseException:
+                left.clear()  # the other lanes end with what they have in hand
+                raise
+
+        ended = await asyncio.gather(
+            *(lane() for _ in range(BLOBS_AT_ONCE)), return_exceptions=True
+        )
+        for error in ended:
+            if error is not None:
+                raise error
 
     def _gone(self, entry: Entry) -> int:
         """About how many shards of a blob are gone: known as lost, or their nodes are down."""
@@ -171,15 +186,14 @@ class RepairWorker(PeriodicWorker):
         return len(down | set(record.lost))
 
     async def _repair(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
-        async with self._at_once:
-            job = _BlobRepair(self._storage, claim, self._throttle, report, entry.record.lost)
-            try:
-                if await self._try(job, entry, report):
-                    await self._settle(claim, entry, report)
-                else:
-                    await self._put_off(claim, entry, job, report)
-            except (Conflict, OutcomeUnknown):
-                report.later += 1  # somebody else has changed the entry or the blob: next time
+        job = _BlobRepair(self._storage, claim, self._throttle, report, entry.record.lost)
+        try:
+            if await self._try(job, entry, report):
+                await self._settle(claim, entry, report)
+            else:
+                await self._put_off(claim, entry, job, report)
+        except (Conflict, OutcomeUnknown):
+            report.later += 1  # somebody else has changed the entry or the blob: next time
 
     async def _try(self, job: _BlobRepair, entry: Entry, report: RepairReport) -> bool:
         try:

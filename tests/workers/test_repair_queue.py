@@ -23,7 +23,7 @@ from s3gw.metadata.records import BlobRef, Repair, decode, encode
 from s3gw.metadata.store import Transaction
 from s3gw.objects.references import URGENCY_MISPLACED
 from s3gw.workers import on_demand, repair
-from s3gw.workers.contract import UNCLAIMED, Claim
+from s3gw.workers.contract import UNCLAIMED, Claim, ClaimLost
 from s3gw.workers.damage import URGENCY_CRITICAL, URGENCY_DAMAGED, DamageQueue, queue_repairs
 from s3gw.workers.repair import HOPELESS_RETRY_MS_MAX, RETRY_MS_MAX, RepairWorker
 from tests.stores.memory_store import MemoryCluster, Process
@@ -484,3 +484,32 @@ async def test_a_long_queue_is_read_group_by_group(
     seen.clear()
     await worker.run_once()
     assert seen == sorted(wanted)
+
+
+async def test_when_the_lock_is_lost_no_repair_goes_on(
+    memory_cluster: MemoryCluster, memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process works on the same entries by then."""
+    for number in range(6):
+        await put(memory_store, f"k{number}", BIG)
+        ref = await blob_of(memory_store, f"k{number}")
+        await queue(memory_store, repair_of(memory_store, ref, 0))
+    under_way = begun = 0
+
+    async def run(job: object, entry: object) -> bool:
+        nonlocal under_way, begun
+        begun += 1
+        under_way += 1
+        try:
+            if begun == 4:
+                raise ClaimLost("lock/repair")
+            for _ in range(10):
+                await asyncio.sleep(0)
+        finally:
+            under_way -= 1
+        return True
+
+    monkeypatch.setattr(repair._BlobRepair, "run", run)
+    with pytest.raises(ClaimLost):
+        await RepairWorker(memory_store.storage).run_once()
+    assert (begun, under_way) == (4, 0), "none is begun, and none is left running"

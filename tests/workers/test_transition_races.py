@@ -27,7 +27,7 @@ from s3gw.workers.lifecycle_walk import LifecycleWalk
 from s3gw.workers.reencode import Entry
 from tests.stores.audit import Audit
 from tests.stores.memory_store import BUCKET, PROFILE, Process
-from tests.stores.operations import copy, get, put
+from tests.stores.operations import copy, delete, get, put
 from tests.workers.lifecycle_rules import DAY, ROUNDED, carry_out, moves, rule, set_rules
 from tests.workers.test_reprofile import WIDE, make_wide
 from tests.workers.test_transition import (
@@ -253,3 +253,30 @@ async def test_what_goes_on_to_its_class_while_others_still_arrive_leaves_nothin
     await check(process, DATA)
     for key in ("k", "l", "m"):
         assert profiles_of(process, await known(process, key)) <= AT_HOME
+
+
+async def test_parts_go_on_to_the_class_of_a_version_behind_many_that_are_gone(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(process, "parts")
+    for number in range(7):
+        await copy(process, "k", f"a{number}")
+        await delete(process, f"a{number}")
+    entries = [
+        await begin_move(process, ref, WIDE, copied=True)
+        for ref in blobs_of(process, await known(process, "k"))
+    ]
+    found = await known(process, "k")
+    described = msgspec.structs.replace(found.description, storage_class=CLASS)
+    marked = msgspec.structs.replace(found, description=described)
+    await process.kv.commit([], [Put(keys.object_(BUCKET, "k"), encode(marked))])
+    monkeypatch.setattr(reencode, "REFERENCES_PER_READ", 3)
+    for entry in entries:
+        old = BlobRef(entry.record.profile, entry.record.blob, 0, 0)
+        assert await reencode.Swap(process.storage, UNCLAIMED, entry, old).run()
+    queued = [
+        decode(Repair, value)
+        for value in Audit(process.cluster, process).under(keys.REPAIRS).values()
+    ]
+    moved = {ref.blob for ref in blobs_of(process, await known(process, "k"))}
+    assert {repair.blob for repair in queued if repair.target == COLD} == moved
