@@ -32,6 +32,7 @@ from hypercorn.config import Config, Sockets
 from nodes.http_connection import TLS_HIGH_WATER_BYTES, Connection, GuardOptions
 from nodes.http_exchange import ASGIApp, ClientDisconnected
 from nodes.http_head import DateLine, ProtocolError
+from nodes.http_share import Share
 
 __all__ = ["ASGIApp", "BindError", "ClientDisconnected", "GuardOptions", "bind", "serve"]
 
@@ -85,12 +86,15 @@ async def serve(
     sockets: Sequence[socket.socket],
     options: GuardOptions,
     shutdown: asyncio.Event,
+    share: Share | None = None,
 ) -> None:
     """Serve `app` on listening sockets, which this owns from now on, until `shutdown` is set.
     Then: no new connections, idle ones closed at once, requests in flight finished within
-    `graceful_seconds`, the rest aborted. Raises what the application's lifespan startup raises."""
+    `graceful_seconds`, the rest aborted. `share` is for processes that have the same sockets.
+    Raises what the application's lifespan startup raises."""
     guard = Guard(app, options)
-    listeners: list[socket.socket] = [_listener(sock, options) for sock in sockets]
+    accepted = _Connections(options.connections_max if options.tls else None, share)
+    listeners: list[socket.socket] = [_Listener(sock, accepted) for sock in sockets]
     plain: list[socket.socket] = []
     secure, insecure = (plain, listeners) if options.tls is None else (listeners, plain)
 
@@ -116,52 +120,79 @@ async def serve(
             listener.close()
 
 
+class _Connections:
+    """The connections that listeners have accepted and that are not closed yet, in their handshake
+    or after it. Above `most` they are cut off. (Without TLS the guard knows all connections, and
+    can answer those above its limit.)"""
+
+    def __init__(self, most: int | None, share: Share | None) -> None:
+        self._most = most
+        self._share = share
+        self._count = 0
+        self._tell()
+
+    @property
+    def full(self) -> bool:
+        return self._most is not None and self._count >= self._most
+
+    def leaves(self) -> bool:
+        """Whether the next one is another process's."""
+        return self._share is not None and self._share.leaves(self._count)
+
+    def add(self, change: int) -> None:
+        self._count += change
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._share is not None:
+            self._share.tell(self._count)
+
+    def end(self) -> None:
+        """No more are accepted."""
+        if self._share is not None:
+            self._share.tell(None)
+            self._share = None
+
+
 class _Listener(socket.socket):
-    """A listening socket that keeps its backlog. asyncio listens again with the number that it
-    also takes as connections to accept in one go, which is 1 here, so that processes that share
-    the socket share the connections: whoever is idle accepts the next."""
+    """A listening socket that counts what it accepts, and keeps its backlog. asyncio listens again
+    with the number that it also takes as connections to accept in one go, which is 1 here, so that
+    processes that share the socket share the connections: whoever is idle accepts the next."""
+
+    def __init__(self, listening: socket.socket, connections: _Connections) -> None:
+        super().__init__(fileno=listening.detach())
+        self._connections = connections
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         super().listen(BACKLOG)
 
-
-class _TlsListener(_Listener):
-    """A listener that counts the connections that it has accepted and that are not closed yet, in
-    their handshake or after it, and cuts off what comes above `connections_max`. (Without TLS the
-    guard knows all connections, and can answer those above.)"""
-
-    connections_max = 0
-    open = 0
-
     def accept(self) -> tuple[socket.socket, Any]:
+        if self._connections.leaves():
+            raise BlockingIOError(errno.EAGAIN, "left to another process")
         accepted, address = super().accept()
-        if self.open >= self.connections_max:
+        if self._connections.full:
             accepted.close()
             raise ConnectionAbortedError("too many connections")  # asyncio expects this one
-        self.open += 1
-        return _Accepted(self, accepted), address
-
-
-class _Accepted(socket.socket):
-    """A connection that its listener counts until it is closed."""
-
-    def __init__(self, listener: _TlsListener, accepted: socket.socket) -> None:
-        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        self._listener: _TlsListener | None = listener
+        return _Accepted(accepted, self._connections), address
 
     def close(self) -> None:
         super().close()
-        if self._listener is not None:
-            self._listener.open -= 1
-            self._listener = None
+        self._connections.end()
 
 
-def _listener(sock: socket.socket, options: GuardOptions) -> socket.socket:
-    if options.tls is None:
-        return _Listener(fileno=sock.detach())
-    listener = _TlsListener(fileno=sock.detach())
-    listener.connections_max = options.connections_max
-    return listener
+class _Accepted(socket.socket):
+    """A connection that is counted until it is closed."""
+
+    def __init__(self, accepted: socket.socket, connections: _Connections) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self._connections: _Connections | None = connections
+        connections.add(1)
+
+    def close(self) -> None:
+        super().close()
+        if self._connections is not None:
+            self._connections.add(-1)
+            self._connections = None
 
 
 class _GuardConfig(Config):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.http_guard import GuardOptions, serve
+from nodes.http_share import SHARE, Share
 from s3gw import __version__, pki
 from s3gw.admin.app import build_app as build_admin_app
 from s3gw.admin.port import AdminPort
@@ -358,8 +359,9 @@ class Gateway:
         if serves_s3:
             s3_tls = self.ports.s3.context if self.ports.s3 else None
             s3_guard = replace(guard, refusal=refusal, tls=s3_tls)
+            share = Share(context.fds[SHARE], context.index) if SHARE in context.fds else None
             servers.append(
-                serve(self.s3_port(storage), [sockets.pop(0)], s3_guard, context.shutdown)
+                serve(self.s3_port(storage), [sockets.pop(0)], s3_guard, context.shutdown, share)
             )
         if sockets:
             admin_app = build_admin_app(self.admin_port(storage, shared))

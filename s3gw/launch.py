@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from nodes.http_guard import BindError, bind
+from nodes.http_share import SHARE, make_share
 from nodes.tls import CERTIFICATE_FILE, GATEWAY, NODE, TlsCredentials
 from s3gw import app
 from s3gw.cluster.founding import found_store, layout_exists, scheme_of
@@ -95,7 +96,11 @@ def up(config: Config) -> int:
             payload=task,
             processes=_processes(config),
             sockets=sockets,
-            fds={**found.locks, **boards_of(_processes(config))},
+            fds={
+                **found.locks,
+                **boards_of(_processes(config)),
+                SHARE: make_share(_processes(config)),
+            },
             scout=DriveScout(config, found.store_id, found.locks),
             announce=lambda: _announce_up(config, ports, shows_secret),
         )
@@ -120,7 +125,7 @@ def gateway(config: Config) -> int:
         payload=app.Task(config, ""),
         processes=_processes(config),
         sockets=sockets,
-        fds=boards_of(_processes(config)),
+        fds={**boards_of(_processes(config)), SHARE: make_share(_processes(config))},
         announce=lambda: _say(
             f"gateway: S3 on {url_of(config.s3, ports.s3)}, "
             f"admin on {url_of(config.admin, ports.admin)}"

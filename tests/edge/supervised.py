@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.http_guard import GuardOptions, bind, serve
+from nodes.http_share import SHARE, Share, make_share
 from s3gw.supervisor import Grant, StartLater, Supervisor, WorkerContext
 
 
@@ -49,8 +50,12 @@ async def serve_pid(worker: WorkerContext) -> None:
             await asyncio.sleep(0.2)
         await send({"type": "http.response.body", "body": json.dumps(described).encode()})
 
+    share = Share(worker.fds[SHARE], worker.index) if SHARE in worker.fds else None
     worker.ready()
-    await serve(app, worker.sockets, GuardOptions(graceful_seconds=5), worker.shutdown)
+    await serve(app, worker.sockets, GuardOptions(graceful_seconds=5), worker.shutdown, share)
+
+
+serve_evenly = serve_pid
 
 
 async def fail_to_start(worker: WorkerContext) -> None:
@@ -116,6 +121,9 @@ def main() -> int:
     listener = bind("127.0.0.1", 0)
     lock = os.open(Path(os.environ["LOCK_PATH"]), os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fds = {"drive": lock}
+    if entry == "serve_evenly":
+        fds[SHARE] = make_share(int(processes))
     address = listener.getsockname()
 
     def announce() -> None:
@@ -128,7 +136,7 @@ def main() -> int:
         payload={"greeting": "hello"},
         processes=int(processes),
         sockets=[listener],
-        fds={"drive": lock},
+        fds=fds,
         announce=announce,
         graceful_seconds=float(graceful),
         scout=lambda: scout(Path(os.environ["LOCK_PATH"]).parent),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,26 @@ def test_workers_get_index_payload_descriptors_and_malloc_settings(start: Any) -
     assert answer["fds"] == ["drive"]
     assert answer["index"] in (0, 1)
     assert int(answer["malloc"]) >= 1 << 20
+
+
+def test_connections_that_are_kept_are_shared_evenly(start: Any) -> None:
+    port = start("serve_evenly", 2).announced_port()
+    assert len(pids(port, 2)) == 2
+    spreads = []
+    for _ in range(ATTEMPTS):
+        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(16)]
+        for connection in kept:
+            connection.connect()
+        answered: Counter[int] = Counter()
+        for connection in kept:
+            connection.request("GET", "/pid")
+            answered[json.loads(connection.getresponse().read())["pid"]] += 1
+        for connection in kept:
+            connection.close()
+        spreads.append(sorted(answered.values()))
+        if spreads[-1] == [8, 8]:
+            return
+    raise AssertionError(spreads)
 
 
 def test_a_killed_worker_is_restarted_and_the_others_go_on_serving(start: Any) -> None:
