@@ -9,7 +9,8 @@ The order is what keeps it safe, whoever dies or races:
 4. write the manifest's blob (for rescue) and its pages, which nobody sees yet;
 5. one commit: the object appears, the upload goes, a record answers retries for a day.
 
-If the process dies in between, its lease ends, and the next Complete or Abort takes over.
+If the process dies in between, its lease ends, and the next Complete or Abort takes over. Who asks
+for the same while it is under way waits for its end, and gets the answer of a retry.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b, md5
 
@@ -63,6 +65,11 @@ from s3gw.wire.checksums import encode as encode_checksum
 PAGE_PARTS = 1000
 DEFAULT_ALGORITHM = ALGORITHMS["CRC64NVME"]
 COMPLETED_MS = 24 * 3600 * 1000
+# For another request that completes the upload: longer than the lease of a process that died, and
+# shorter than clients wait for an answer.
+WAIT_SECONDS_MAX = 30.0
+POLL_SECONDS_MIN = 0.05
+POLL_SECONDS_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +115,53 @@ class Completed:
 async def complete_upload(
     storage: Storage, bucket_name: str, key: str, upload_id: bytes, completion: Completion
 ) -> Completed:
-    """Complete an upload, or answer a retry. Raises S3Error, OutcomeUnknown."""
-    try:
-        upload = await find_upload(storage, bucket_name, key, upload_id)
-    except errors.NoSuchUpload:
-        return await _answer_retry(storage, bucket_name, key, upload_id, completion)
-    parts, _ = await list_parts(storage, upload_id)
+    """Complete an upload, or answer a retry; while another request completes it, wait for that one.
+    Raises S3Error, OutcomeUnknown."""
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + WAIT_SECONDS_MAX
+    pause = POLL_SECONDS_MIN
+    while True:
+        try:
+            upload = await find_upload(storage, bucket_name, key, upload_id)
+        except errors.NoSuchUpload:
+            return await _answer_retry(storage, bucket_name, key, upload_id, completion)
+        if upload.record.state == OPEN or not await owner_lives(storage, upload.record):
+            try:
+                return await _complete(storage, upload, completion)
+            except Conflict:
+                pass  # the upload was taken, or wrapped anew, by another
+        seconds_left = ends_at - clock()
+        if seconds_left <= 0:
+            raise errors.SlowDown(
+                "The upload is being completed by another request.", headers={"Retry-After": "1"}
+            )
+        await _wait_for(storage, upload.record, min(pause, seconds_left), seconds_left)
+        pause = min(2 * pause, POLL_SECONDS_MAX)
+
+
+async def _wait_for(
+    storage: Storage, record: UploadRecord, pause: float, seconds_left: float
+) -> None:
+    """Wait for the end of the attempt that has an upload, or, when it is one of another process,
+    for so long that its record is worth another look."""
+    ended = storage.completing.get(record.attempt)
+    if ended is None:
+        await asyncio.sleep(pause)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_left):
+            await ended.wait()
+
+
+async def _complete(storage: Storage, upload: Upload, completion: Completion) -> Completed:
+    """Complete an upload that nobody has. Raises Conflict when another has taken it meanwhile."""
+    parts, _ = await list_parts(storage, upload.upload_id)
     choose(parts, completion.choices, upload.record)
-    target = await publish.read_target(storage, bucket_name, key)
+    target = await publish.read_target(storage, upload.bucket_name, upload.key)
     completion.check(target)
-    attempt = os.urandom(8)
+    attempt, ended = os.urandom(8), asyncio.Event()
     tried = bool(upload.record.attempt)
-    storage.completing.add(attempt)
+    storage.completing[attempt] = ended
     taking = asyncio.ensure_future(_take(storage, upload, attempt))
     try:
         upload = await asyncio.shield(taking)
@@ -131,7 +173,8 @@ async def complete_upload(
         await storage.store.shielded(_give_back(storage, upload, attempt, taking))
         raise
     finally:
-        storage.completing.discard(attempt)
+        del storage.completing[attempt]
+        ended.set()
 
 
 async def _answer_retry(
@@ -179,24 +222,15 @@ def _agrees(stored: Checksums, given: dict[str, str]) -> bool:
 
 
 async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
-    """`open` → `completing`; also takes over from a process that is gone."""
-    if upload.record.state != OPEN and await owner_lives(storage, upload.record):
-        raise errors.SlowDown(
-            "The upload is being completed by another request.", headers={"Retry-After": "1"}
-        )
+    """`open` → `completing`; also takes over from a process that is gone. Raises Conflict."""
     lease = storage.lease()
-    try:
-        return await change_record(
-            storage,
-            upload,
-            lambda record: msgspec.structs.replace(
-                record, state=COMPLETING, owner_lease=lease, attempt=attempt
-            ),
-        )
-    except Conflict:
-        raise errors.SlowDown(
-            "The upload is being changed by another request.", headers={"Retry-After": "1"}
-        ) from None
+    return await change_record(
+        storage,
+        upload,
+        lambda record: msgspec.structs.replace(
+            record, state=COMPLETING, owner_lease=lease, attempt=attempt
+        ),
+    )
 
 
 async def _give_back(
@@ -428,9 +462,7 @@ async def _publish(
 
     def lost(conflict: Conflict) -> None:
         if isinstance(conflict.guard, At) and conflict.guard.key == upload.record_key:
-            raise errors.SlowDown(
-                "The upload was taken over by another request.", headers={"Retry-After": "1"}
-            )
+            raise conflict
 
     record = await publish.publish(
         storage, target, completion.check, build, placed=placed, lost=lost

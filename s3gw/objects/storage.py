@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -31,9 +32,9 @@ class Storage:
     reads the layout again (`layout_epoch` and the nodes' states) and may raise EngineError;
     `lifecycle_day_ms` is how long a day of lifecycle rules lasts;
     `readings` counts its announced reads by their keys, `completing` has its attempts to complete
-    an upload that are under way. `draws` tells its versions from those of other processes.
-    `sources` are where encryption keys come from, `ring` the keys. `turns` are those of its writers
-    of one key."""
+    an upload that are under way, and what each sets at its end. `draws` tells its versions from
+    those of other processes. `sources` are where encryption keys come from, `ring` the keys.
+    `turns` are those of its writers of one key."""
 
     store: Store
     blobs: BlobStore
@@ -46,7 +47,7 @@ class Storage:
     monotonic: Callable[[], float] = time.monotonic
     lifecycle_day_ms: int = DAY_MS
     readings: Counter[bytes] = field(default_factory=Counter)
-    completing: set[bytes] = field(default_factory=set)
+    completing: dict[bytes, asyncio.Event] = field(default_factory=dict)
     draws: Iterator[int] = field(default_factory=sequences.draws)
     sources: Sources = field(default_factory=Sources)
     turns: Turns = field(default_factory=Turns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -93,18 +92,6 @@ async def test_an_upload_whose_taking_had_no_answer_can_be_aborted(losing: Proce
     await abort(losing, "k", upload_id)
     with pytest.raises(errors.NoSuchUpload):
         await complete(losing, "k", upload_id)
-
-
-async def test_a_complete_under_way_in_this_process_is_not_taken_over(losing: Process) -> None:
-    upload_id = await start(losing, "k")
-    await part(losing, "k", upload_id, 1, b"x")
-    results = await asyncio.gather(
-        complete(losing, "k", upload_id),
-        complete(losing, "k", upload_id),
-        return_exceptions=True,
-    )
-    assert sum(isinstance(result, errors.SlowDown) for result in results) == 1
-    assert await get(losing, "k") == b"x"
 
 
 @pytest.mark.parametrize("token", [b"", b"t" * 16])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -427,7 +428,7 @@ async def test_a_part_is_left_alone_as_long_as_its_upload_is_being_completed(
     upload = await find_upload(memory_store.storage, BUCKET, "k", upload_id)
 
     lease, attempt = memory_store.storage.lease(), b"attempt"
-    memory_store.storage.completing.add(attempt)
+    memory_store.storage.completing[attempt] = asyncio.Event()
     upload = await change_record(
         memory_store.storage,
         upload,
@@ -441,7 +442,7 @@ async def test_a_part_is_left_alone_as_long_as_its_upload_is_being_completed(
     assert memory_cluster.engine.items[part_key] == before
     # Its process gives up and cannot say so: the upload is given back, and the part goes home. A
     # commit that is still on its way from there fails, as it names what the part was.
-    memory_store.storage.completing.remove(attempt)
+    del memory_store.storage.completing[attempt]
     assert (await on_demand.repair_all(memory_store.storage)).moved == 1
     with pytest.raises(Conflict):
         await change_record(memory_store.storage, upload, lambda found: found)
