@@ -277,6 +277,8 @@ class Supervisor:
 
     def _look(self, scout: Scout, wake: socket.socket) -> None:
         """The scout's thread."""
+        # Taken by this thread, a stop could come after the ends of the workers that it ends, too.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         while not self._ended.wait(self.scout_seconds):
             try:
                 for grant in scout():
