@@ -7,7 +7,7 @@ from s3gw.auth.patterns import PolicyError
 from s3gw.auth.policy_parse import TOO_LARGE, parse_bucket_policy
 from s3gw.auth.public_policy import is_public
 from s3gw.buckets import public_access
-from s3gw.identities.policy_principals import decoded, encoded, ids_now, shown, unique_ids
+from s3gw.identities.policy_principals import decoded, encoded, renamed, shown, unique_ids
 from s3gw.metadata.records import BucketRecord
 from s3gw.operations.access import (
     POLICY_DOCUMENT,
@@ -50,13 +50,14 @@ async def put_bucket_policy(call: Call) -> Reply:
 
 
 async def get_bucket_policy(call: Call) -> Reply:
-    """The policy, byte for byte as it was put, unless somebody whom it names is gone."""
+    """The policy, byte for byte as it was put, unless somebody whom it names is gone or has
+    another name now."""
     _refuse_strangers(call)
     ids = decoded(call.bucket.documents.get(PRINCIPALS_DOCUMENT))
     document = _document(call)
     if ids:
-        now = await ids_now(call.storage.store, ids)
-        document = shown(document.decode(), ids, now).encode()
+        others = await renamed(call.storage.store, ids.items())
+        document = shown(document.decode(), ids, others).encode()
     return Reply(200, [("Content-Type", "application/json")], document)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from s3gw.kv.interface import Put
+from s3gw.metadata.keys import identity_user
 from tests.iam.conftest import ACCOUNT, Keys, trust
 from tests.iam.in_process import ROOT, Answer, Port
 from tests.stores.memory_store import Process
@@ -184,3 +186,33 @@ async def test_a_policy_that_is_deleted_leaves_nothing_for_the_next(port: Port) 
     assert (await put(port, policy({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}))).status == 204
     assert await reads(port, ROOT)
     assert not await reads(port, await make_ann(port))
+
+
+async def test_a_renamed_user_is_shown_by_the_name_that_it_has_now(port: Port) -> None:
+    keys = await make_ann(port)
+    bob = f"arn:aws:iam::{ACCOUNT}:user/staff/bob"
+    root = f"arn:aws:iam::{ACCOUNT}:root"
+    document = policy({"AWS": [USER, root]})
+    assert (await put(port, document)).status == 204
+    renamed = {"UserName": "ann", "NewUserName": "bob", "NewPath": "/staff/"}
+    assert (await port.ask("UpdateUser", **renamed)).status == 200
+    assert await reads(port, keys)
+    assert await shown(port) == policy({"AWS": [bob, root]})
+    # Whoever has the name now is another one, and is not shown as who had it.
+    another = await make_ann(port)
+    assert not await reads(port, another)
+    assert await shown(port) == policy({"AWS": [bob, root]})
+    assert (await put(port, await shown(port))).status == 204  # what is shown can be put
+    assert await reads(port, keys)
+    assert not await reads(port, another)
+
+
+async def test_a_user_whose_record_cannot_be_read_is_shown_by_its_id(
+    memory_store: Process, port: Port
+) -> None:
+    await make_ann(port)
+    old_id = (await port.ask("GetUser", UserName="ann")).text("UserId")
+    assert (await put(port, policy({"AWS": USER}))).status == 204
+    assert (await port.ask("UpdateUser", UserName="ann", NewUserName="bob")).status == 200
+    await memory_store.kv.commit([], [Put(identity_user("bob"), b"\xff")])
+    assert await shown(port) == policy({"AWS": old_id})

@@ -93,13 +93,13 @@ async def test_a_denial_is_of_the_one_who_was_named(port: Port) -> None:
 
 async def test_a_user_who_is_renamed_stays_the_one_who_is_trusted(port: Port) -> None:
     keys = await port.user("ann")
-    ann_id = (await port.store.get_user("ann")).user_id
     assert (await make(port, trust({"AWS": ANN}))).status == 200
     await port.store.update_user("ann", new_name="eve")
     assert await may(port, keys)
     other = await port.user("ann")
     assert not await may(port, other)
-    assert json.loads(await shown(port)) == json.loads(trust({"AWS": ann_id}))
+    eve = f"arn:aws:iam::{ACCOUNT}:user/eve"
+    assert json.loads(await shown(port)) == json.loads(trust({"AWS": eve}))
     await port.store.delete_user("ann", force=True)
     await port.store.update_user("eve", new_name="ann")
     assert await shown(port) == trust({"AWS": ANN})
@@ -198,3 +198,17 @@ async def test_who_is_no_user_or_role_of_ours_stays_as_it_is(port: Port, princip
     assert (await make(port, trust(principal))).status == 200
     assert await shown(port) == trust(principal)
     assert (await port.store.get_role("reader")).principals == {}
+
+
+async def test_each_trust_policy_shows_whom_it_named(port: Port) -> None:
+    """Two policies that name two users under one name, one of whom has another name by now."""
+    await port.user("ann")
+    document = trust({"AWS": ANN})
+    assert (await make(port, document, "old")).status == 200
+    assert (await port.ask("UpdateUser", UserName="ann", NewUserName="bob")).status == 200
+    await port.user("ann")
+    assert (await make(port, document, "new")).status == 200
+    listed = await port.store.shown_roles(await port.store.list_roles())
+    told = {role.name: json.loads(role.trust)["Statement"][0]["Principal"] for role in listed}
+    assert told["new"] == {"AWS": ANN}
+    assert told["old"] == {"AWS": ANN.replace("ann", "bob")}
