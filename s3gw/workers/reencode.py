@@ -417,7 +417,7 @@ class Swap:
             await self._move_listed_part(upload_id, number, holder, reference)
             return
         if upload.record.state != OPEN:
-            await self._free_upload(upload.record, key)
+            await self._free_upload(key)
             return
         if part.record is None:
             return
@@ -431,17 +431,21 @@ class Swap:
             self._pass_on(tx, holder, reference)
             await commit(self._storage.store, self._claim, tx)
 
-    async def _free_upload(self, record: UploadRecord, key: bytes) -> None:
-        """Give an upload back whose completion has died, so that the next round moves its part."""
-        if await owner_lives(self._storage, record):
-            return
+    async def _free_upload(self, key: bytes) -> None:
+        """Give an upload back whose completion has died, so that the next round moves its part. A
+        record that is changed meanwhile (its key is wrapped anew) is looked at again."""
         bucket, object_key, upload_id = keys.split_upload(key)
-        try:
-            upload = await find_upload(self._storage, bucket, object_key, upload_id)
-            if upload.record == record:
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            try:
+                upload = await find_upload(self._storage, bucket, object_key, upload_id)
+                if upload.record.state == OPEN or await owner_lives(self._storage, upload.record):
+                    return
                 await give_back(self._storage, upload)
-        except errors.S3Error:
-            return  # completed or aborted meanwhile: the next round sees that
+            except Conflict:
+                continue
+            except errors.S3Error:
+                return  # completed or aborted meanwhile: the next round sees that
+            return
 
     async def _move_name(self, holder: bytes, reference: Reference) -> None:
         key = keys.NAMES + holder[1:]

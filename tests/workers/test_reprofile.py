@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from s3gw.metadata.records import (
     Description,
     ManifestPage,
     ManifestRef,
+    PartRecord,
     ReprofileJob,
     UploadRecord,
     decode,
@@ -25,9 +27,12 @@ from s3gw.metadata.records import (
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects import publish
 from s3gw.objects.copy import Copying, copy_object
+from s3gw.objects.multipart import Upload, give_back
 from s3gw.objects.publish import no_check
+from s3gw.objects.storage import Storage
 from s3gw.objects.write import put_object
-from s3gw.workers import on_demand, reprofile
+from s3gw.workers import on_demand, reencode, reprofile
+from s3gw.workers.reencode import Entry, write_copy
 from s3gw.workers.reprofile import Reprofiler, ReprofileRefused
 from tests.stores.audit import Audit
 from tests.stores.crashing_kv import Crashed, CrashingKV, Fuse, Mode
@@ -249,6 +254,42 @@ async def test_an_upload_that_is_being_completed_keeps_the_job_walking(process: 
     await run(process)
     await complete(process, "open", upload)
     assert homes(process) == {WIDE, f"{WIDE}.small"}
+
+
+async def test_the_part_of_an_upload_goes_over_whose_completion_died_however_often_it_is_changed(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is wrapped anew, say, each time that it is to be given back."""
+    upload = await start(process, "open")
+    await part(process, "open", upload, 1, content(100_000))
+    key = keys.upload(BUCKET, "open", upload)
+    (item,) = (await process.kv.get_many([key])).items
+    assert item is not None
+    taken = msgspec.structs.replace(
+        decode(UploadRecord, item.value), state="completing", owner_lease=7
+    )
+    tries = 0
+
+    async def taken_meanwhile(*args: Any) -> Entry:
+        copied = await write_copy(*args)
+        await process.kv.commit([], [Put(key, encode(taken))])
+        return copied
+
+    async def changed_before(storage: Storage, upload: Upload) -> Upload:
+        nonlocal tries
+        tries += 1
+        if tries <= 2 * reencode.ROUNDS_MAX:
+            await process.kv.commit([], [Put(key, encode(taken))])
+        return await give_back(storage, upload)
+
+    monkeypatch.setattr(reencode, "write_copy", taken_meanwhile)
+    monkeypatch.setattr(reencode, "give_back", changed_before)
+    await reprofile.start(process.kv, BUCKET, WIDE)
+    assert await Reprofiler(process.storage).work()
+    (moved,) = (await process.kv.get_many([keys.part(upload, 1)])).items
+    assert moved is not None
+    assert decode(PartRecord, moved.value).blob.profile == WIDE
+    assert tries == 2 * reencode.ROUNDS_MAX + 1
 
 
 async def test_another_bucket_that_shares_a_blob_keeps_it(process: Process) -> None:
