@@ -2,16 +2,19 @@
 
 What a replaced or deleted version was made of is unlinked `garbage_after` later. A read older than
 half of that writes `reading/<blob or manifest>/<process lease>`; the key goes with the last such
-read of the process, or with the process.
+read of the process, or with the process. Every read writes it, and it is removed only as it was
+seen after the last of them: a removal that arrives late does not take back what another read has
+announced since.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from nodes.protocol import Buffer
 from s3gw.cluster.reader import BlobUnreadable
-from s3gw.kv.interface import Delete, EngineError, Put
+from s3gw.kv.interface import At, Conflict, Delete, EngineError, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import Data, ManifestRef, ObjectRecord
 from s3gw.objects.content.framing import PLAIN, Framing
@@ -35,23 +38,36 @@ class Reading:
         self._active = storage.readings
         self._announce_at = storage.monotonic() + storage.garbage_after_ms / 2000
         self._key = b""
+        self._turn = asyncio.Lock()
 
     async def going_on(self, data: Data) -> None:
-        """To be called while the read goes on. When the engine does not answer, the read does not
-        end for that: there is as much time again until the collector may come."""
-        if self._key or self._storage.monotonic() < self._announce_at:
+        """To be called while the read of `data` goes on. When the engine does not answer, the read
+        does not end for that: there is as much time again until the collector may come."""
+        if self._storage.monotonic() < self._announce_at:
             return
         lease = self._storage.lease()
-        self._key = keys.reading(identity_of(data), lease)
-        self._active[self._key] += 1
-        try:
-            await self._storage.store.kv.commit([], [Put(self._key, b"", lease)])
-        except EngineError:
-            await self.ended()
-            self._announce_at = self._storage.monotonic() + ANNOUNCE_RETRY_SECONDS
+        key = keys.reading(identity_of(data), lease)
+        if key != self._key:
+            await self._storage.store.shielded(self._announce(key, lease))
 
     async def ended(self) -> None:
-        """Take the announcement back when no other read of this process needs it."""
+        """Take the announcement back when no other read of this process needs it. To be shielded
+        from cancellation."""
+        async with self._turn:
+            await self._take_back()
+
+    async def _announce(self, key: bytes, lease: int) -> None:
+        async with self._turn:
+            await self._take_back()  # of what was read before, or under a lease that was lost
+            self._key = key
+            self._active[key] += 1
+            try:
+                await self._storage.store.kv.commit([], [Put(key, b"", lease)])
+            except EngineError:
+                await self._take_back()
+                self._announce_at = self._storage.monotonic() + ANNOUNCE_RETRY_SECONDS
+
+    async def _take_back(self) -> None:
         if not self._key:
             return
         key, self._key = self._key, b""
@@ -59,9 +75,21 @@ class Reading:
         if self._active[key] == 0:
             del self._active[key]
             try:
-                await self._storage.store.kv.commit([], [Delete(key)])
+                await self._withdraw(key)
             except EngineError:
                 return  # it goes with the lease of this process
+
+    async def _withdraw(self, key: bytes) -> None:
+        kv = self._storage.store.kv
+        while True:
+            (item,) = (await kv.get_many([key])).items
+            if item is None or key in self._active:
+                return
+            try:
+                await kv.commit([At(key, item.revision)], [Delete(key)])
+            except Conflict:
+                continue
+            return
 
 
 async def read_version(

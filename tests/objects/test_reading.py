@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 import pytest
 
 from nodes.protocol import Buffer
 from s3gw.cluster.reader import BlobUnreadable
-from s3gw.kv.interface import Unavailable
+from s3gw.kv.interface import Delete, Guard, Unavailable, Write
+from s3gw.kv.memory import MemoryKV
 from s3gw.limits import PART_BYTES_MIN
 from s3gw.metadata import keys
-from s3gw.metadata.records import ManifestPage
+from s3gw.metadata.records import BlobRef, ManifestPage
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish
-from s3gw.objects.reading import read_version
-from tests.stores.memory_store import BUCKET, GARBAGE_AFTER_MS, STRIPE_BYTES, Process
+from s3gw.objects.reading import Reading, read_version
+from tests.stores.memory_store import BUCKET, GARBAGE_AFTER_MS, STRIPE_BYTES, MemoryCluster, Process
 from tests.stores.operations import (
     blob_of,
     complete,
@@ -25,6 +30,7 @@ from tests.stores.operations import (
     set_versioning,
     start,
 )
+from tests.stores.virtual_time import run_virtual
 
 SIZE = 20 * STRIPE_BYTES
 
@@ -218,3 +224,111 @@ async def test_a_read_goes_on_while_the_engine_is_away_and_announces_itself_late
         got += joined(buffers)
     assert got == data
     assert readings(memory_store) == []
+
+
+class UnevenKV(MemoryKV):
+    """A removal takes two seconds to get to the engine, anything else one."""
+
+    async def commit(self, guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+        await asyncio.sleep(1 + isinstance(writes[0], Delete))
+        return await super().commit(guards, writes)
+
+
+Scenario = Callable[[Process, BlobRef], Awaitable[None]]
+
+
+def announcing(scenario: Scenario) -> None:
+    """Run a scenario with what an object is made of, when a read of it is old enough."""
+
+    async def run() -> None:
+        cluster = MemoryCluster()
+        await cluster.found()
+        process = await cluster.process(UnevenKV(cluster.engine))
+        await put(process, "k", b"content")
+        await scenario(process, await blob_of(process, "k"))
+
+    run_virtual(run())
+
+
+def old_read(process: Process) -> Reading:
+    reading = Reading(process.storage)
+    process.cluster.clock.advance(GARBAGE_AFTER_MS / 1000)
+    return reading
+
+
+def test_the_end_of_a_read_does_not_take_back_what_the_next_announces() -> None:
+    async def scenario(process: Process, data: BlobRef) -> None:
+        first, second = old_read(process), old_read(process)
+        await first.going_on(data)
+        ending = asyncio.ensure_future(first.ended())
+        await asyncio.sleep(0.5)
+        await second.going_on(data)
+        await ending
+        assert len(readings(process)) == 1
+        await second.ended()
+        assert readings(process) == []
+
+    announcing(scenario)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_read_cancelled_while_it_announces_itself_leaves_nothing(others: int) -> None:
+    async def scenario(process: Process, data: BlobRef) -> None:
+        first, second = old_read(process), old_read(process)
+        for other in [first] * others:
+            await other.going_on(data)
+        announcing = asyncio.ensure_future(second.going_on(data))
+        await asyncio.sleep(0.5)
+        announcing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await announcing
+        await asyncio.gather(second.ended(), first.ended())
+        await process.storage.store.settle()
+        assert readings(process) == []
+
+    announcing(scenario)
+
+
+def test_each_of_many_reads_is_announced_until_the_last_ends() -> None:
+    async def scenario(process: Process, data: BlobRef) -> None:
+        chosen = random.Random(5)
+        under_way = 0
+
+        async def read() -> None:
+            nonlocal under_way
+            reading = Reading(process.storage)
+            await asyncio.sleep(chosen.uniform(0, 60))
+            await reading.going_on(data)
+            under_way += 1
+            for _ in range(3):
+                assert len(readings(process)) == 1
+                await asyncio.sleep(chosen.uniform(0, 2))
+            under_way -= 1
+            await reading.ended()
+
+        reads = [asyncio.ensure_future(read()) for _ in range(60)]
+        await asyncio.sleep(0)
+        process.cluster.clock.advance(GARBAGE_AFTER_MS / 1000)
+        await asyncio.gather(*reads)
+        assert (under_way, readings(process), dict(process.storage.readings)) == (0, [], {})
+
+    announcing(scenario)
+
+
+def test_a_read_announces_what_it_goes_on_with_and_again_under_another_lease() -> None:
+    async def scenario(process: Process, data: BlobRef) -> None:
+        await put(process, "other", b"content")
+        elsewhere = await blob_of(process, "other")
+        reading = old_read(process)
+        for announced in (data, elsewhere):
+            await reading.going_on(announced)
+            lease = process.storage.lease()
+            assert readings(process) == [keys.reading(announced.blob, lease)]
+        await process.take_lease()
+        await reading.going_on(elsewhere)
+        assert process.storage.lease() != lease
+        assert readings(process) == [keys.reading(elsewhere.blob, process.storage.lease())]
+        await reading.ended()
+        assert readings(process) == []
+
+    announcing(scenario)
