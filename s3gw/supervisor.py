@@ -17,7 +17,7 @@ that run and to all that are started later.
 The workers share *one* inherited listening socket per port rather than one SO_REUSEPORT socket
 each: the queue of connections not yet accepted belongs to the socket, so that it survives a killed
 worker (with SO_REUSEPORT those clients get a reset), and an idle worker takes the next connection
-(SO_REUSEPORT deals by hash: of 16 connections over two workers often 11 land on one).
+(SO_REUSEPORT deals by hash; `nodes/http_share.py` makes the shares even).
 
 A worker that dies is started again, at once the first time, then with growing pauses. One that
 dies before all have served for the first time is a configuration that cannot work: the others are
