@@ -24,6 +24,7 @@ from bench.processes import Servers
 from bench.results import CLUSTER, UP, Table
 from bench.steps import MIB, Bench
 from bench.wire import UnexpectedReply
+from bench.yardstick import put_yardstick, python_yardstick
 from compose.local import Cluster, StartError, Up, running
 from compose.s3_http import S3Http, Signer
 
@@ -109,8 +110,11 @@ def _warm_up(bench: Bench) -> None:
     bench.large(64 * MIB, WARM_UP_OBJECTS, 4)
 
 
-def _measure(bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...]) -> None:
+def _measure(
+    bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...], directory: Path
+) -> None:
     if "large" in sections:
+        table.add(put_yardstick(directory))
         for signed in (False, True):
             put, get = bench.large(64 * MIB, scale.large_count, 1, signed=signed)
             table.add(put)
@@ -119,6 +123,7 @@ def _measure(bench: Bench, table: Table, scale: Scale, sections: tuple[str, ...]
         for row in bench.large(16 * MIB, scale.parallel_count, 8):
             table.add(row)
     if "small" in sections:
+        table.add(python_yardstick())
         for count, concurrency in ((scale.small_alone, 1), (scale.small_together, 16)):
             for row in bench.small(count, concurrency):
                 table.add(row)
@@ -198,7 +203,7 @@ def main() -> int:
                 _warm_up(bench)
             servers.wait_until_settled()
             table.heading()
-            _measure(bench, table, scale, sections)
+            _measure(bench, table, scale, sections, arguments.directory.resolve())
             http.request("DELETE", f"/{bucket}")
             if arguments.json:
                 about = {"cores": os.cpu_count(), "quick": arguments.quick, "idle_mib": idle}
