@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
-from s3gw.kv.interface import Item
+from s3gw.kv.interface import KV, Item
 from s3gw.metadata import keys
 from s3gw.metadata.store import Store
 
@@ -89,22 +89,52 @@ async def _close(
     store: Store, start: bytes, end: bytes, revision: int, limit: int
 ) -> AsyncIterator[Sequence[Item]]:
     """Any range, by steps that are as long as suits what is there."""
-    step = max(1, (_number(end) - _number(start)) // FIRST_STEP_PART)
-    while start < end:
-        stop = min(end, _ahead(start, step))
-        page = await store.kv.scan(start, stop, limit=limit, revision=revision)
-        if page.items:
-            yield page.items
-        if page.more:
-            last = page.items[-1].key
-            step = max(1, _number(last) - _number(page.items[0].key))
-            start = last + b"\x00"
-        else:
-            start = stop
-            if not page.items:
-                step *= STEP_MORE
-            elif 2 * len(page.items) < limit:
-                step *= 2
+    steps = Steps(store.kv, start, end)
+    while items := await steps.next(limit, revision=revision):
+        yield items
+
+
+class Steps:
+    """Reads a range on and on, each read at a cost of about what it finds. The length of a step is
+    kept from round to round: an empty range, or a short one, is soon read at once."""
+
+    def __init__(self, kv: KV, start: bytes, end: bytes) -> None:
+        self._kv = kv
+        self._start = self._position = start
+        self._end = end
+        size = _number(end) - _number(start)
+        self._step = max(1, size // FIRST_STEP_PART) if kv.range_costs_its_size else size
+
+    def restart(self) -> None:
+        """Begin a new round with the next read."""
+        self._position = self._start
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the round is left to be read."""
+        return self._position >= self._end
+
+    async def next(self, limit: int, *, revision: int | None = None) -> Sequence[Item]:
+        """The next items, `limit` at most; none at the end. Raises EngineError."""
+        while self._position < self._end:
+            start = self._position
+            stop = min(self._end, _ahead(start, self._step))
+            page = await self._kv.scan(start, stop, limit=limit, revision=revision)
+            if page.more:
+                last = page.items[-1].key
+                self._position = last + b"\x00"
+                if self._kv.range_costs_its_size:
+                    self._step = max(1, _number(last) - _number(page.items[0].key))
+            else:
+                self._position = stop
+                if not page.items:
+                    self._step *= STEP_MORE
+                elif 2 * len(page.items) < limit:
+                    self._step *= 2
+            self._step = min(self._step, NUMBER_MAX)
+            if page.items:
+                return page.items
+        return []
 
 
 def _number(key: bytes) -> int:

@@ -255,12 +255,14 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
 
 class Garbage(msgspec.Struct, array_like=True, frozen=True):
     """A queue entry of the collector: a dropped reference (`reference` is its key), or a
-    manifest whose parts are to be looked at."""
+    manifest whose parts are to be looked at. `attempts`: how often it was put off since a node that
+    may have shards of the blob did not answer."""
 
     reference: bytes = b""
     manifest: bytes = b""
     bucket: str = ""
     stage: str = ""
+    attempts: int = 0
 
 
 class Repair(msgspec.Struct, array_like=True, frozen=True):
@@ -530,11 +532,14 @@ class SnapshotRecord(msgspec.Struct, array_like=True, frozen=True):
 class NameRecord(msgspec.Struct, array_like=True, frozen=True):
     """That a version has another name than its shards say: until it is noted on the drives
     (`naming/`), and from then on (`names/`). `former` is the key that its content, `content_id`,
-    lost by the commit that gave it this one, "" where versions keep it; `blob` is the note."""
+    lost by the commit that gave it this one, "" where versions keep it; `blob` is the note. What
+    could not be noted `attempts` times is not tried again before `not_before_ms`."""
 
     content_id: bytes
     former: str = ""
     blob: BlobRef | None = None
+    not_before_ms: int = 0
+    attempts: int = 0
 
 
 class RestoredRecord(msgspec.Struct, array_like=True, frozen=True):

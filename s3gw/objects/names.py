@@ -138,7 +138,8 @@ async def write(storage: Storage, named: Named) -> bool:
     ref = publish.add_new_blob(storage, tx, "", placed, holder, profile=profile)
     key = keys.noted_name(named.bucket_name, named.key, named.sequence)
     tx.expect(key, 0)
-    tx.put(key, msgspec.structs.replace(named.name, blob=ref))
+    noted = msgspec.structs.replace(named.name, blob=ref, not_before_ms=0, attempts=0)
+    tx.put(key, noted)
     tx.witness = key
     await storage.store.apply(tx)
     return True

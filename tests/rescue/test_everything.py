@@ -10,7 +10,7 @@ import pytest
 from s3gw.kv.interface import Delete, Page, Put
 from s3gw.kv.memory import MemoryKV
 from s3gw.metadata import keys
-from s3gw.metadata.everything import all_keys
+from s3gw.metadata.everything import Steps, all_keys
 from s3gw.metadata.records import Count
 from s3gw.metadata.store import Transaction
 from s3gw.rescue.snapshot import EVERYTHING
@@ -134,3 +134,29 @@ async def test_it_costs_what_is_there(process: Process, monkeypatch: pytest.Monk
     assert sum(costs(process)) < 8 * many
     assert len(costs(process)) < 3 * many / LIMIT + 1500
     assert max(costs(process)) < many / 2
+
+
+async def test_rounds_over_a_range_cost_what_is_in_it(process: Process) -> None:
+    """An empty queue is looked at all the time: soon by one read. A long one is never read to its
+    end for each page, but once for a round that follows an empty one."""
+    steps = Steps(process.kv, keys.NAMES, keys.after_prefix(keys.NAMES))
+    for _ in range(2):
+        costs(process).clear()
+        assert list(await steps.next(LIMIT)) == []
+        assert steps.ended
+        steps.restart()
+    assert costs(process) == [0]
+    chance = random.Random(1)
+    wanted = sorted(
+        keys.noted_name("bucket", f"{chance.randrange(10**9)}", number) for number in range(2000)
+    )
+    for key in wanted:
+        await process.kv.commit([], [Put(key, b"")])
+    for _ in range(2):
+        costs(process).clear()
+        found: list[bytes] = []
+        while not steps.ended:
+            found += [item.key for item in await steps.next(LIMIT)]
+        assert found == wanted
+        assert sum(costs(process)) < 5 * len(wanted)  # 20 times, were each page to the end
+        steps.restart()
