@@ -226,6 +226,8 @@ class RemoteShardWriter:
         if self._request is not None:
             self._request.cancel()
             await asyncio.wait((self._request,))
+            if not self._request.cancelled():
+                self._request.exception()  # nobody else looks at it any more
 
     async def _send_gathered(self) -> None:
         if self._request is None:

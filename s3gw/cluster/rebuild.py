@@ -20,7 +20,7 @@ from nodes.protocol import Buffer, DriveError, DriveRefused, ShardMissing, Shard
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.reader import BlobUnreadable, open_blocks
 from s3gw.cluster.topology import Topology
-from s3gw.cluster.writer import attempt
+from s3gw.cluster.writer import attempt, together
 from s3gw.metadata.records import BlobRef
 
 READ_SECONDS_MAX = 10.0
@@ -140,7 +140,7 @@ class _Shard:
             if not asked:
                 return {index: good[index] for index in chosen}
             await self._before_read(len(asked) * (size + shard_format.CHECKSUM_BYTES))
-            found = await asyncio.gather(*(self._fragment(i, number, size) for i in asked))
+            found = await together(self._fragment(i, number, size) for i in asked)
             for index, fragment in zip(asked, found, strict=True):
                 if fragment is None:
                     bad.add(index)

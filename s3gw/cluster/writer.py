@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from awscrt import checksums
 
@@ -31,6 +33,10 @@ log = logging.getLogger(__name__)
 
 STALL_SECONDS = 10.0
 SPARES_SECONDS_MAX = 10.0
+
+
+Call = Callable[[], Awaitable[None]]
+Result = TypeVar("Result")
 
 
 class NotWritten(Exception):
@@ -81,7 +87,7 @@ class BlobWriter:
         footer_map = self._noted(footer_map)
         for name, shard in zip(self._names, shards, strict=True):
             shard.append(shard_format.build_footer(name, footer_map, self._shard_payload))
-        written = await self._all(
+        written = await together(
             [self._write_one(index, shard) for index, shard in enumerate(shards)]
         )
         nodes = list(self.targets.nodes)
@@ -101,7 +107,7 @@ class BlobWriter:
         blocks = await loop.run_in_executor(self._executor, self._prepare, stripe)
         await self._each(
             [
-                (index, writer.append(blocks[index]))
+                (index, partial(writer.append, blocks[index]))
                 for index, writer in enumerate(self._writers)
                 if writer is not None
             ]
@@ -115,7 +121,7 @@ class BlobWriter:
         footer_map = self._noted(footer_map)
         await self._each(
             [
-                (index, self._finish_one(index, writer, footer_map))
+                (index, partial(self._finish_one, index, writer, footer_map))
                 for index, writer in enumerate(self._writers)
                 if writer is not None
             ]
@@ -160,7 +166,7 @@ class BlobWriter:
                 self._writers[index] = node.drive.writer(self._names[index])
         await self._each(
             [
-                (index, writer.append(self._open_shard(self._names[index])))
+                (index, partial(writer.append, self._open_shard(self._names[index])))
                 for index, writer in enumerate(self._writers)
                 if writer is not None
             ]
@@ -171,21 +177,18 @@ class BlobWriter:
         await writer.append([shard_format.build_footer(name, footer_map, self._shard_payload)])
         await writer.commit()
 
-    async def _each(self, calls: Sequence[tuple[int, Awaitable[None]]]) -> None:
+    async def _each(self, calls: Sequence[tuple[int, Call]]) -> None:
         """Make the calls in parallel; a shard whose call fails is given up."""
-        results = await self._all([self._guarded(index, call) for index, call in calls])
+        results = await together([self._guarded(index, call) for index, call in calls])
         for (index, _), done in zip(calls, results, strict=True):
             if not done:
                 writer, self._writers[index] = self._writers[index], None
                 if writer is not None:
                     await asyncio.gather(writer.abort(), return_exceptions=True)
 
-    async def _all(self, calls: Sequence[Awaitable[bool]]) -> list[bool]:
-        return await asyncio.gather(*calls)
-
-    async def _guarded(self, index: int, call: Awaitable[None]) -> bool:
+    async def _guarded(self, index: int, call: Call) -> bool:
         node = self._directory.get(self.targets.nodes[index])
-        return node is not None and await attempt(node, call, self._directory)
+        return node is not None and await attempt(node, call(), self._directory)
 
     async def _write_one(self, index: int, shard: Sequence[Buffer]) -> bool:
         node = self._directory.get(self.targets.nodes[index])
@@ -226,6 +229,18 @@ class BlobWriter:
         return Written(ref, self.group, tuple(nodes), scheme, missing)
 
 
+async def together(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """What calls return that are made at once. However this ends, none of them is under way then:
+    who is cancelled here goes on to clean up after them. Raises what the first one raised."""
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
 def survives_one_more(scheme: Scheme, held: Sequence[int]) -> bool:
     """Whether a blob of which these shards exist still decodes after losing any one of them."""
     return all(
@@ -262,9 +277,7 @@ async def fill_holes(
                     return
                 tried.update(node_id for _, node_id in holes)
                 calls = [bring(index, spares[node_id]) for index, node_id in holes]
-                for outcome in await asyncio.gather(*calls, return_exceptions=True):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
+                await together(calls)
     except TimeoutError:
         log.info("%d shards could not be brought to spare nodes in time", nodes.count(""))
 
