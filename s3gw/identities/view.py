@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -141,23 +142,35 @@ class Identities:
     def signing_secret(self, access_key: str, session_token: str | None) -> str:
         """The secret that a request with this key is signed with. Raises InvalidAccessKeyId,
         InvalidToken, ExpiredToken."""
-        return self._credential(access_key, session_token).secret
+        return self._credential(access_key, session_token, self._clock_ms()).secret
 
     def identify(self, access_key: str, session_token: str | None) -> tuple[Principal, Permissions]:
         """Whom a key stands for, and the policies that speak about them. Raises as
         `signing_secret`."""
-        credential = self._credential(access_key, session_token)
+        return self._identified(access_key, session_token, self._clock_ms())
+
+    def identify_again(
+        self, access_key: str, session_token: str | None
+    ) -> Callable[[], tuple[Principal, Permissions]]:
+        """`identify` for one request that begins now, to be asked again while it goes on: what has
+        only ended by its time since then does not end the request."""
+        return partial(self._identified, access_key, session_token, self._clock_ms())
+
+    def _identified(
+        self, access_key: str, session_token: str | None, at_ms: int
+    ) -> tuple[Principal, Permissions]:
+        credential = self._credential(access_key, session_token, at_ms)
         return credential.principal, credential.permissions
 
-    def _credential(self, access_key: str, session_token: str | None) -> Credential:
+    def _credential(self, access_key: str, session_token: str | None, at_ms: int) -> Credential:
         if session_token is not None:
-            return self._session_credential(access_key, session_token)
+            return self._session_credential(access_key, session_token, at_ms)
         if access_key == self.root.access_key:
             return self._root
         found = self._credentials.get(access_key)
         if found is None:
             found = self._credentials[access_key] = self._made_credential(access_key)
-        if found.expires_ms and self._clock_ms() >= found.expires_ms:
+        if found.expires_ms and at_ms >= found.expires_ms:
             raise InvalidAccessKeyId(AWSAccessKeyId=access_key)
         return found
 
@@ -174,11 +187,11 @@ class Identities:
             permissions = Permissions(permissions.identity, permissions.boundary, (own,))
         return Credential(secret, user_principal(user), permissions, record.expires_ms)
 
-    def _session_credential(self, access_key: str, token: str) -> Credential:
+    def _session_credential(self, access_key: str, token: str, at_ms: int) -> Credential:
         """What a session token stands for, together with the access key that it was made with."""
         found = self._sessions.get(token)
         if found is None:
-            session = self.sealer.open(token, self._clock_ms())
+            session = self.sealer.open(token, at_ms)
             now = standing(self, session)
             made = Credential(session.secret_key, now.principal, now.permissions, now.expires_ms)
             if len(self._sessions) >= SESSIONS_KEPT_MAX:
@@ -186,7 +199,7 @@ class Identities:
             found = self._sessions[token] = (session.access_key, made)
         if found[0] != access_key:
             raise InvalidToken()
-        if self._clock_ms() >= found[1].expires_ms:
+        if at_ms >= found[1].expires_ms:
             raise ExpiredToken()
         return found[1]
 

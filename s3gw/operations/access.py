@@ -8,6 +8,9 @@ and kept by their text, so a changed policy is never judged by what it was.
 What is allowed is so by the bucket and the key as they were read. The request's commit is guarded
 by them; where it has to rest on a later reading, the same is asked again about that one
 (`Access.require_still`): a write that is under way when a policy is closed ends with AccessDenied.
+Then, too, it is asked whether the identity is still who it was: an access key that was disabled or
+a policy that was detached while the request waited is seen before its commit, as far as this
+process knows of it.
 
 Some operations ask for more than their row says: writing tags needs `s3:PutObjectTagging` beside
 `s3:PutObject`, and so on. Whoever may not list a bucket is not told which keys it lacks. Sources:
@@ -148,11 +151,15 @@ class Access:
         self, call: Call, bucket: BucketRecord, revision: int, target: Target | None = None
     ) -> bool:
         """Authorize again what `require_row` has allowed, unless it was decided on this reading of
-        the bucket and, where it was about a key, of that `target`. From here on the call is about
-        what was read now. Returns whether that is another. Raises AccessDenied."""
+        the bucket and, where it was about a key, of that `target`, and on the identity as it is
+        known now. From here on the call is about what was read now. Returns whether that is
+        another. Raises AccessDenied, InvalidAccessKeyId, InvalidToken."""
+        other_identity = self._identify_again(call)
         before, now = call.object_target, target or call.object_target
         read_again = before is not None and now is not None and now.revision != before.revision
         if revision == call.bucket_revision and not read_again:
+            if other_identity and call.asked is not None:
+                self.require_row(call, *call.asked)
             return False
         call.bucket_record, call.bucket_revision = bucket, revision
         if before is not None and now is not None:
@@ -163,9 +170,22 @@ class Access:
             self.require_row(call, *call.asked)
         return True
 
+    def _identify_again(self, call: Call) -> bool:
+        """Whether the identity that asks has others to speak for it, or another name, than the call
+        knew; now it knows. Raises InvalidAccessKeyId, InvalidToken where nothing is left of it."""
+        if call.identify_again is None:
+            return False
+        principal, permissions = call.identify_again()
+        if principal is call.principal and permissions is call.permissions:
+            return False  # as nearly always: identities are made anew only when one has changed
+        changed = (principal, permissions) != (call.principal, call.permissions)
+        call.principal, call.permissions = principal, permissions
+        return changed
+
     def require_delete(self, call: Call, resource: Resource, *, telling: bool = False) -> None:
         """Authorize the removal of one of several keys or versions; `telling`: under a condition
-        that tells how it is. Raises AccessDenied."""
+        that tells how it is. Raises AccessDenied, InvalidAccessKeyId, InvalidToken."""
+        self._identify_again(call)
         named = resource.version_id is not None
         self.require(call, "s3:DeleteObjectVersion" if named else "s3:DeleteObject", resource)
         if telling:

@@ -6,7 +6,7 @@ authenticated and authorized, and its bucket is loaded. Operations raise S3Error
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -84,6 +84,7 @@ class Call:
     was at `bucket_revision`; `target` also has the object's, when the operation is about the
     visible version of a key. `access` answers what else the principal may do than what the row
     says; `asked` is the action of the row as it was asked for, with the values of the body.
+    `identify_again` says who asks, and by which policies, as it is known by then; None for nobody.
     `fields` are those of a form, by lower-case name."""
 
     operation: str
@@ -105,6 +106,7 @@ class Call:
     object_target: Target | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     asked: tuple[str, dict[str, tuple[str, ...]]] | None = None
+    identify_again: Callable[[], tuple[Principal, Permissions]] | None = None
 
     @property
     def bucket(self) -> BucketRecord:

@@ -80,11 +80,13 @@ async def form_call(call: Call, identities: Identities, *, explain: bool = False
         await add_form_explanation(error, fields, identities, always=explain)
         raise
     principal, permissions, origin, file_size = ANONYMOUS, NO_PERMISSIONS, call.origin, ANY_SIZE
+    again = None
     if signer is not None:
         policy = parse_post_policy(fields["policy"])
         policy.check(fields, call.bucket_name, now)
         file_size = policy.file_size
-        principal, permissions = identities.identify(signer.access_key, signer.session_token)
+        again = identities.identify_again(signer.access_key, signer.session_token)
+        principal, permissions = again()
         origin = replace(origin, signature=signer.algorithm, timestamp=signer.timestamp)
     headers = {name: call.headers[name] for name in ABOUT_THE_SENDER if name in call.headers}
     headers |= await _headers(fields)
@@ -97,6 +99,7 @@ async def form_call(call: Call, identities: Identities, *, explain: bool = False
         fields=fields,
         principal=principal,
         permissions=permissions,
+        identify_again=again,
         signed=signer is not None,
         origin=origin,
         body=RequestBody(file.receive, headers, UNSIGNED, None),

@@ -248,6 +248,7 @@ class S3App:
             access=self._access,
             origin=origin_of(scope, request.now, signer),
             permissions=permissions,
+            identify_again=_identify_again(self.edge.identities, signer),
         )
         if resolved.row.body is FORM:
             always = self.edge.explain_signatures
@@ -356,6 +357,14 @@ class S3App:
         headers = list(error.headers.items())
         headers += [("Content-Type", CONTENT_TYPE)] if body else explanation_header(error)
         return Reply(error.status, headers, body, error=error.code)
+
+
+def _identify_again(
+    identities: Identities, signer: Signer | None
+) -> Callable[[], tuple[Principal, Permissions]] | None:
+    if signer is None:
+        return None
+    return identities.identify_again(signer.access_key, signer.session_token)
 
 
 def log_access(
