@@ -40,6 +40,7 @@ from s3gw.metadata.records import BlobRef, StoreRecord
 from s3gw.metadata.store import Store
 from s3gw.metrics import Metrics, Samples, SharedMetrics
 from s3gw.objects.keyring.ring import process_record
+from s3gw.objects.reading import keep_withdrawing
 from s3gw.objects.storage import Storage
 from s3gw.operations.call import Settings
 from s3gw.operator_jobs import OperatorJobs
@@ -346,6 +347,7 @@ class Gateway:
             asyncio.create_task(membership.follow()),
             asyncio.create_task(self.tunables.follow()),
             asyncio.create_task(self.identities.follow()),
+            asyncio.create_task(keep_withdrawing(storage)),
             asyncio.create_task(shared.keep_publishing()),
             *(asyncio.create_task(task) for task in tasks),
             *(

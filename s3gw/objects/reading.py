@@ -4,13 +4,14 @@ What a replaced or deleted version was made of is unlinked `garbage_after` later
 half of that writes `reading/<blob or manifest>/<process lease>`; the key goes with the last such
 read of the process, or with the process. Every read writes it, and it is removed only as it was
 seen after the last of them: a removal that arrives late does not take back what another read has
-announced since.
+announced since. A removal that the engine did not take is sent again (`keep_withdrawing`): the
+process may live for months, and the collector waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from nodes.protocol import Buffer
 from s3gw.cluster.reader import BlobUnreadable
@@ -23,6 +24,7 @@ from s3gw.objects.read import read_data
 from s3gw.objects.storage import Storage
 
 ANNOUNCE_RETRY_SECONDS = 10.0
+WITHDRAW_SECONDS = 10.0
 
 
 def identity_of(data: Data) -> bytes:
@@ -75,21 +77,36 @@ class Reading:
         if self._active[key] == 0:
             del self._active[key]
             try:
-                await self._withdraw(key)
+                await _withdraw(self._storage, key)
             except EngineError:
-                return  # it goes with the lease of this process
+                self._storage.to_withdraw.add(key)
 
-    async def _withdraw(self, key: bytes) -> None:
-        kv = self._storage.store.kv
-        while True:
-            (item,) = (await kv.get_many([key])).items
-            if item is None or key in self._active:
-                return
-            try:
-                await kv.commit([At(key, item.revision)], [Delete(key)])
-            except Conflict:
-                continue
+
+async def _withdraw(storage: Storage, key: bytes) -> None:
+    """Remove an announcement that no read needs. Raises EngineError."""
+    while True:
+        (item,) = (await storage.store.kv.get_many([key])).items
+        if item is None or key in storage.readings:
             return
+        try:
+            await storage.store.kv.commit([At(key, item.revision)], [Delete(key)])
+        except Conflict:
+            continue
+        return
+
+
+async def keep_withdrawing(
+    storage: Storage, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """Send the removals again that the engine did not take, for ever."""
+    while True:
+        await sleep(WITHDRAW_SECONDS)
+        for key in tuple(storage.to_withdraw):
+            try:
+                await storage.store.shielded(_withdraw(storage, key))
+            except EngineError:
+                break
+            storage.to_withdraw.discard(key)
 
 
 async def read_version(

@@ -31,7 +31,8 @@ class Storage:
     """The stores and settings of one process. `lease` is the process's own lease; `refresh_layout`
     reads the layout again (`layout_epoch` and the nodes' states) and may raise EngineError;
     `lifecycle_day_ms` is how long a day of lifecycle rules lasts;
-    `readings` counts its announced reads by their keys, `completing` has its attempts to complete
+    `readings` counts its announced reads by their keys, `to_withdraw` has the announcements whose
+    removal failed, `completing` has its attempts to complete
     an upload that are under way, and what each sets at its end. `draws` tells its versions from
     those of other processes. `sources` are where encryption keys come from, `ring` the keys.
     `turns` are those of its writers of one key."""
@@ -47,6 +48,7 @@ class Storage:
     monotonic: Callable[[], float] = time.monotonic
     lifecycle_day_ms: int = DAY_MS
     readings: Counter[bytes] = field(default_factory=Counter)
+    to_withdraw: set[bytes] = field(default_factory=set)
     completing: dict[bytes, asyncio.Event] = field(default_factory=dict)
     draws: Iterator[int] = field(default_factory=sequences.draws)
     sources: Sources = field(default_factory=Sources)

@@ -18,7 +18,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, ManifestPage
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish
-from s3gw.objects.reading import Reading, read_version
+from s3gw.objects.reading import Reading, keep_withdrawing, read_version
 from tests.stores.memory_store import BUCKET, GARBAGE_AFTER_MS, STRIPE_BYTES, MemoryCluster, Process
 from tests.stores.operations import (
     blob_of,
@@ -330,5 +330,35 @@ def test_a_read_announces_what_it_goes_on_with_and_again_under_another_lease() -
         assert readings(process) == [keys.reading(elsewhere.blob, process.storage.lease())]
         await reading.ended()
         assert readings(process) == []
+
+    announcing(scenario)
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_removal_that_the_engine_did_not_take_is_sent_again(
+    read_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what was read would be kept for as long as this process lives."""
+
+    async def away(guards: object, writes: object) -> int:
+        raise Unavailable("away")
+
+    async def scenario(process: Process, data: BlobRef) -> None:
+        keeping = asyncio.ensure_future(keep_withdrawing(process.storage))
+        first, second = old_read(process), old_read(process)
+        await first.going_on(data)
+        with monkeypatch.context() as patch:
+            patch.setattr(process.kv, "commit", away)
+            await first.ended()
+            await asyncio.sleep(25)
+        assert len(readings(process)) == 1
+        if read_again:
+            await second.going_on(data)
+        await asyncio.sleep(15)
+        assert len(readings(process)) == int(read_again), "one that is read again stays"
+        await second.ended()
+        assert readings(process) == []
+        assert not process.storage.to_withdraw
+        keeping.cancel()
 
     announcing(scenario)

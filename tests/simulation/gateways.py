@@ -22,6 +22,7 @@ from s3gw.gateway import Gateway
 from s3gw.kv.interface import EngineError
 from s3gw.metadata.records import NodeRecord
 from s3gw.metadata.store import OutcomeUnknown
+from s3gw.objects.reading import keep_withdrawing
 from s3gw.objects.storage import Storage
 from s3gw.workers.merge import MergeAndRepair
 from s3gw.workers.reprofile import ReprofileRefused
@@ -145,7 +146,12 @@ class SimulatedGateway:
                 worker._surplus_after_seconds = SURPLUS_AFTER_SECONDS
         Runner(storage.store, gateway.lease.current, workers).start()
         self.gateway, self.storage = gateway, storage
-        endless = [gateway.lease.keep(), membership.follow(), gateway.tunables.follow()]
+        endless = [
+            gateway.lease.keep(),
+            membership.follow(),
+            gateway.tunables.follow(),
+            keep_withdrawing(storage),
+        ]
         ended = await asyncio.gather(*endless, return_exceptions=True)
         self._complain(f"{self.name}: what never ends has ended: {ended}")
 
