@@ -203,9 +203,10 @@ def of_document(body: bytes, owner: str, *, limit: int) -> Acl:
     document = xml.parse(body, limit=limit, root=ROOT)
     named = xml.child(document, "Owner")
     listed = xml.child(document, "AccessControlList")
-    if named is None or listed is None:
+    owner_named = None if named is None else xml.optional_text(named, "ID")
+    if owner_named is None or listed is None:
         raise MalformedACLError
-    if xml.optional_text(named, "ID") != owner:
+    if owner_named != owner:
         raise errors.AccessDenied("The owner of a bucket or an object cannot be changed.")
     grants = []
     for node in xml.children(listed, "Grant"):
@@ -233,14 +234,14 @@ def _named(grantee: Node, owner: str) -> str:
     return _grantee(how, value.strip(xml.WHITESPACE), owner)
 
 
-def render(acl: Acl, owner: str) -> bytes:
-    """The AccessControlPolicy document.
+def render(acl: Acl, owner: str, owner_name: str) -> bytes:
+    """The AccessControlPolicy document; `owner_name` is the owner's as listings show it.
 
     DisplayName, which Amazon stopped sending in 2025, is kept for s3cmd, which prints it.
     """
     document = Writer(ROOT)
     document.open("Owner")
-    _write_user(document, owner)
+    _write_user(document, owner, owner_name)
     document.close("Owner")
     document.open("AccessControlList")
     for grant in acl:
@@ -251,7 +252,8 @@ def render(acl: Acl, owner: str) -> bytes:
         if group:
             document.element("URI", grant.grantee)
         else:
-            _write_user(document, grant.grantee)
+            name = owner_name if grant.grantee == owner else grant.grantee
+            _write_user(document, grant.grantee, name)
         document.close("Grantee")
         document.element("Permission", grant.permission)
         document.close("Grant")
@@ -259,6 +261,6 @@ def render(acl: Acl, owner: str) -> bytes:
     return document.finish()
 
 
-def _write_user(document: Writer, user_id: str) -> None:
+def _write_user(document: Writer, user_id: str, name: str) -> None:
     document.element("ID", user_id)
-    document.element("DisplayName", user_id)
+    document.element("DisplayName", name)

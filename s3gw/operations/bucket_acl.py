@@ -15,7 +15,8 @@ async def get_bucket_acl(call: Call) -> Reply:
     owner = call.bucket.owner
     kept = call.bucket.documents.get(acl.DOCUMENT, b"")
     counts = acl.in_force(call.bucket.documents)
-    return xml_reply(acl.render(acl.stored(kept if counts else b"", owner), owner))
+    found = acl.stored(kept if counts else b"", owner)
+    return xml_reply(acl.render(found, owner, call.owner.name))
 
 
 async def put_bucket_acl(call: Call) -> Reply:

@@ -6,6 +6,7 @@ import msgspec
 
 from s3gw.buckets import acl
 from s3gw.buckets.acl import Kind
+from s3gw.identities.root import account_owner
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects.change import change_version
 from s3gw.objects.publish import Target
@@ -19,7 +20,7 @@ async def get_object_acl(call: Call) -> Reply:
     record = visible(call)
     counts = acl.in_force(call.bucket.documents)
     found = acl.stored(record.description.acl if counts else b"", record.owner)
-    reply = xml_reply(acl.render(found, record.owner))
+    reply = xml_reply(acl.render(found, record.owner, account_owner(record.owner).name))
     reply.headers += version_headers(call.bucket, record)
     return reply
 

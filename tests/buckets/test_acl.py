@@ -17,7 +17,7 @@ ACLS = st.lists(GRANTS, unique=True).map(tuple)
 @given(ACLS)
 def test_a_list_survives_being_stored_and_being_sent(found: acl.Acl) -> None:
     assert acl.stored(acl.to_store(found, OWNER), OWNER) == found
-    assert acl.of_document(acl.render(found, OWNER), OWNER, limit=LIMIT) == found
+    assert acl.of_document(acl.render(found, OWNER, "us"), OWNER, limit=LIMIT) == found
 
 
 @given(ACLS)
@@ -113,5 +113,5 @@ def test_where_lists_count(documents: dict[str, bytes], expected: bool) -> None:
 def test_a_list_that_is_too_long_is_refused() -> None:
     grants = tuple(Grant(grantee, "READ") for grantee in (OWNER, ALL_USERS)) * 51
     with pytest.raises(S3Error) as caught:
-        acl.of_document(acl.render(grants, OWNER), OWNER, limit=LIMIT)
+        acl.of_document(acl.render(grants, OWNER, "us"), OWNER, limit=LIMIT)
     assert caught.value.code == "MalformedACLError"

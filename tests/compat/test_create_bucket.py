@@ -61,6 +61,8 @@ def test_legal_names_are_accepted(s3, good):
         ".leading",
         "trailing.",
         "two..dots",
+        "hyphen-.period",
+        "period.-hyphen",
         "192.168.5.4",
         "xn--bucket",
         "sthree-bucket",

@@ -8,6 +8,15 @@ def test_a_new_object_is_its_owners(s3, bucket, grants_of):
     assert grants_of(s3.get_object_acl(Bucket=bucket, Key="k")) == {OWNER}
 
 
+def test_it_names_the_owner_as_listings_do(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    listed = s3.list_objects(Bucket=bucket)["Contents"][0]["Owner"]
+    for found in (s3.get_object_acl(Bucket=bucket, Key="k"), s3.get_bucket_acl(Bucket=bucket)):
+        assert found["Owner"] == listed
+        grantee = found["Grants"][0]["Grantee"]
+        assert {name: grantee[name] for name in listed} == listed
+
+
 def test_every_version_has_its_own(s3, versioned, listed, grants_of):
     first = s3.put_object(Bucket=listed, Key="k", Body=b"1", ACL="public-read")["VersionId"]
     second = s3.put_object(Bucket=listed, Key="k", Body=b"2")["VersionId"]

@@ -33,7 +33,7 @@ BAD = [
     "a/b",
 ]
 RESERVED = ["xn--abc", "sthree-a", "amzn-s3-demo-bucket", "abc-s3alias", "abc--ol-s3"]
-RESERVED += ["abc.mrap", "abc--x-s3", "abc--table-s3"]
+RESERVED += ["abc.mrap", "abc--x-s3", "abc--table-s3", "a-.bc", "a.-bc"]
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -51,7 +51,7 @@ def test_name_against_the_rules_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RESERVED)
-def test_reserved_name_may_be_asked_for_but_not_created(name: str) -> None:
+def test_reserved_name_and_what_is_no_host_name_may_be_asked_for_but_not_created(name: str) -> None:
     assert is_well_formed(name.encode())
     with pytest.raises(InvalidBucketName):
         check_new(name)
