@@ -14,6 +14,11 @@ or a manifest whose parts are to be looked at (`s3gw.workers.manifests`).
   or have left the layout, reference and entry go. A node that is down makes the entry wait; the
   entries behind it do not.
 
+**What waits for a node** is put off, longer each time (`s3gw.workers.due`), so that a million
+entries of a node that is away for a week are not written over and over. When such a node is back,
+the entries that were put off are looked at before their time, once; so they are by a process that
+takes over the work, which does not know who is back. What still cannot go stays as it is then.
+
 While a drive is below its reserve, nothing waits for its time or for a reader: a read may break, an
 acknowledged write never.
 
@@ -35,10 +40,11 @@ from nodes.protocol import DriveError, DriveRefused
 from s3gw.cluster.directory import Node
 from s3gw.kv.interface import Conflict, Item
 from s3gw.metadata import keys
+from s3gw.metadata.everything import Steps
 from s3gw.metadata.records import Garbage, Reference, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects.storage import Storage
-from s3gw.workers import manifests, placing
+from s3gw.workers import due, manifests, placing
 from s3gw.workers.contract import (
     SHARED_TROUBLE,
     UNCLAIMED,
@@ -54,6 +60,10 @@ SLICE_MS = 10_000
 BATCH_ENTRIES = 100
 ENTRIES_PER_COMMIT = 24
 RETRY_MS = 10 * 60 * 1000
+PAUSE_DAY_MS = 24 * 3600 * 1000
+PAUSE_MS_MAX = PAUSE_DAY_MS // due.PAUSE_PARTS_LAST * 5 // 4
+EARLY_ITEMS = 1000
+EARLY_READS = 10
 STATS_SECONDS_MAX = 10.0
 
 
@@ -71,11 +81,12 @@ class GarbageReport:
 
 @dataclass(slots=True)
 class Entry:
-    """A queue entry as read."""
+    """A queue entry as read; `early` before its time, since a node is back."""
 
     key: bytes
     revision: int
     garbage: Garbage
+    early: bool = False
 
     @property
     def due_ms(self) -> int:
@@ -93,7 +104,8 @@ class Entry:
 
 @dataclass(slots=True)
 class Verdict:
-    """What is to be committed for an entry. `seen` are keys that must still be as read."""
+    """What is to be committed for an entry: nothing for one that goes nowhere before its time.
+    `seen` are keys that must still be as read."""
 
     entry: Entry
     seen: dict[bytes, int] = field(default_factory=dict)
@@ -121,17 +133,20 @@ class GarbageCollector(PeriodicWorker):
     name = "garbage"
     interval_seconds = 10.0
 
-    def __init__(
-        self, storage: Storage, *, retry_ms: int = RETRY_MS, **timing: Unpack[Timing]
-    ) -> None:
+    def __init__(self, storage: Storage, **timing: Unpack[Timing]) -> None:
         super().__init__(storage, **timing)
-        self._retry_ms = retry_ms
         self._position = keys.GARBAGE
         self._slice_end = keys.GARBAGE
         self._pressed = False
+        self._claim: Claim | None = None
+        # Nodes that were down when an entry was put off because of them.
+        self._awaited: set[str] = set()
+        self._early: Steps | None = None
 
     async def work(self, claim: Claim) -> bool:
-        return await self._batch(claim, GarbageReport())
+        if await self._batch(claim, GarbageReport()):
+            return True
+        return await self._early_batch(claim)
 
     async def run_once(self, claim: Claim = UNCLAIMED) -> GarbageReport:
         """Collect all that is due, and what that makes due."""
@@ -156,6 +171,40 @@ class GarbageCollector(PeriodicWorker):
             if entry.garbage.manifest:
                 await self._free_manifest(claim, entry, report)
         return True
+
+    async def _early_batch(self, claim: Claim) -> bool:
+        """Look at more of what was put off, if nodes are back that it may wait for; whether more
+        is left of that."""
+        early = self._early or self._begin_early(claim)
+        if early is None:
+            return False
+        self._claim, self._early = None, None  # should this fail, all is begun anew
+        for _ in range(EARLY_READS):
+            found = [_entry(item) for item in await early.next(EARLY_ITEMS)]
+            entries = [entry for entry in found if entry is not None and entry.garbage.attempts]
+            for entry in entries:
+                entry.early = True
+            for wave in one_per_blob(entries):
+                for first in range(0, len(wave), BATCH_ENTRIES):
+                    some = wave[first : first + BATCH_ENTRIES]
+                    await self._collect_apart(claim, some, GarbageReport())
+            if entries or early.ended:
+                break
+        self._claim = claim
+        self._early = None if early.ended else early
+        return self._early is not None
+
+    def _begin_early(self, claim: Claim) -> Steps | None:
+        """Begin to look at what was put off, if nodes are back, or this process has taken over."""
+        live = {node.id for node in self._storage.blobs.directory.all() if node.live}
+        if claim == self._claim and self._awaited.isdisjoint(live):
+            return None
+        self._awaited -= live
+        storage = self._storage
+        begin_ms = storage.clock_ms() + (storage.garbage_after_ms if self._pressed else 0)
+        last_ms = storage.clock_ms() + storage.garbage_after_ms + PAUSE_MS_MAX
+        start, end = keys.garbage_due(begin_ms), keys.garbage_due(max(begin_ms, last_ms))
+        return Steps(storage.store.kv, start, end)
 
     async def _collect_apart(
         self, claim: Claim, entries: Sequence[Entry], report: GarbageReport
@@ -218,12 +267,13 @@ class GarbageCollector(PeriodicWorker):
         await placing.refresh_groups(
             storage, [topology.group_of(profile, blob) for profile, _, blob, _ in names]
         )
-        verdicts = await asyncio.gather(
+        decided = await asyncio.gather(
             *(
                 self._decide(entry, item, members)
                 for entry, item in zip(entries, reading.items, strict=True)
             )
         )
+        verdicts = [verdict for verdict in decided if verdict.deletes]
         for first in range(0, len(verdicts), ENTRIES_PER_COMMIT):
             await self._settle(claim, verdicts[first : first + ENTRIES_PER_COMMIT], report)
 
@@ -247,9 +297,13 @@ class GarbageCollector(PeriodicWorker):
             verdict.seen[others[0].key] = others[0].revision
             verdict.deletes.append(item.key)
             return verdict
-        read = not self._pressed and await self._is_read(blob, page.revision)
-        if read or not await placing.unlink(self._storage, profile, blob, reference.nodes, members):
+        if not self._pressed and await self._is_read(blob, page.revision):
             return self._postponed(entry, item, reference)
+        if not await placing.unlink(self._storage, profile, blob, reference.nodes, members):
+            group = self._storage.blobs.topology.group_of(profile, blob)
+            named = {node for node, _ in placing.places(group, reference.nodes)}
+            self._awaited |= {node for node in named & members if not self._is_live(node)}
+            return self._postponed(entry, item, reference, waits=True)
         verdict.deletes.append(item.key)
         verdict.unlinked = True
         return verdict
@@ -262,20 +316,34 @@ class GarbageCollector(PeriodicWorker):
         )
         return bool(page.items)
 
-    def _later_ms(self) -> int:
+    def _is_live(self, name: str) -> bool:
+        node = self._storage.blobs.directory.get(name)
+        return node is not None and node.live
+
+    def _later_ms(self, pause_ms: int) -> int:
         """When to look again; behind all that is collected in this round."""
         ahead_ms = self._storage.garbage_after_ms if self._pressed else 0
-        return self._storage.clock_ms() + ahead_ms + self._retry_ms
+        return self._storage.clock_ms() + ahead_ms + pause_ms
 
-    def _postponed(self, entry: Entry, item: Item, reference: Reference) -> Verdict:
-        due_ms = self._later_ms()
+    def _postponed(
+        self, entry: Entry, item: Item, reference: Reference, *, waits: bool = False
+    ) -> Verdict:
+        """Another time: of one that `waits` for nodes later each time."""
+        if entry.early:
+            return Verdict(entry, waits=True)  # it has a time
+        garbage, pause_ms = entry.garbage, RETRY_MS
+        if waits:
+            pause_ms = due.pause_ms(entry.identity + entry.holder, garbage.attempts, PAUSE_DAY_MS)
+            attempts = min(garbage.attempts + 1, 16)
+            garbage = msgspec.structs.replace(garbage, attempts=attempts)
+        due_ms = self._later_ms(pause_ms)
         later = keys.garbage(due_ms, entry.identity, entry.holder)
         return Verdict(
             entry,
             {entry.key: entry.revision, item.key: item.revision},
             [entry.key],
             {
-                later: entry.garbage,
+                later: garbage,
                 item.key: msgspec.structs.replace(reference, dropped_due_ms=due_ms),
             },
             waits=True,
@@ -312,7 +380,7 @@ class GarbageCollector(PeriodicWorker):
             verdict.seen |= freeing.seen
             verdict.deletes += freeing.deletes
             if state is manifests.State.READ:
-                later = keys.garbage(self._later_ms(), entry.identity, entry.holder)
+                later = keys.garbage(self._later_ms(RETRY_MS), entry.identity, entry.holder)
                 verdict = Verdict(entry, {entry.key: entry.revision}, [entry.key], waits=True)
                 verdict.puts[later] = entry.garbage
         except (Conflict, OutcomeUnknown):

@@ -105,8 +105,101 @@ async def test_a_node_that_is_down_keeps_only_its_own_entries_waiting(
     assert report.waiting + report.blobs == 8
     Audit(memory_cluster, memory_store).check_counts()
     memory_cluster.drives[down].heal()
-    memory_cluster.clock.advance(RETRY_MS / 1000)
+    memory_cluster.clock.advance(2 * RETRY_MS / 1000)
     assert (await collector.run_once()).blobs == report.waiting
+    Audit(memory_cluster, memory_store).check_at_rest()
+
+
+def set_live(process: Process, name: str, *, live: bool) -> None:
+    node = process.directory.get(name)
+    assert node is not None
+    node.live = live
+
+
+async def settle(collector: GarbageCollector) -> None:
+    while await collector.work(UNCLAIMED):
+        pass
+
+
+async def waiting(process: Process, down: str) -> list[str]:
+    """Deletes objects, of which these keep shards on a node that is down."""
+    kept = []
+    for number in range(8):
+        await put(process, f"k{number}", bytes(1000))
+        _, nodes, _ = process.topology.location(await blob_of(process, f"k{number}"))
+        kept += [f"k{number}"] if down in nodes else []
+    set_live(process, down, live=False)
+    for number in range(8):
+        await delete(process, f"k{number}")
+    return kept
+
+
+async def test_what_waits_for_a_node_is_put_off_further_each_time(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    kept = await waiting(memory_store, "d0")
+    assert kept
+    memory_cluster.clock.advance(AN_HOUR)
+    days = 7
+    before = memory_cluster.engine.revision
+    for _ in range(days * 24 * 6):
+        await settle(collector)
+        memory_cluster.clock.advance(600)
+    written = memory_cluster.engine.revision - before
+    assert len(kept) < written < len(kept) * (6 + days * 6)  # 1000 each, every ten minutes
+    Audit(memory_cluster, memory_store).check_counts()
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_what_waited_long_goes_at_once_when_its_node_is_back(
+    memory_cluster: MemoryCluster,
+    memory_store: Process,
+    collector: GarbageCollector,
+    *,
+    taken_over: bool,
+) -> None:
+    kept = await waiting(memory_store, "d0")
+    memory_cluster.clock.advance(AN_HOUR)
+    for _ in range(24 * 6):
+        await settle(collector)
+        memory_cluster.clock.advance(600)
+    await put(memory_store, "fresh", bytes(1000))
+    await delete(memory_store, "fresh")
+    assert shards(memory_cluster) == len(kept) + 3
+    if taken_over:
+        other = await memory_cluster.process(seed=1)
+        await settle(GarbageCollector(other.storage))
+    else:
+        set_live(memory_store, "d0", live=True)
+        await settle(collector)
+    assert shards(memory_cluster) == 3, "what readers may still want has its hour"
+    memory_cluster.clock.advance(AN_HOUR)
+    await collector.run_once()
+    set_live(memory_store, "d0", live=True)
+    Audit(memory_cluster, memory_store).check_at_rest()
+
+
+async def test_what_waits_for_another_node_stays_as_it_is(
+    memory_cluster: MemoryCluster, memory_store: Process, collector: GarbageCollector
+) -> None:
+    await waiting(memory_store, "d0")
+    set_live(memory_store, "d1", live=False)
+    memory_cluster.clock.advance(AN_HOUR)
+    for _ in range(24 * 6):
+        await settle(collector)
+        memory_cluster.clock.advance(600)
+    set_live(memory_store, "d1", live=True)
+    await settle(collector)
+    before = memory_cluster.engine.revision
+    left = shards(memory_cluster)
+    assert left
+    for live in (False, True):  # back and forth: nothing is written for it
+        set_live(memory_store, "d1", live=live)
+        await settle(collector)
+    assert (memory_cluster.engine.revision, shards(memory_cluster)) == (before, left)
+    set_live(memory_store, "d0", live=True)
+    await settle(collector)
+    assert shards(memory_cluster) == 0
     Audit(memory_cluster, memory_store).check_at_rest()
 
 
