@@ -19,8 +19,8 @@ class InventoryRun(msgspec.Struct, array_like=True, frozen=True):
     `state`: asked (by an operator, and not begun), writing, publishing (all `files` are there, the
     manifest may be), done or failed. `document` is the configuration that it is made by, `revision`
     the one of the metadata that it shows, `pending` the key of the file that is being written.
-    `retry_ms` is when one that failed is begun again; `done_ms` and `manifest` are of the last
-    report that was finished."""
+    `note` says why it failed, or what it lacks. `retry_ms` is when one that failed is begun again;
+    `done_ms` and `manifest` are of the last report that was finished."""
 
     bucket_id: bytes
     state: str

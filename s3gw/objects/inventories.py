@@ -13,7 +13,7 @@ from s3gw.buckets.inventory import Inventory, next_slot_ms, read_inventory, slot
 from s3gw.kv.interface import KV, At, Conflict, Item, Put
 from s3gw.metadata import keys
 from s3gw.metadata.inventory_records import InventoryRun
-from s3gw.metadata.records import BucketRecord, Configurations, encode
+from s3gw.metadata.records import BucketRecord, Configurations, RecordFormatError, encode
 from s3gw.metadata.store import Versioned, versioned
 from s3gw.objects.storage import Storage
 
@@ -72,8 +72,15 @@ async def all_jobs(kv: KV) -> tuple[list[Job], list[Item]]:
     ]
     found: list[Job] = []
     for key in wanted:
-        held = versioned(Configurations, (await kv.get_many([key])).items[0]).record
+        item = (await kv.get_many([key])).items[0]
         bucket = keys.split_configurations(key)[0]
+        try:
+            held = versioned(Configurations, item).record
+        except RecordFormatError:  # it must not stop other buckets, nor let go of its reports
+            log.exception("the inventory configurations of bucket %s", bucket)
+            for run_key in [one for one in runs if keys.split_inventory(one)[0] == bucket]:
+                del runs[run_key]
+            continue
         for id_, document in (held.by_id if held is not None else {}).items():
             item = runs.pop(keys.inventory(bucket, id_), None)
             try:

@@ -59,11 +59,13 @@ class Moment:
 @dataclass(frozen=True, slots=True)
 class Page:
     """Keys whose newest version may be younger than the moment, in order; `seen` counts all keys of
-    the page, and `last` is the last of them, "" behind which there are no more."""
+    the page, and `last` is the last of them, "" behind which there are no more. Of the `unreadable`
+    ones some version's record cannot be read: what they showed at the moment is not known."""
 
     changed: list[str]
     seen: int
     last: str
+    unreadable: list[str]
 
 
 async def keys_changed(
@@ -71,12 +73,19 @@ async def keys_changed(
 ) -> Page:
     """The next keys under a prefix, by a page of at most `most` versions."""
     listing = await list_versions(
-        storage, bucket, prefix=prefix, delimiter="", most=most, after_key=after
+        storage,
+        bucket,
+        prefix=prefix,
+        delimiter="",
+        most=most,
+        after_key=after,
+        pass_over_unreadable=True,
     )
+    unreadable = dict.fromkeys(listing.unreadable)
     changed: list[str] = []
     seen = 0
     for entry, behind in zip_longest(listing.entries, listing.entries[1:]):
-        if not entry.latest:
+        if not entry.latest or entry.key in unreadable:
             continue
         seen += 1
         came_later = behind is None and listing.truncated
@@ -84,7 +93,8 @@ async def keys_changed(
             came_later = behind.record.noncurrent_ms > at_ms
         if came_later or entry.record.modified_ms > at_ms:
             changed.append(entry.key)
-    return Page(changed, seen, listing.last_key if listing.truncated else "")
+    last = listing.last_key if listing.truncated else ""
+    return Page(changed, seen + len(unreadable), last, list(unreadable))
 
 
 async def judge(storage: Storage, target: Target, moment: Moment) -> tuple[Verdict, Found | None]:

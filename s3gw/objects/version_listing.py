@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from s3gw import limits
 from s3gw.kv.interface import Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import ObjectRecord, decode
+from s3gw.metadata.records import ObjectRecord, RecordFormatError, decode
 from s3gw.objects.listing import PROBE_KEYS, folded
 from s3gw.objects.publish import read_target
 from s3gw.objects.storage import Storage
@@ -33,16 +33,18 @@ class VersionEntry:
 class VersionListing:
     """A page, entries and common prefixes each in order. When it is `truncated`, `last_key` is the
     last key or common prefix on it, `last_sequence` that of the last version if it ends with one,
-    else 0."""
+    else 0. `unreadable` are the keys of records that cannot be read, one for each, for who asked to
+    pass over them."""
 
     entries: list[VersionEntry] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
     truncated: bool = False
     last_key: str = ""
     last_sequence: int = 0
+    unreadable: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.entries) + len(self.prefixes)
+        return len(self.entries) + len(self.prefixes) + len(self.unreadable)
 
 
 @dataclass(slots=True)
@@ -107,9 +109,11 @@ async def list_versions(
     most: int,
     after_key: str = "",
     after_sequence: int | None = None,
+    pass_over_unreadable: bool = False,
 ) -> VersionListing:
     """Up to `most` versions and common prefixes behind a key, or, with `after_sequence`, behind
-    that version of it (NULL_VERSION for its null version)."""
+    that version of it (NULL_VERSION for its null version). Raises RecordFormatError, unless it is
+    told to `pass_over_unreadable`."""
     listing = VersionListing()
     if not most:
         return listing
@@ -131,7 +135,15 @@ async def list_versions(
             listing.prefixes.append(found_next)
             listing.last_key, listing.last_sequence = found_next, 0
             continue
-        key, record = found_next
+        key, item = found_next
+        try:
+            record = decode(ObjectRecord, item.value)
+        except RecordFormatError:
+            if not pass_over_unreadable:
+                raise
+            listing.unreadable.append(key)
+            current = listing.last_key = key
+            continue
         if key == after_key and after_sequence is not None and record.sequence >= after_sequence:
             continue  # the visible version, which is not behind the one named
         listing.entries.append(VersionEntry(key, record, latest=key != current))
@@ -207,7 +219,7 @@ class _Merge:
             keys.after_prefix(self._versions + keys.escaped(common)),
         )
 
-    async def next(self) -> str | tuple[str, ObjectRecord] | None:
+    async def next(self) -> str | tuple[str, Item] | None:
         """The next version, or the next common prefix; None at the end."""
         visible, noncurrent = await self._visible.head(), await self._noncurrent.head()
         if visible is None and noncurrent is None:
@@ -222,7 +234,7 @@ class _Merge:
         common = folded(key, self._prefix, self._delimiter)
         if not common:
             stream.pass_on()
-            return key, decode(ObjectRecord, item.value)
+            return key, item
         behind_objects, behind_versions = self._behind(common)
         self._visible.skip_to(behind_objects)
         self._noncurrent.skip_to(behind_versions)

@@ -56,7 +56,7 @@ from s3gw.workers.contract import (
     Timing,
     commit,
 )
-from s3gw.workers.inventory_encoder import Header, Rows, frame
+from s3gw.workers.inventory_encoder import Header, Omitted, Rows, frame
 from s3gw.workers.inventory_rows import schema_of
 from s3gw.workers.inventory_walk import ROWS_PER_PAGE, pages
 
@@ -170,6 +170,7 @@ class _Report:
         self._revision = job.run.revision
         self._inventory = job.inventory
         self._bucket: BucketRecord | None = None
+        self._omitted = Omitted()
 
     async def make(self) -> None:
         """Make the report, or note why it cannot be made. Raises Stopped, EngineError,
@@ -279,16 +280,25 @@ class _Report:
                     raise Stopped
                 yield rows.take()
 
-        async with aclosing(encoded(header, taken())) as pieces:
+        async with aclosing(encoded(header, taken(), self._omitted)) as pieces:
             sent = Sent(pieces)
             kind = CONTENT_TYPES.get(inventory.format, GZIP_TYPE)
             await deliver(self._storage, self._delivery(), inventory.bucket, key, sent, kind)
         self._run = msgspec.structs.replace(
             self._run,
-            rows=rows.taken,
+            rows=rows.taken - self._omitted.count,
             files=(*self._run.files, InventoryFile(key, sent.size, sent.md5)),
             pending="",
+            note=self._note(),
         )
+
+    def _note(self) -> str:
+        """What the report lacks; "" for nothing."""
+        omitted = self._omitted
+        if not omitted.count:
+            return ""
+        lacks = f"versions that cannot be read are left out ({omitted.count}), the first of key "
+        return (lacks + omitted.first)[:ERROR_CHARACTERS_MAX]
 
     # The manifest.
 
@@ -383,9 +393,11 @@ class _Ahead:
         await self._pages.aclose()
 
 
-async def encoded(header: Header, rows: AsyncIterator[Rows]) -> AsyncGenerator[Buffer, None]:
-    """The file that the process makes of the rows, piece by piece. Raises EncoderFailed, and what
-    `rows` raises; no process is left behind."""
+async def encoded(
+    header: Header, rows: AsyncIterator[Rows], omitted: Omitted
+) -> AsyncGenerator[Buffer, None]:
+    """The file that the process makes of the rows, piece by piece; behind the last one `omitted`
+    has what it lacks. Raises EncoderFailed, and what `rows` raises; no process is left behind."""
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LC_ALL": "C.UTF-8"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -408,9 +420,13 @@ async def encoded(header: Header, rows: AsyncIterator[Rows]) -> AsyncGenerator[B
             yield piece
         code = await process.wait()
         await feeding
+        text = (await told).decode(errors="replace").strip()
         if code:
-            text = (await told).decode(errors="replace").strip()
             raise EncoderFailed(text.splitlines()[-1] if text else f"it ended with {code}")
+        if text:
+            more = msgspec.json.decode(text.splitlines()[-1], type=Omitted)
+            omitted.add(more.count, more.first)
+            log.error("%s records under bucket %s cannot be read", more.count, header.bucket)
     finally:
         feeding.cancel()
         told.cancel()

@@ -4,7 +4,8 @@ A process of its own, and of low priority, because this is nearly all of a repor
 Parquet, of its memory: gateways only pass bytes through. It reads frames (a length of four bytes,
 big-endian, and so many bytes) from standard input: one of a `Header`, then of `Rows`, then an empty
 one. Without that the report is not whole, and neither is what was written: the process fails. It
-writes the file to standard output, as far as it can be written.
+writes the file to standard output, as far as it can be written. A version whose record cannot be
+read is left out; how many these are is said on standard error at the end, as an `Omitted`.
 
 pyarrow is imported here alone, and only for Parquet.
 """
@@ -20,7 +21,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from s3gw.metadata.records import BucketRecord, ObjectRecord, decode
+from s3gw.metadata.records import BucketRecord, ObjectRecord, RecordFormatError, decode
 from s3gw.workers.inventory_rows import (
     EXPIRY,
     FLAG,
@@ -61,6 +62,17 @@ class Row(msgspec.Struct, array_like=True):
 
 
 Rows = list[Row]
+
+
+class Omitted(msgspec.Struct):
+    """How many versions a file lacks because their records cannot be read, and the first's key."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, count: int, first: str) -> None:
+        self.first = self.first or first
+        self.count += count
 
 
 def frame(value: object) -> bytes:
@@ -167,12 +179,16 @@ def _expiry(header: Header) -> Expiry:
     return expires
 
 
-def rows_of(source: BinaryIO, header: Header) -> Iterator[list[Cell]]:
-    """The rows of the input. Raises Cut."""
+def rows_of(source: BinaryIO, header: Header, omitted: Omitted) -> Iterator[list[Cell]]:
+    """The rows of the input, but for those `omitted`. Raises Cut."""
     expires = _expiry(header) if EXPIRY in header.columns else None
     while body := read_frame(source):
         for each in msgspec.msgpack.decode(body, type=Rows):
-            record = decode(ObjectRecord, each.record)
+            try:
+                record = decode(ObjectRecord, each.record)
+            except RecordFormatError:
+                omitted.add(1, each.key)
+                continue
             expiry_ms = expires(each.key, record) if expires is not None and each.latest else 0
             yield row_of(
                 header.columns,
@@ -184,29 +200,33 @@ def rows_of(source: BinaryIO, header: Header) -> Iterator[list[Cell]]:
             )
 
 
-def encode_report(source: BinaryIO, sink: BinaryIO) -> None:
-    """Read all frames, write the file. Raises Cut."""
+def encode_report(source: BinaryIO, sink: BinaryIO) -> Omitted:
+    """Read all frames, write the file; what it lacks. Raises Cut."""
+    omitted = Omitted()
     header = msgspec.msgpack.decode(read_frame(source), type=Header)
     writer: Writer
     if header.parquet:
         writer = ParquetWriter(sink, header.columns)
     else:
         writer = CsvWriter(sink, header.columns)
-    for row in rows_of(source, header):
+    for row in rows_of(source, header, omitted):
         writer.add(row)
     writer.finish()
     sink.flush()
+    return omitted
 
 
 def main() -> int:
     """The process."""
     os.nice(NICENESS)
     try:
-        encode_report(sys.stdin.buffer, sys.stdout.buffer)
+        omitted = encode_report(sys.stdin.buffer, sys.stdout.buffer)
     except (Cut, BrokenPipeError):
         # Whoever wanted the report is gone. Nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if omitted.count:
+        sys.stderr.buffer.write(msgspec.json.encode(omitted))
     return 0
 
 

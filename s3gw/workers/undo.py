@@ -67,6 +67,11 @@ class Tally:
         self.hidden += verdict is Verdict.HIDE
         self.left += verdict is Verdict.LEAVE
 
+    def leave(self, key: str, reason: str) -> None:
+        """Count a key that cannot be treated."""
+        self.left += 1
+        self.note = f"{key}: {reason}"
+
 
 async def plan(
     storage: Storage, bucket: str, prefix: str, at_ms: int, *, after: str, most: int
@@ -94,14 +99,21 @@ async def _page(
     page = await undo.keys_changed(storage, bucket, prefix, at_ms, after=after, most=most)
     tally = Tally(page.seen, last=page.last)
     turn = asyncio.Semaphore(KEYS_AT_ONCE)
+    for key in page.unreadable:
+        log.error("a version of %s/%s cannot be read: it is not undone", bucket, key)
+        tally.leave(key, "a version of it cannot be read")
 
     async def one(key: str) -> None:
         async with turn:
             try:
                 tally.count(key, await treat(key))
+            except (*SHARED_TROUBLE, NotVersioned, errors.NoSuchBucket):
+                raise
             except errors.S3Error as error:
-                tally.left += 1
-                tally.note = f"{key}: {error.message}"
+                tally.leave(key, error.message)
+            except Exception:  # one key must not hold up all others
+                log.exception("the undo of %s/%s failed", bucket, key)
+                tally.leave(key, errors.InternalError().message)
 
     await asyncio.gather(*map(one, page.changed))
     return tally
@@ -211,13 +223,7 @@ class Undoer(PeriodicWorker):
         moment = Moment(job.at_ms, job.sequence)
 
         async def treat(key: str) -> Verdict:
-            try:
-                return await undo.undo_key(storage, bucket, key, moment)
-            except (*SHARED_TROUBLE, NotVersioned, errors.S3Error):
-                raise
-            except Exception as error:
-                log.exception("the undo of %s/%s failed", bucket, key)
-                raise errors.InternalError from error
+            return await undo.undo_key(storage, bucket, key, moment)
 
         try:
             tally = await _page(

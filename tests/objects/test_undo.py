@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from nodes.protocol import Buffer
+from s3gw import errors
+from s3gw.kv.interface import Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import Description, Lock, UndoJob
 from s3gw.metadata.sequences import sequence_at
@@ -193,6 +195,36 @@ async def test_a_plan_says_what_would_be_done_and_does_nothing(versioned: Proces
     assert totals == [8, 4, 1]
     assert pages > 1
     assert versioned.cluster.engine.revision == revision
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 500])
+async def test_what_cannot_be_read_holds_up_nothing_else(versioned: Process, page: int) -> None:
+    """An older version of one key and the visible one of another: both keys are left, and told."""
+    names = ("a", "b", "c", "d", "e")
+    for name in names:
+        await operations.put(versioned, name, b"then")
+    older = await operations.record(versioned, "b")
+    assert older is not None
+    tick(versioned)
+    moment = now(versioned)
+    tick(versioned)
+    for name in names:
+        await operations.put(versioned, name, b"now")
+    damaged = [keys.version(BUCKET, "b", older.sequence), keys.object_(BUCKET, "d")]
+    await versioned.kv.commit([], [Put(key, b"\xff") for key in damaged])
+    planned = await job.plan(versioned.storage, BUCKET, "", moment, after="", most=500)
+    assert (planned.keys, planned.restored, planned.left) == (5, 3, 2)
+    await job.start(versioned.storage, BUCKET, "", moment)
+    worker = job.Undoer(versioned.storage, versions_per_unit=page)
+    while await worker.work():
+        pass
+    done = await job.status(versioned.kv, BUCKET)
+    assert done is not None
+    assert (done.state, done.restored, done.left) == (job.DONE, 3, 2)
+    assert done.note in {f"{key}: a version of it cannot be read" for key in "bd"} | {
+        f"b: {errors.InternalError().message}"
+    }
+    assert await shown(versioned, "a", "b", "c", "e") == [b"then", b"now", b"then", b"then"]
 
 
 async def test_who_writes_after_it_began_wins(versioned: Process) -> None:

@@ -19,10 +19,10 @@ import pytest
 
 from s3gw.buckets.configurations import INVENTORY
 from s3gw.buckets.inventory import DAY_MS
-from s3gw.kv.interface import KV, Put
+from s3gw.kv.interface import KV, Delete, Put
 from s3gw.metadata import keys
 from s3gw.metadata.inventory_records import InventoryRun
-from s3gw.metadata.records import BucketRecord
+from s3gw.metadata.records import BucketRecord, encode
 from s3gw.objects import inventories
 from s3gw.objects.buckets import change_bucket, change_configurations
 from s3gw.objects.encrypted import framing_of_version
@@ -441,3 +441,38 @@ async def test_one_configuration_of_former_times_does_not_stop_the_others(store:
     await change_configurations(store.storage, BUCKET, INVENTORY.name, change)
     assert await InventoryWorker(store.storage).run_once() == 1
     assert [row["Key"] for row in await rows(store)] == ["a"]
+
+
+async def test_a_report_lacks_only_what_cannot_be_read_and_says_so(store: Process) -> None:
+    for key in KEYS:
+        await put(store, key, b"x")
+    damaged = [Put(keys.object_(BUCKET, key), b"\xff") for key in (KEYS[1], KEYS[4])]
+    await store.kv.commit([], damaged)
+    await configure(store, configuration())
+    await InventoryWorker(store.storage, rows_per_file=2).run_once()
+    assert {row["Key"] for row in await rows(store)} == {*KEYS} - {KEYS[1], KEYS[4]}
+    run = await run_of(store)
+    expected = f"versions that cannot be read are left out (2), the first of key {KEYS[1]}"
+    assert (run.state, run.rows, run.note) == ("done", len(KEYS) - 2, expected)
+    # The next one, without them, lacks nothing.
+    await store.kv.commit([], [Delete(write.key) for write in damaged])
+    job = await inventories.find_job(store.kv, BUCKET, "one")
+    assert job is not None
+    await inventories.ask(store.storage, job)
+    await InventoryWorker(store.storage).run_once()
+    assert ((await run_of(store)).rows, (await run_of(store)).note) == (len(KEYS) - 2, "")
+
+
+async def test_configurations_that_cannot_be_read_stop_no_other_bucket(store: Process) -> None:
+    await make_reports(store, "broken")
+    begun = encode(InventoryRun(b"b" * 16, "done", manifest="kept"))
+    unreadable = keys.configurations("broken", INVENTORY.name)
+    record = keys.inventory("broken", "one")
+    await store.kv.commit([], [Put(unreadable, b"\xff"), Put(record, begun)])
+    await put(store, "a", b"x")
+    await configure(store, configuration())
+    await InventoryWorker(store.storage).run_once()
+    assert [row["Key"] for row in await rows(store)] == ["a"]
+    (item,) = (await store.kv.get_many([record])).items
+    assert item is not None
+    assert item.value == begun

@@ -122,6 +122,14 @@ def report(rows: list[Row], *, parquet: bool, columns: tuple[str, ...], end: boo
 
 
 @pytest.mark.parametrize("parquet", [False, True])
+def test_what_cannot_be_read_is_left_out(parquet: bool) -> None:
+    rows = [Row(key, encode(PLAIN), True) for key in ("a", "b", "c")]
+    damaged = [rows[0], Row("?", b"\xff", True), rows[1], Row("!", b"", True), rows[2]]
+    asked = {"parquet": parquet, "columns": ("Bucket", "Key")}
+    assert report(damaged, **asked) == report(rows, **asked)
+
+
+@pytest.mark.parametrize("parquet", [False, True])
 def test_an_input_that_is_cut_is_no_report(parquet: bool) -> None:
     rows = [Row("k", encode(PLAIN), True)]
     with pytest.raises(Cut):
