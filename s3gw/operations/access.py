@@ -226,7 +226,9 @@ class Access:
             raise errors.AccessDenied()
         if missing:
             bucket = Resource(resource.bucket_name, resource.bucket)
-            listing = self._context(call, "s3:ListBucket", bucket)
+            # A policy that lets list by prefix decides as it would on a listing of this key.
+            asked = {"s3:prefix": (resource.key,)}
+            listing = self._context(call, "s3:ListBucket", bucket, asked)
             if not self._decide(call, listing, bucket).allowed:
                 raise errors.AccessDenied()
 
@@ -280,8 +282,7 @@ class Access:
         if resource.key:
             own = resource.key == call.key and resource.bucket_name == call.bucket_name
             values |= object_values(call, resource.record, resource.version_id, own=own)
-            values |= more
-        return RequestContext(call.principal, action, resource.arn, values)
+        return RequestContext(call.principal, action, resource.arn, values | more)
 
 
 def still_allowed(call: Call) -> Check:

@@ -33,11 +33,17 @@ CONTEXT = f"{PREFIX}-context"
 OWN = f"{PREFIX}-customer"
 SOURCE = "x-amz-copy-source-server-side-encryption-customer"
 PARTS_OF_KEY = ("algorithm", "key", "key-md5")
-HEADERS = (PREFIX, KEY_ID, BUCKET_KEY, CONTEXT, *(f"{OWN}-{name}" for name in PARTS_OF_KEY))
+CHOICES = (PREFIX, KEY_ID, BUCKET_KEY, CONTEXT)
+HEADERS = (*CHOICES, *(f"{OWN}-{name}" for name in PARTS_OF_KEY))
 CUSTOMER_KEY_BYTES = 32
 CONTEXT_BYTES_MAX = 8 * 1024
 USE_KEY, OPEN_KEY = "kms:GenerateDataKey", "kms:Decrypt"
 NOT_APPLICABLE = "The encryption parameters are not applicable to this object."
+OTHER_KEY = "The provided encryption parameters did not match the ones used originally."
+PART_KEY_NEEDED = (
+    "The multipart upload initiate requested encryption. Subsequent part requests must include the "
+    "appropriate encryption parameters."
+)
 KEY_NEEDED = (
     "The object was stored using a form of Server Side Encryption. The correct parameters must be "
     "provided to retrieve the object."
@@ -202,14 +208,24 @@ async def framed(call: Call, description: Description) -> tuple[Description, Fra
 # What stored objects need.
 
 
-def opening_key(call: Call, encryption: Encryption | None, prefix: str = OWN) -> bytes:
+def opening_key(
+    call: Call, encryption: Encryption | None, prefix: str = OWN, *, needed: str = KEY_NEEDED
+) -> bytes:
     """The customer's key that opens what is stored so; b"" where the store has the key itself.
-    Raises InvalidRequest when it is missing or not asked for."""
+    `needed` is what is said of a missing one. Raises InvalidRequest when it is missing or not asked
+    for, InvalidArgument for headers that choose an encryption where there is none to choose."""
     key = customer_key(call, prefix)
+    for header in CHOICES if prefix == OWN else ():
+        if header in call.headers:
+            raise errors.InvalidArgument(
+                f"{header} header is not supported for this operation.",
+                ArgumentName=header,
+                ArgumentValue=call.headers[header],
+            )
     if encryption is not None and encryption.kind == SSE_C:
         if not key:
-            raise errors.InvalidRequest(KEY_NEEDED)
-    elif key or (prefix == OWN and asks_encryption(call)):
+            raise errors.InvalidRequest(needed)
+    elif key:
         raise errors.InvalidRequest(NOT_APPLICABLE)
     return key
 
@@ -238,15 +254,21 @@ def _names_key(call: Call, prefix: str) -> bool:
 
 
 async def opened_upload(call: Call, upload: Upload) -> Framing:
-    """The framing of an upload whose part the request writes. Raises S3Error."""
+    """The framing of an upload whose part the request writes. Raises S3Error: InvalidRequest for
+    another key than the upload's, which is a mistake in the request, not a read that is denied."""
     description = upload.record.description
     encryption = description.encryption
     if encryption is None and not description.compression and not asks_encryption(call):
         return PLAIN
-    key = opening_key(call, encryption)
+    key = opening_key(call, encryption, needed=PART_KEY_NEEDED)
     if encryption is not None and encryption.kind == SSE_KMS:
         require_key(call, OPEN_KEY, encryption.key_name)
-    return await framing_of(call.storage, description, upload.upload_id, key)
+    try:
+        return await framing_of(call.storage, description, upload.upload_id, key)
+    except errors.AccessDenied:
+        if not key:
+            raise
+        raise errors.InvalidRequest(OTHER_KEY) from None
 
 
 def same_kept_keys(call: Call, source: Encryption | None, upload: Encryption | None) -> bool:

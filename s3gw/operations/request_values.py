@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 
 from s3gw.auth.policy import principal_values
 from s3gw.auth.sigv4 import basic_time
+from s3gw.errors import S3Error
 from s3gw.metadata.records import ObjectRecord
 from s3gw.operations.call import Call
+from s3gw.wire.copy_source import parse_copy_source
 from s3gw.wire.dates import iso8601_ms, parse_iso8601_ms
 from s3gw.wire.tagging import parse_tagging_header
 
@@ -29,7 +31,6 @@ HEADER_KEYS = {
         for name in (
             "x-amz-acl",
             "x-amz-content-sha256",
-            "x-amz-copy-source",
             "x-amz-grant-full-control",
             "x-amz-grant-read",
             "x-amz-grant-read-acp",
@@ -63,6 +64,7 @@ CREATIONS = {
 CHECKSUM_KEY, CHECKSUM_HEADER = "s3:x-amz-checksum-algorithm", "x-amz-checksum-algorithm"
 SECONDS_PER_DAY = 86_400
 LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
+COPY_SOURCE_KEY, COPY_SOURCE_HEADER = "s3:x-amz-copy-source", "x-amz-copy-source"
 
 
 def request_values(call: Call, account: str) -> Found:
@@ -84,6 +86,8 @@ def request_values(call: Call, account: str) -> Found:
     for header, key in HEADER_KEYS.items():
         if header in call.headers:
             values[key] = (call.headers[header],)
+    if COPY_SOURCE_HEADER in call.headers:
+        values[COPY_SOURCE_KEY] = copy_source_values(call.headers[COPY_SOURCE_HEADER])
     if origin.signature:
         values["s3:signatureversion"] = (origin.signature,)
         by_url = "REST-QUERY-STRING" if origin.presigned else "REST-HEADER"
@@ -120,6 +124,22 @@ def object_values(
     if own and call.operation in WRITES:
         values |= _written_values(call)
     return values
+
+
+def copy_source_values(header: str) -> tuple[str, ...]:
+    """The source of a copy, in both ways in which policies write it: with a slash in front and
+    without. A header says the same source in many ways, encoded or with a version, and none of
+    them may slip past a policy.
+
+    >>> copy_source_values("b/a%2Fk?versionId=1")
+    ('b/a/k', '/b/a/k')
+    """
+    try:
+        named = parse_copy_source(header)
+    except S3Error:
+        return (header,)  # the operation refuses it
+    path = f"{named.bucket}/{named.key}"
+    return (path, f"/{path}")
 
 
 def _written_values(call: Call) -> Found:

@@ -463,6 +463,7 @@ def test_what_requests_have_can_be_asked_for() -> None:
         *request_values.HEADER_KEYS.values(),
         *request_values.LOCK_HEADERS.values(),
         request_values.CHECKSUM_KEY,
+        request_values.COPY_SOURCE_KEY,
     }
     assert {key for key in made if not condition_keys.is_known(key)} == set()
 

@@ -91,6 +91,33 @@ def test_a_key_for_an_object_without_one_is_not_applicable(s3, bucket, refused):
         s3.head_object(Bucket=bucket, Key="k", **sse_c())
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("x-amz-server-side-encryption", "AES256"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "name"),
+    ],
+)
+def test_nothing_chooses_an_encryption_where_there_is_none_to_choose(
+    s3, http, bucket, header, value
+):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"plain")
+    created = s3.create_multipart_upload(Bucket=bucket, Key="m")
+    part = f"partNumber=1&uploadId={created['UploadId']}"
+    for method, path, query in (
+        ("GET", f"/{bucket}/k", ""),
+        ("HEAD", f"/{bucket}/k", ""),
+        ("PUT", f"/{bucket}/m", part),
+    ):
+        reply = http.request(method, path, query, headers={header: value})
+        assert reply.status == 400, method
+        if method != "HEAD":
+            assert reply.code == "InvalidArgument", method
+            named = f"<ArgumentName>{header}</ArgumentName><ArgumentValue>{value}<".encode()
+            assert named in reply.body
+
+
 NAME = "x-amz-server-side-encryption-customer"
 
 
@@ -126,8 +153,15 @@ def test_parts_are_encrypted_under_the_key_of_their_upload(s3, bucket, upload_pa
     target = {"Bucket": bucket, "Key": "k", "UploadId": created["UploadId"]}
     with refused("InvalidRequest", 400):
         s3.upload_part(**target, PartNumber=1, Body=b"x")
-    with refused("AccessDenied", 403):
+    # Another key is a mistake in the request here: nothing is there that could be denied.
+    with refused("InvalidRequest", 400):
         s3.upload_part(**target, PartNumber=1, Body=b"x", **sse_c(OTHER_KEY))
+    s3.put_object(Bucket=bucket, Key="plain", Body=b"x")
+    copied = {"CopySource": f"{bucket}/plain", "PartNumber": 1}
+    for key in ({}, sse_c(OTHER_KEY)):
+        with refused("InvalidRequest", 400):
+            s3.upload_part_copy(**target, **copied, **key)
+    assert "Parts" not in s3.list_parts(**target)
     parts = []
     for number, body in enumerate(bodies, 1):
         part = s3.upload_part(**target, PartNumber=number, Body=body, **sse_c())

@@ -156,6 +156,42 @@ def test_a_listing_by_prefix(http, s3, put_policy, bucket):
         assert http.send("GET", f"/{bucket}", query).code == "AccessDenied"
 
 
+def test_who_may_list_by_prefix_is_told_which_keys_of_it_are_missing(http, put_policy, bucket):
+    may_list = {
+        "Action": "s3:ListBucket",
+        "Resource": f"arn:aws:s3:::{bucket}",
+        "Condition": {"StringLike": {"s3:prefix": "public/*"}},
+    }
+    for statements, status in (([{}], 403), ([{}, may_list], 404)):
+        put_policy(bucket, *statements)
+        assert http.send("HEAD", f"/{bucket}/public/missing").status == status
+        assert http.send("HEAD", f"/{bucket}/private/missing").status == 403
+
+
+@pytest.mark.parametrize("written", ["{}/public/a k", "/{}/public/a k"])
+def test_a_copy_is_judged_by_its_source_however_the_header_says_it(
+    http, s3, make_bucket, put_policy, written
+):
+    source, target = make_bucket(), make_bucket()
+    condition = {"StringEquals": {"s3:x-amz-copy-source": written.format(source)}}
+    denied = {"Effect": "Deny", "Action": "s3:PutObject", "Condition": condition}
+    put_policy(source, {})
+    put_policy(target, {"Action": "s3:PutObject"}, denied)
+    for key in ("public/a k", "public/b"):
+        s3.put_object(Bucket=source, Key=key, Body=b"x")
+    for header in (
+        f"{source}/public/a%20k",
+        f"/{source}/public/a%20k",
+        f"{source}/public/a+k",
+        f"{source}%2Fpublic%2Fa%20k",
+        f"%2F{source}/publi%63/a%20k",
+    ):
+        reply = http.send("PUT", f"/{target}/k", headers={"x-amz-copy-source": header})
+        assert (reply.status, reply.code) == (403, "AccessDenied"), header
+    other = {"x-amz-copy-source": f"/{source}/public/b"}
+    assert http.send("PUT", f"/{target}/k", headers=other).status == 200
+
+
 def test_the_owner_is_denied_what_is_denied_and_told_by_which_statement(http, key, bucket):
     deny(http, bucket, Sid="no reads")
     reply = http.request("GET", key)
