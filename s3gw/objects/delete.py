@@ -8,6 +8,7 @@ by what the newest version is and, where it is looked at, by the next.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from s3gw.objects import lifecycle, publish
 from s3gw.objects.publish import Check, Target, version_id_of
 from s3gw.objects.storage import Storage
 from s3gw.wire.version_ids import NULL, NULL_VERSION, encode_version_id
+
+# Each of them takes three writes of a commit at the most: its record, a fence, a look of lifecycle.
+MARKERS_PER_COMMIT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,37 @@ async def delete_object(
     """Remove the version that the target asks for, or hide the key; what is absent is no error.
     `owner` is that of a marker; with `bypass`, object lock in mode GOVERNANCE does not keep a
     version; `guards` are what else the decision rests on. Raises S3Error, OutcomeUnknown."""
+    (deleted,) = await delete_again(
+        storage, target, check, times=1, owner=owner, bypass=bypass, guards=guards
+    )
+    return deleted
+
+
+async def delete_again(
+    storage: Storage,
+    target: Target,
+    check: Check,
+    *,
+    times: int,
+    owner: str = "",
+    bypass: bool = False,
+    guards: Sequence[Guard] = (),
+) -> list[Deleted]:
+    """`delete_object` asked for several times in a row, as far as one commit goes: what each of
+    the first did, at least one. All of these are decided on the same: once the key is hidden."""
     with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             tx = publish.guarded(target)
             tx.guards += guards
+            alike = times if target.shown is None else 1
             if target.asked is not None:
-                deleted = await _remove_version(storage, tx, target, check, bypass=bypass)
+                removed = await _remove_version(storage, tx, target, check, bypass=bypass)
+                done = [removed] * (1 if tx.writes else alike)
             else:
                 _judge(target, check)
-                deleted = hide(storage, tx, target, owner)
+                done = _hide(storage, tx, target, owner, alike)
             if not tx.writes:
-                return deleted
+                return done
             try:
                 await storage.store.apply(tx)
             except Conflict:
@@ -64,7 +88,7 @@ async def delete_object(
                     storage, target.bucket_name, target.key, target.asked
                 )
             else:
-                return deleted
+                return done
     raise errors.OperationAborted("The key is written too often by others. Please try again.")
 
 
@@ -81,31 +105,51 @@ def _judge(target: Target, check: Check) -> None:
 
 def hide(storage: Storage, tx: Transaction, target: Target, owner: str) -> Deleted:
     """Remove the visible version, or put a delete marker in front."""
+    (deleted,) = _hide(storage, tx, target, owner, 1)
+    return deleted
+
+
+def _hide(
+    storage: Storage, tx: Transaction, target: Target, owner: str, times: int
+) -> list[Deleted]:
+    """`hide` up to so many times, at least once: where versions are kept, with a marker each. They
+    are of one moment, so that what is drawn orders them."""
     if target.visible is not None:
         storage.store.delete_listed(tx, keys.object_(target.bucket_name, target.key))
     if not target.bucket.versioning:
         publish.make_way(storage, tx, target, null=True)
-        return Deleted()
-    marker = publish.as_newest(
-        target,
-        ObjectRecord(
-            sequence=publish.sequence_of(storage, target),
-            modified_ms=storage.clock_ms(),
-            owner=owner,
-            size=0,
-            etag="",
-            data=None,
-            description=Description(),
-            marker=True,
-        ),
+        return [Deleted()] * times
+    kept = target.bucket.versioning == publish.ENABLED
+    more = min(times, MARKERS_PER_COMMIT) - 1 if kept else 0
+    again = (dataclasses.replace(target, drawn=next(storage.draws)) for _ in range(more))
+    sequences = sorted(publish.sequence_of(storage, reading) for reading in (target, *again))
+    markers = [_marker(storage, target, owner, sequence) for sequence in sequences]
+    publish.make_way(storage, tx, target, null=not kept)
+    for marker in markers:
+        key = tx.witness = keys.version(target.bucket_name, target.key, marker.sequence)
+        if marker is not markers[-1]:
+            marker = msgspec.structs.replace(marker, noncurrent_ms=marker.modified_ms)
+        storage.store.put_listed(tx, key, marker)
+        lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, marker)
+    if more:
+        lifecycle.displaced(storage, tx, target.bucket_name, target.bucket, target.key)
+    tx.use(target.bucket_name, Usage(markers=len(markers)))
+    made = [Deleted(version_id_of(target.bucket, marker), marker=True) for marker in markers]
+    return made if kept else made * times
+
+
+def _marker(storage: Storage, target: Target, owner: str, sequence: int) -> ObjectRecord:
+    record = ObjectRecord(
+        sequence=sequence,
+        modified_ms=storage.clock_ms(),
+        owner=owner,
+        size=0,
+        etag="",
+        data=None,
+        description=Description(),
+        marker=True,
     )
-    publish.make_way(storage, tx, target, null=marker.null_version)
-    key = keys.version(target.bucket_name, target.key, marker.sequence)
-    storage.store.put_listed(tx, key, marker)
-    lifecycle.schedule(storage, tx, target.bucket_name, target.bucket, target.key, marker)
-    tx.witness = key
-    tx.use(target.bucket_name, Usage(markers=1))
-    return Deleted(version_id_of(target.bucket, marker), marker=True)
+    return publish.as_newest(target, record)
 
 
 async def _remove_version(

@@ -1,14 +1,17 @@
-"""DeleteObjects: up to a thousand keys, each in a commit of its own."""
+"""DeleteObjects: up to a thousand keys, each in a commit of its own.
+
+What names one key goes in order, one after the other; entries that are alike share commits.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from s3gw import errors, limits
 from s3gw.objects import publish
-from s3gw.objects.delete import Deleted
-from s3gw.objects.delete import delete_object as remove_object
+from s3gw.objects.delete import Deleted, delete_again
 from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource, bypasses
 from s3gw.operations.call import Batched, Call, Reply, xml_reply
@@ -59,8 +62,7 @@ async def delete_objects(call: Call) -> Reply:
     )
     entries = _entries(document)
     quiet = xml.boolean(document, "Quiet")
-    turn = asyncio.Semaphore(PARALLEL)
-    outcomes = await asyncio.gather(*(_delete(call, entry, turn) for entry in entries))
+    outcomes = await _delete_all(call, entries)
     reply = xml_reply(_result(outcomes, quiet))
     reply.batch = [outcome.batched() for outcome in outcomes]
     return reply
@@ -84,28 +86,51 @@ def _entries(document: xml.Node) -> list[Entry]:
     return entries
 
 
-async def _delete(call: Call, entry: Entry, turn: asyncio.Semaphore) -> Outcome:
+async def _delete_all(call: Call, entries: Sequence[Entry]) -> list[Outcome]:
+    """What became of each entry, in their order."""
+    turn = asyncio.Semaphore(PARALLEL)
+    by_key: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        by_key.setdefault(entry.key, []).append(number)
+    outcomes: dict[int, Outcome] = {}
+
+    async def delete_key(numbers: list[int]) -> None:
+        while numbers:
+            first = entries[numbers[0]]
+            others = (at for at, number in enumerate(numbers) if entries[number] != first)
+            async with turn:
+                done = await _delete(call, first, next(others, len(numbers)))
+            outcomes.update(zip(numbers, done, strict=False))
+            numbers = numbers[len(done) :]
+
+    await asyncio.gather(*map(delete_key, by_key.values()))
+    return [outcomes[number] for number in range(len(entries))]
+
+
+async def _delete(call: Call, entry: Entry, alike: int) -> list[Outcome]:
+    """Delete what an entry names, which is listed so many times in a row; what became of each of
+    the first of these."""
     size = -1
-    async with turn:
-        try:
-            if len(entry.key.encode()) > limits.KEY_BYTES_MAX:
-                raise errors.KeyTooLongError()
-            asked = None
-            if entry.version_id is not None:
-                asked = decode_version_id(entry.version_id)
-            target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
-            if target.found is not None and not target.found.record.marker:
-                size = target.found.record.size
-            deleted = await remove_object(
-                call.storage,
-                target,
-                lambda now: _check(call, entry, now),
-                owner=call.owner.id,
-                bypass=bypasses(call),
-            )
-        except TROUBLE as error:
-            return Outcome(entry, error=translate(error), size=size)
-        return Outcome(entry, deleted, size=size)
+    try:
+        if len(entry.key.encode()) > limits.KEY_BYTES_MAX:
+            raise errors.KeyTooLongError()
+        asked = None
+        if entry.version_id is not None:
+            asked = decode_version_id(entry.version_id)
+        target = await publish.read_target(call.storage, call.bucket_name, entry.key, asked)
+        if target.found is not None and not target.found.record.marker:
+            size = target.found.record.size
+        done = await delete_again(
+            call.storage,
+            target,
+            lambda now: _check(call, entry, now),
+            times=alike,
+            owner=call.owner.id,
+            bypass=bypasses(call),
+        )
+    except TROUBLE as error:
+        return [Outcome(entry, error=translate(error), size=size)] * alike
+    return [Outcome(entry, deleted, size=size) for deleted in done]
 
 
 def _check(call: Call, entry: Entry, target: Target) -> None:

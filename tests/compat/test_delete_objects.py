@@ -198,3 +198,33 @@ def test_a_condition_needs_the_right_to_read(s3, http, bucket, put_policy):
     reply = http.send("POST", f"/{bucket}", "delete", headers=md5(body), body=body)
     assert (reply.status, b"<Code>AccessDenied</Code>" in reply.body) == (200, True)
     assert listed(s3, bucket) == ["k"]
+
+
+def test_one_key_named_a_thousand_times_is_answered_a_thousand_times(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}] * 1000})
+    assert [entry["Key"] for entry in reply["Deleted"]] == ["k"] * 1000
+    assert "Errors" not in reply
+    assert listed(s3, bucket) == []
+
+
+def test_with_versions_one_key_named_often_gets_as_many_markers(s3, versioned):
+    s3.put_object(Bucket=versioned, Key="k", Body=b"x")
+    reply = s3.delete_objects(Bucket=versioned, Delete={"Objects": [{"Key": "k"}] * 200})
+    made = {entry["DeleteMarkerVersionId"] for entry in reply["Deleted"]}
+    assert len(made) == 200
+    markers = s3.list_object_versions(Bucket=versioned)["DeleteMarkers"]
+    assert {marker["VersionId"] for marker in markers} == made
+    assert [marker["IsLatest"] for marker in markers] == [True] + [False] * 199
+    objects = [{"Key": "k", "VersionId": version} for version in made] * 2
+    reply = s3.delete_objects(Bucket=versioned, Delete={"Objects": objects})
+    assert len(reply["Deleted"]) == 400
+    assert listed(s3, versioned) == ["k"]
+
+
+def test_what_names_one_key_goes_in_order(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    entries = [{"Key": "k", "ETag": '"0"'}, {"Key": "k", "ETag": etag}, {"Key": "k"}]
+    reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": [*entries, {"Key": "other"}]})
+    assert [entry["Key"] for entry in reply["Deleted"]] == ["k", "k", "other"]
+    assert [entry["Code"] for entry in reply["Errors"]] == ["PreconditionFailed"]
