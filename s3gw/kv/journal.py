@@ -43,7 +43,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from s3gw.kv.journal_folder import Folder, Record, put_snapshot
+from s3gw.kv.journal_folder import Folder, Record
 from s3gw.kv.journal_format import (
     CHAIN_BYTES,
     HEADER_BYTES,
@@ -57,6 +57,7 @@ from s3gw.kv.journal_format import (
     build_entry,
     read_tail,
 )
+from s3gw.kv.journal_snapshot import bulk_seconds, put_snapshot
 from s3gw.kv.journal_threads import PATIENCE_SECONDS, DriveThreads, Trouble
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,11 @@ class Journal:
         self._rotate_at = segment_bytes
         self._members: list[Folder] = []
         self._attached: tuple[bytes, int, int] | None = None
+        self._set_tried = 0
         self._threads = DriveThreads(patience_seconds)
+        # A drive may be written to by the thread of the snapshots as well.
+        self._snapshot_threads = DriveThreads(patience_seconds)
+        self._twins: dict[Folder, Folder] = {}
 
     @property
     def copies(self) -> int:
@@ -180,7 +185,7 @@ class Journal:
     def rotate(self, position: Position, database: Database) -> Position:
         """Begin the next segment on all members; its start is returned."""
         start = _next_segment(position)
-        failed = self._on_all(lambda folder: folder.create_segment(start))
+        failed = self._on_all(partial(_begin_segment, start))
         if failed:
             return self._change_set(self._members, position, database, failed)
         self._attach(self._members, start)
@@ -188,17 +193,29 @@ class Journal:
 
     def snapshot(self, start: Position, rows: Iterable[Row]) -> None:
         """Write the snapshot for the start of a segment to all members, then remove what it
-        replaces. May run beside the writer, in another thread. Raises OSError: all stays as it is
-        until the next snapshot succeeds."""
+        replaces. May run beside the writer, in another thread. A member that fails or hangs keeps
+        what it has, until the next snapshot. Raises OSError when all do, InterruptedError."""
         members = list(self._members)
-        put_snapshot(members, start, rows)
-        for folder in members:
-            folder.prune(start.segment)
-        self._rotate_at = max(self._segment_bytes, members[0].snapshot_bytes())
+        self._twins = {member: self._twins.get(member) or member.twin() for member in members}
+        threads, twins = self._snapshot_threads, list(self._twins.values())
+        size, failed = put_snapshot(threads, twins, start, rows, partial(_prune, start.segment))
+        if len(failed) == len(twins):
+            raise OSError(errno.EIO, "no journal drive took it")
+        self._rotate_at = max(self._segment_bytes, size)
+
+    def hanging(self) -> list[Path]:
+        """The drives whose threads have not come back, or are at work now. From any thread."""
+        drives = (folder.path.parent for folder in self._folders)
+        return [drive for drive in drives if drive in self._threads.at_work()]
+
+    def interrupt(self) -> None:
+        """Let a snapshot that is being written end at once. From any thread."""
+        self._snapshot_threads.interrupt()
 
     def close(self) -> None:
         self._detach()
         self._threads.close()
+        self._snapshot_threads.close()
 
     # Members
 
@@ -211,11 +228,10 @@ class Journal:
             return False
 
     def _attach(self, members: Sequence[Folder], position: Position) -> None:
+        """All have the segment open."""
         self._members = list(members)
-        for folder in members:
-            folder.attach(position.segment)
         self._attached = (position.chain, position.set_number, position.segment)
-        self._rotate_at = max(self._segment_bytes, members[0].snapshot_bytes())
+        self._rotate_at = max(self._segment_bytes, members[0].snapshot_bytes)
 
     def _detach(self) -> None:
         for folder in self._folders:
@@ -254,13 +270,18 @@ class Journal:
         keep = [folder for folder in members if folder not in refused]
         start = position
         while True:
-            start = replace(_next_segment(start), set_number=start.set_number + 1)
+            # A number that was tried before may be on a drive that did not say so.
+            self._set_tried = max(self._set_tried, start.set_number) + 1
+            start = replace(_next_segment(start), set_number=self._set_tried)
             recruits = self._recruit(keep, refused, start, database)
             self._members = [*recruits, *keep]
             names = [folder.drive for folder in self._members]
-            broken = set(self._threads.on_all(keep, partial(_create_segment, start)))
+            # Others work: one that does not answer at all hangs, also if it is the last one.
+            limit = bulk_seconds(self._threads)
+            on_all = partial(self._threads.on_all, seconds=limit)
+            broken = set(on_all(keep, partial(_begin_segment, start)))
             if not broken:
-                broken = set(self._on_all(partial(_write_record, start, names)))
+                broken = set(on_all(self._members, partial(_write_record, start, names)))
             if not broken:
                 break
             refused |= broken
@@ -283,14 +304,22 @@ class Journal:
                 break
             if folder in keep or folder in refused or _is_foreign(folder, start):
                 continue
-            # The rows are read in this thread, whose transaction they are of.
-            if self._threads.answers(folder) and _tried(folder, _seed, folder, start, database):
+            if self._threads.answers(folder) and self._seed(folder, start, database):
                 recruits.append(folder)
             else:
                 refused.add(folder)
         if len(keep) + len(recruits) < self._copies:
             raise JournalShort(f"fewer than {self._copies} drives can hold the metadata journal")
         return recruits
+
+    def _seed(self, folder: Folder, start: Position, database: Database) -> bool:
+        """Whether a spare drive took a snapshot and the new segment. What it had is stale."""
+
+        def begin(folder: Folder) -> None:
+            folder.forget(start.segment)
+            _begin_segment(start, folder)
+
+        return not put_snapshot(self._threads, [folder], start, database.rows(), begin)[1]
 
     def _spread_record(self, position: Position, names: Sequence[str]) -> None:
         """Tell the drives outside of the set about it; one that fails will be told later."""
@@ -302,11 +331,11 @@ class Journal:
                 position.set_number,
                 list(names),
             )
-            if not told and not _is_foreign(folder, position) and folder.path.parent.is_dir():
+            if not told and not _is_foreign(folder, position):
                 ignorant.append(folder)
-        self._threads.on_all(
-            ignorant, partial(_write_record, position, names), seconds=SPREAD_SECONDS_MAX
-        )
+        limit = SPREAD_SECONDS_MAX
+        tell = partial(_tell, position, names)
+        self._threads.on_all(ignorant, tell, seconds=limit, patience=limit)
 
     # Settling
 
@@ -334,7 +363,11 @@ class Journal:
         for tail in best.tails:
             database.apply(tail.commits())
         end = replace(best.end, set_number=newest.set)
-        failed = self._threads.on_all(chains, lambda folder: _complete(chains[folder], best))
+        failed = self._threads.on_all(
+            chains,
+            lambda folder: _complete(chains[folder], best),
+            seconds=bulk_seconds(self._threads),
+        )
         keep = [folder for folder in chains if folder not in failed]
         if len(keep) != self._copies or len(newest.members) != self._copies:
             try:
@@ -394,7 +427,10 @@ def _next_segment(position: Position) -> Position:
 
 
 def _is_foreign(folder: Folder, position: Position) -> bool:
-    """Whether the drive belongs to the journal of another store, which is left alone."""
+    """Whether the drive belongs, or may belong, to the journal of another store, which is left
+    alone."""
+    if not folder.surveyed:
+        return True
     return folder.record is not None and folder.record.chain != position.chain.hex()
 
 
@@ -408,18 +444,22 @@ def _tried(folder: Folder, work: Callable[..., object], *arguments: object) -> b
     return True
 
 
-def _create_segment(start: Position, folder: Folder) -> None:
+def _begin_segment(start: Position, folder: Folder) -> None:
     folder.create_segment(start)
+    folder.attach(start.segment)
 
 
 def _write_record(position: Position, names: Sequence[str], folder: Folder) -> None:
     folder.write_record(position.chain, position.set_number, names)
 
 
-def _seed(folder: Folder, start: Position, database: Database) -> None:
-    put_snapshot([folder], start, database.rows())
-    folder.forget(start.segment)
-    folder.create_segment(start)
+def _tell(position: Position, names: Sequence[str], folder: Folder) -> None:
+    if folder.path.parent.is_dir():
+        _write_record(position, names, folder)
+
+
+def _prune(before: int, folder: Folder) -> None:
+    folder.prune(before)
 
 
 def _newest_record(
@@ -447,12 +487,16 @@ def _newest_record(
 
 def _walk(folder: Folder, snapshot: Position | None, start: Position) -> _Chain:
     """Follow the chain from `start` through the segments."""
-    tails = [read_tail(folder.segment(start.segment), start)]
+
+    def step() -> None:
+        folder.steps += 1
+
+    tails = [read_tail(folder.segment(start.segment), start, step)]
     damaged = tails[0].damaged
     while not damaged:
         try:
             following = _next_segment(tails[-1].end)
-            tails.append(read_tail(folder.segment(following.segment), following))
+            tails.append(read_tail(folder.segment(following.segment), following, step))
             damaged = tails[-1].damaged
         except (FileNotFoundError, NotContinued):
             break
@@ -494,3 +538,4 @@ def _complete(chain: _Chain, best: _Chain) -> None:
         for piece in tail.missing_from(end):
             folder.append(piece, offset)
             offset += len(piece)
+    folder.attach(best.end.segment)

@@ -10,12 +10,13 @@ is stale, and the others can tell that the newest set is missing.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,12 +35,13 @@ from s3gw.kv.journal_format import (
     read_snapshot,
     segment_name,
     snapshot_name,
-    write_snapshot,
 )
 
 RECORD_VERSION = 1
 RECORD = "set"
 PROBE = "probe"
+SYNC_BYTES = 8 * 1024 * 1024
+"""Long files are synced as they grow: one sync of it all might look like a drive that hangs."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -70,8 +72,20 @@ class Folder:
         self._signature: Signature | None = None
         self._drive_seen = _directory_seen(drive)
         self._fd = -1
+        self.surveyed = False
+        """Whether `record` is known: else the drive may have the journal of another store."""
+        self.snapshot_bytes = 0
+        """The size of the newest snapshot when the segment was attached."""
         self.left_behind = False
         """Whether nobody waits any more for what a thread does here (journal_threads.py)."""
+        self.steps = 0
+        """Grows while a thread does something long here."""
+
+    def twin(self) -> Folder:
+        """The same drive for another thread."""
+        twin = copy.copy(self)
+        twin._fd, twin.left_behind = -1, False
+        return twin
 
     @property
     def drive(self) -> str:
@@ -88,7 +102,9 @@ class Folder:
             self.record = self._signature = None
             self._new_name = secrets.token_hex(16)
         except msgspec.DecodeError as error:
+            self.surveyed = True
             raise JournalDamaged(f"{self._record_path}: {error}") from error
+        self.surveyed = True
         if self.record is not None and self.record.version != RECORD_VERSION:
             raise JournalDamaged(f"{self._record_path}: unknown version {self.record.version}")
         return self.record
@@ -104,7 +120,7 @@ class Folder:
     def write_record(self, chain: bytes, number: int, members: Sequence[str]) -> None:
         """Durably replace the record."""
         record = Record(RECORD_VERSION, chain.hex(), number, list(members), self.drive)
-        self._replace(RECORD, msgspec.json.encode(record))
+        self._replace(RECORD, [msgspec.json.encode(record)])
         self.record = record
         self._signature = self._stat_record()
 
@@ -118,6 +134,8 @@ class Folder:
         """Open the segment for appending."""
         self.detach()
         self._fd = os.open(self.path / segment_name(segment), os.O_WRONLY)
+        newest = max((p for p in self.path.glob("snapshot-*") if not p.suffix), default=None)
+        self.snapshot_bytes = newest.stat().st_size if newest else 0
 
     def detach(self) -> None:
         if self._fd >= 0:
@@ -135,6 +153,7 @@ class Folder:
             written = os.pwrite(self._fd, view, offset)
             view, offset = view[written:], offset + written
         os.fdatasync(self._fd)
+        self.steps += 1
 
     def cut(self, offset: int) -> None:
         """Remove, durably, what lies behind `offset` of the attached segment."""
@@ -146,7 +165,11 @@ class Folder:
 
     def create_segment(self, at: Position) -> None:
         """Durably make an empty segment; one of this number was never used and is replaced."""
-        self._replace(segment_name(at.segment), build_header(SEGMENT_MAGIC, at))
+        self._replace(segment_name(at.segment), [build_header(SEGMENT_MAGIC, at)])
+
+    def put_snapshot(self, number: int, pieces: Iterable[bytes]) -> None:
+        """Durably write the snapshot that segment `number` continues."""
+        self._replace(snapshot_name(number), pieces)
 
     def segment(self, number: int) -> Path:
         return self.path / segment_name(number)
@@ -167,18 +190,16 @@ class Folder:
     def snapshot_rows(self, number: int) -> Iterable[Row]:
         """The rows of a snapshot. Raises JournalDamaged on the way when it is not whole."""
         with (self.path / snapshot_name(number)).open("rb") as file:
-            yield from read_snapshot(file)
-
-    def snapshot_bytes(self) -> int:
-        """The size of the newest snapshot."""
-        newest = max((p for p in self.path.glob("snapshot-*") if not p.suffix), default=None)
-        return newest.stat().st_size if newest else 0
+            for row in read_snapshot(file):
+                self.steps += 1
+                yield row
 
     def prune(self, before: int) -> None:
         """Remove segments and snapshots with a number below `before`, which a snapshot of that
         number has made superfluous, and unfinished files."""
         for path, number in self._numbered():
             if number < before:
+                self._require_asker()
                 path.unlink(missing_ok=True)
 
     def forget(self, keep: int) -> None:
@@ -186,28 +207,50 @@ class Folder:
         what it has is stale."""
         for path, _ in self._numbered():
             if path.name != snapshot_name(keep):
+                self._require_asker()
                 path.unlink(missing_ok=True)
 
     def _numbered(self) -> list[tuple[Path, int]]:
         """All segments and snapshots with their numbers, unfinished ones (`.tmp`) among them."""
         paths = [*self.path.glob("segment-*"), *self.path.glob("snapshot-*")]
-        return [(path, int(path.stem.partition("-")[2])) for path in paths]
+        return [(path, int(path.name.partition("-")[2].partition(".")[0])) for path in paths]
 
-    def _replace(self, name: str, data: bytes) -> None:
-        temporary = self.path / f"{name}.tmp"
+    def _replace(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Durably write a file, whole or not at all."""
         self.make_folder()
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        for unfinished in self.path.glob(f"{name}.*tmp"):  # of a writer that died or hung
+            self._require_asker()
+            unfinished.unlink(missing_ok=True)
+        temporary = self.path / f"{name}.{secrets.token_hex(4)}.tmp"
+        try:
+            with temporary.open("xb") as file:
+                unsynced = 0
+                for piece in pieces:
+                    file.write(piece)
+                    unsynced += len(piece)
+                    if unsynced >= SYNC_BYTES:
+                        file.flush()
+                        os.fdatasync(file.fileno())
+                        unsynced = 0
+                    self.steps += 1
+                file.flush()
+                os.fsync(file.fileno())
+            self._require_asker()
+            os.rename(temporary, self.path / name)
+        except BaseException:
+            with suppress(OSError):  # what failed is what matters; it is removed with the next one
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(self.path)
+
+    def _require_asker(self) -> None:
+        """Raises OSError when nobody waits any more: others may be at work here by now."""
         if self.left_behind:
             raise OSError(errno.ETIMEDOUT, "the drive hung")
-        os.rename(temporary, self.path / name)
-        sync_directory(self.path)
 
     def probe(self) -> None:
         """Raises OSError when the drive does not take a file."""
-        self._replace(PROBE, b"")
+        self._replace(PROBE, [])
         (self.path / PROBE).unlink()
 
     def make_folder(self) -> None:
@@ -225,20 +268,3 @@ def _directory_seen(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
-
-
-def put_snapshot(folders: Sequence[Folder], at: Position, rows: Iterable[Row]) -> None:
-    """Durably write the snapshot that segment `at.segment` continues to all the folders."""
-    name = snapshot_name(at.segment)
-    with ExitStack() as stack:
-        files = []
-        for folder in folders:
-            folder.make_folder()
-            files.append(stack.enter_context((folder.path / f"{name}.tmp").open("wb")))
-        write_snapshot(files, at, rows)
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-    for folder in folders:
-        os.rename(folder.path / f"{name}.tmp", folder.path / name)
-        sync_directory(folder.path)

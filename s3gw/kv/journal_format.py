@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -231,9 +231,14 @@ class Tail:
                 yield piece
 
 
-def read_tail(path: Path, at: Position) -> Tail:
-    """Read the segment's file from `at.offset` to its end and check the chain from `at`. Raises
-    OSError; NotContinued; JournalDamaged when what `at` names is not there."""
+def _nobody_counts() -> None:
+    """Until somebody wants to know that a long work goes on."""
+
+
+def read_tail(path: Path, at: Position, step: Callable[[], None] = _nobody_counts) -> Tail:
+    """Read the segment's file from `at.offset` to its end and check the chain from `at`; `step` is
+    called for each entry. Raises OSError; NotContinued; JournalDamaged when what `at` names is not
+    there."""
     with path.open("rb") as file:
         header = parse_header(file.read(HEADER_BYTES), SEGMENT_MAGIC)
         if (header.chain, header.segment) != (at.chain, at.segment):
@@ -250,6 +255,7 @@ def read_tail(path: Path, at: Position) -> Tail:
         for entry in _read_entries(file, at.chain):
             if entry.previous != end.checksum or entry.first <= end.revision:
                 break
+            step()
             offset = end.offset + entry.length
             end = replace(end, offset=offset, revision=entry.last, checksum=entry.checksum)
         return Tail(path, at, end, _is_damaged(file, end, size))
@@ -269,33 +275,23 @@ def _is_damaged(file: BinaryIO, end: Position, size: int) -> bool:
     return False
 
 
-def write_snapshot(files: Sequence[BinaryIO], at: Position, rows: Iterable[Row]) -> None:
-    """Write the snapshot that belongs to the start of segment `at.segment` to all files."""
-    _write_all(files, build_header(SNAPSHOT_MAGIC, at))
+def snapshot_pieces(at: Position, rows: Iterable[Row]) -> Iterator[bytes]:
+    """The bytes of the snapshot that belongs to the start of segment `at.segment`."""
+    yield build_header(SNAPSHOT_MAGIC, at)
+    link = replace(at, offset=0)
     batch: list[Row] = []
-    checksum = at.checksum
     for row in rows:
         batch.append(row)
         if len(batch) == SNAPSHOT_ENTRY_ROWS:
-            checksum = _write_rows(files, at, checksum, batch)
+            entry = _seal(link, at.revision, at.revision, _encode(batch))
+            yield entry
+            link = replace(link, checksum=entry[-CHECKSUM_BYTES:])
             batch.clear()
     if batch:
-        checksum = _write_rows(files, at, checksum, batch)
-    _write_rows(files, at, checksum, [])
-
-
-def _write_rows(
-    files: Sequence[BinaryIO], at: Position, previous: bytes, rows: Sequence[Row]
-) -> bytes:
-    link = Position(at.chain, at.set_number, at.segment, 0, at.revision, previous)
-    entry = _seal(link, at.revision, at.revision, _encode(rows))
-    _write_all(files, entry)
-    return entry[-CHECKSUM_BYTES:]
-
-
-def _write_all(files: Sequence[BinaryIO], data: bytes) -> None:
-    for file in files:
-        file.write(data)
+        entry = _seal(link, at.revision, at.revision, _encode(batch))
+        yield entry
+        link = replace(link, checksum=entry[-CHECKSUM_BYTES:])
+    yield _seal(link, at.revision, at.revision, _encode([]))
 
 
 def read_snapshot(file: BinaryIO) -> Iterator[Row]:

@@ -9,6 +9,7 @@ the writers' lock is a flock.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,7 +32,11 @@ from s3gw.kv.sqlite_writer import (
     Writer,
 )
 
+log = logging.getLogger(__name__)
+
 HISTORY_SECONDS = 3600.0
+CLOSE_SECONDS_MAX = 8.0
+"""How long to wait for threads at the end; what one does that comes later is as after a crash."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -157,8 +162,13 @@ class SqliteKV:
     def _used_bytes(self) -> int:
         return sum(file.stat().st_size for file in self._directory.glob(f"{sqlite_schema.FILE}*"))
 
-    async def close(self) -> None:
+    async def close(self, *, seconds_max: float = CLOSE_SECONDS_MAX) -> None:
+        """Serve what is queued and end, also while a disk hangs: its thread is left behind then."""
         for worker in self._workers():
             worker.stop()
+        end = time.monotonic() + seconds_max
         for worker in self._workers():
-            await asyncio.to_thread(worker.join)
+            left = max(0.0, end - time.monotonic())
+            if not await asyncio.to_thread(worker.join, left):
+                log.warning("the metadata is closed while a disk hangs: %s", self._writer.hanging())
+                return

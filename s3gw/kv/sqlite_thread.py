@@ -66,10 +66,11 @@ class Worker(ABC, Generic[R]):
         self._closing = True
         self._queue.put(None)
 
-    def join(self) -> None:
-        """Wait, blocking, until the thread has ended after `stop`."""
+    def join(self, seconds: float) -> bool:
+        """Wait, blocking, until the thread has ended after `stop`; whether it has in time."""
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     @abstractmethod
     def serve(self, batch: list[R]) -> Sequence[Answer]:

@@ -248,10 +248,16 @@ class Writer(Worker[WriteRequest]):
         return answers
 
     def ended(self) -> Sequence[Answer]:
-        if self._snapshots is not None:
+        if self._snapshots is not None and self._journal is not None:
+            self._journal.interrupt()
             self._snapshots.join()
         self.release()
         return ()
+
+    def hanging(self) -> str:
+        """The disks that hang, if this thread hangs."""
+        drives = self._journal.hanging() if self._journal is not None else []
+        return ", ".join(map(str, drives or [self._directory]))
 
     def release(self) -> None:
         """Close what `open` opened, also when it failed midway."""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -214,7 +214,7 @@ def hanging(drive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             goes_on.wait()
         append(folder, entry, offset)
 
-    def late_replace(folder: Folder, name: str, data: bytes) -> None:
+    def late_replace(folder: Folder, name: str, data: Iterable[bytes]) -> None:
         if folder.path.parent == drive:
             goes_on.wait()
         replace(folder, name, data)
