@@ -13,6 +13,9 @@ An entry goes when all damage that is known is mended, or nothing holds the blob
 stays, with what is known of the blob's shards by then. A shard on a node that does not answer is
 not damage: if it was not known to be lost, its entry does not wait for the node.
 
+An entry that can go on only when nodes are back is put off once by a commit; from then on it is
+remembered that it waits for them (`s3gw.workers.waiting`).
+
 What is read and written for it is throttled; each step has a deadline by its size, so that a node
 that hangs holds up nothing else.
 """
@@ -34,7 +37,7 @@ from s3gw.cluster.ledger import union
 from s3gw.cluster.reader import BlobUnreadable
 from s3gw.cluster.topology import UnknownProfile
 from s3gw.cluster.tunables import Throttle
-from s3gw.kv.interface import Conflict, EngineError, Item
+from s3gw.kv.interface import Conflict, EngineError, Item, Page
 from s3gw.metadata import keys
 from s3gw.metadata.records import BlobRef, Repair, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
@@ -50,6 +53,7 @@ from s3gw.workers.contract import (
 )
 from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.reencode import ContentChanged, Entry, NotPossibleNow
+from s3gw.workers.waiting import Obstacle, Waiting, has_opening, is_live
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +89,15 @@ class RepairReport:
     unreadable: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of an entry: it waits for an obstacle, or is due again at a time; neither: it is
+    gone."""
+
+    obstacle: Obstacle | None = None
+    again_ms: int = 0
+
+
 class RepairWorker(PeriodicWorker):
     """The worker. One unit is one page of the queue."""
 
@@ -97,9 +110,16 @@ class RepairWorker(PeriodicWorker):
         super().__init__(storage, **timing)
         self._throttle = throttle or Throttle(lambda: 0)
         self._position = self._group_end = keys.REPAIRS
+        self._waiting = Waiting(storage)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin with no other blob."""
+        self._stopping = True
 
     async def work(self, claim: Claim) -> bool:
         now_ms = self._storage.clock_ms()
+        self._waiting.look()
         await self._look_first(claim, now_ms)
         return await self._page(claim, RepairReport(), now_ms)
 
@@ -113,27 +133,37 @@ class RepairWorker(PeriodicWorker):
 
     async def _page(self, claim: Claim, report: RepairReport, now_ms: int | None) -> bool:
         """Work on the next entries; those not due at `now_ms` are passed over."""
-        items, more = await self._next()
-        await self._take(claim, items, report, now_ms)
+        page, more = await self._next(everything=now_ms is None)
+        await self._take(claim, page.items, report, now_ms, walked_at=page.revision)
+        if not more:
+            self._waiting.walked()
         return more
 
-    async def _next(self) -> tuple[list[Item], bool]:
+    async def _next(self, *, everything: bool) -> tuple[Page, bool]:
         """The next entries of the walk, and whether it goes on behind them. A range may cost what
-        is in it: a long queue is read group by group, its rest only to find the next one."""
-        kv = self._storage.store.kv
+        is in it: a long queue is read group by group, its rest only to find the next one. What is
+        known to wait is left out, unless `everything` is wanted."""
+        kv, end = self._storage.store.kv, keys.after_prefix(keys.REPAIRS)
         if self._position < self._group_end:
             page = await kv.scan(self._position, self._group_end, limit=BATCH_ENTRIES)
             if page.items:
                 self._position = page.items[-1].key + b"\x00"
-                return page.items, True
-        page = await kv.scan(self._position, keys.after_prefix(keys.REPAIRS), limit=BATCH_ENTRIES)
-        if page.more:
-            last = page.items[-1].key
-            self._position = last + b"\x00"
-            self._group_end = keys.after_repairs_of_group(last)
-        else:
-            self._position = self._group_end = keys.REPAIRS
-        return page.items, page.more
+                return page, True
+            self._position = self._group_end
+        while True:
+            stop, behind = (end, end) if everything else self._waiting.unread(self._position)
+            page = await kv.scan(self._position, stop, limit=BATCH_ENTRIES)
+            if page.more:
+                last = page.items[-1].key
+                self._position = last + b"\x00"
+                self._group_end = keys.after_repairs_of_group(last)
+                return page, True
+            self._position = behind
+            if stop == end:
+                self._position = self._group_end = keys.REPAIRS
+                return page, False
+            if page.items:
+                return page, True
 
     async def _look_first(self, claim: Claim, now_ms: int) -> None:
         """What has become critical is not made to wait until the walk over a long queue is back."""
@@ -144,25 +174,42 @@ class RepairWorker(PeriodicWorker):
         await self._take(claim, page.items, RepairReport(), now_ms)
 
     async def _take(
-        self, claim: Claim, items: Sequence[Item], report: RepairReport, now_ms: int | None
+        self,
+        claim: Claim,
+        items: Sequence[Item],
+        report: RepairReport,
+        now_ms: int | None,
+        *,
+        walked_at: int = 0,
     ) -> None:
-        """Work on entries, a few at a time, the most endangered first."""
+        """Work on entries, a few at a time, the most endangered first; those not due at `now_ms`
+        (None: all are) are passed over. `walked_at` is the revision at which the walk read them."""
+        known = [entry for item in items if (entry := _entry(item)) is not None]
+        notes = self._waiting if walked_at and now_ms is not None else None
+        if notes is not None and now_ms is not None:
+            notes.read(known, walked_at, now_ms)
         blobs: dict[bytes, Entry] = {}
-        for item in items:
-            try:
-                entry = Entry(item.key, item.revision, decode(Repair, item.value))
-            except Exception:
-                log.exception("the entry %r of the repair queue cannot be read", item.key)
-                continue
-            if now_ms is None or entry.record.not_before_ms <= now_ms:
+        for entry in known:
+            if now_ms is None:
+                blobs.setdefault(entry.record.blob, entry)
+            elif entry.record.not_before_ms > now_ms:
+                if notes is not None:
+                    notes.note(entry.key, again_ms=entry.record.not_before_ms)
+            elif self._waiting.holds(entry):
+                if notes is not None:
+                    notes.note_held(entry)
+            else:
                 blobs.setdefault(entry.record.blob, entry)
         entries = sorted(blobs.values(), key=lambda entry: (-self._gone(entry), entry.key))
         left = deque(entries)
 
         async def lane() -> None:
             try:
-                while left:
-                    await self._repair(claim, left.popleft(), report)
+                while left and not self._stopping:
+                    entry = left.popleft()
+                    outcome = await self._repair(claim, entry, report, now_ms is not None)
+                    if notes is not None and outcome is not None:
+                        notes.note(entry.key, outcome.obstacle, outcome.again_ms)
             except BaseException:
                 left.clear()  # the other lanes end with what they have in hand
                 raise
@@ -185,19 +232,29 @@ class RepairWorker(PeriodicWorker):
         down = {index for index, node in enumerate(group.nodes) if not directory.usable(node)}
         return len(down | set(record.lost))
 
-    async def _repair(self, claim: Claim, entry: Entry, report: RepairReport) -> None:
+    async def _repair(
+        self, claim: Claim, entry: Entry, report: RepairReport, quietly: bool
+    ) -> _Outcome | None:
+        """Repair a blob; what became of its entry, None when that is not known. With `quietly` one
+        that waits for nodes, as it did before, is not written again."""
         job = _BlobRepair(self._storage, claim, self._throttle, report, entry.record.lost)
         try:
             if await self._try(job, entry, report):
                 await self._settle(claim, entry, report)
-            else:
-                await self._put_off(claim, entry, job, report)
+                return _Outcome()
+            if quietly and job.only_waits(entry):
+                report.later += 1
+                return _Outcome(job.obstacle)
+            return await self._put_off(claim, entry, job, report)
         except (Conflict, OutcomeUnknown):
             report.later += 1  # somebody else has changed the entry or the blob: next time
+            return None
 
     async def _try(self, job: _BlobRepair, entry: Entry, report: RepairReport) -> bool:
         try:
-            return await job.run(entry)
+            done = await job.run(entry)
+            job.ran = True
+            return done
         except (BlobUnreadable, ContentChanged, UnknownProfile) as error:
             blob = entry.record.blob.hex()
             log.warning("blob %s cannot be repaired: %s", blob, error)
@@ -224,11 +281,11 @@ class RepairWorker(PeriodicWorker):
 
     async def _put_off(
         self, claim: Claim, entry: Entry, job: _BlobRepair, report: RepairReport
-    ) -> None:
+    ) -> _Outcome | None:
         found = await self._storage.store.get(Repair, entry.key)
         report.later += 1
         if found.record is None:
-            return
+            return None
         most = HOPELESS_RETRY_MS_MAX if job.hopeless else RETRY_MS_MAX
         delay_ms = min(most, RETRY_MS_MIN * 2**found.record.attempts)
         # What was added to the entry meanwhile is not known to this job.
@@ -243,12 +300,14 @@ class RepairWorker(PeriodicWorker):
         )
         tx.put(entry.key, later)
         await commit(self._storage.store, claim, tx)
+        return _Outcome(job.obstacle if job.ran else None, later.not_before_ms)
 
 
 class _BlobRepair:
     """The repair of one blob. `lost` are the shards known to be missing or damaged, as far as it
     has come; `waits_for_nodes` says that it may go on when nodes are back, `hopeless` that nothing
-    but what nobody expects would help."""
+    but what nobody expects would help. `obstacle` is what it waits for, `stuck` that something else
+    keeps it from going on, which may end at any time; both are complete once it `ran`."""
 
     def __init__(
         self,
@@ -265,6 +324,9 @@ class _BlobRepair:
         self.lost = lost
         self.waits_for_nodes = False
         self.hopeless = False
+        self.obstacle = Obstacle()
+        self.stuck = False
+        self.ran = False
         self._ref: BlobRef | None = None
 
     async def run(self, entry: Entry) -> bool:
@@ -273,6 +335,7 @@ class _BlobRepair:
         old = BlobRef(record.profile, record.blob, 0, 0)
         if record.copy is not None and await self._move(entry, old):
             return True
+        self.stuck = record.copy is not None
         reference = await reencode.first_holder(self._storage, record)
         if reference is None:
             return record.copy is None
@@ -296,6 +359,12 @@ class _BlobRepair:
             return await self._rewrite(entry, ref)
         return not self.lost
 
+    def only_waits(self, entry: Entry) -> bool:
+        """Whether its entry waits for nodes that are down and for nothing else, after nothing has
+        become known that the entry does not say."""
+        nothing_new = entry.record.attempts > 0 and self.lost == entry.record.lost
+        return nothing_new and self.ran and bool(self.obstacle) and not self.stuck
+
     def lacks_nodes(self) -> bool:
         """Whether nodes that have shards of it are away, or have failed on the way."""
         if self.waits_for_nodes or self._ref is None:
@@ -306,8 +375,8 @@ class _BlobRepair:
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""
         topology = self._storage.blobs.topology
+        goal = reencode.destination(topology, ref.profile, entry.record.target)
         try:
-            goal = reencode.destination(topology, ref.profile, entry.record.target)
             reencode.require_opening(self._storage, goal)
             await self._throttle.take(2 * ref.size)
             async with asyncio.timeout(_step_seconds(2 * ref.size)):
@@ -315,8 +384,13 @@ class _BlobRepair:
         except NotPossibleNow as reason:
             log.info("blob %s stays where it is: %s", ref.blob.hex(), reason)
             self.waits_for_nodes = True
+            if has_opening(self._storage, goal):
+                self.stuck = True
+            else:
+                self.obstacle.profiles.add(goal.name)
             return False
-        return await self._move(entry, ref)
+        self.stuck = not await self._move(entry, ref)
+        return not self.stuck
 
     async def _move(self, entry: Entry, old: BlobRef) -> bool:
         done = await reencode.Swap(self._storage, self._claim, entry, old).run()
@@ -342,6 +416,13 @@ class _BlobRepair:
                 if await self._rebuild(ref, index, nodes[index]):
                     whole.add(index)
         self.waits_for_nodes |= bool(unknown)
+        self.stuck |= rebuildable and not whole.issuperset(bad)
+        for index in unknown:
+            for node in self._holders(ref, index):
+                if is_live(self._storage, node):
+                    self.stuck = True  # it has failed just now
+                elif node:
+                    self.obstacle.nodes.add(node)
         self.lost = union(set(bad) - whole, unknown & set(self.lost))
         return not rebuildable and not unknown
 
@@ -370,10 +451,14 @@ class _BlobRepair:
         return await self._state(ref, index, node_id) is State.WHOLE
 
     async def _states(self, ref: BlobRef, index: int) -> list[State]:
-        """A shard as its node sees it, then, while its slot is moved, as those before it do."""
+        """A shard as each node that may hold it sees it."""
+        return [await self._state(ref, index, node) for node in self._holders(ref, index)]
+
+    def _holders(self, ref: BlobRef, index: int) -> tuple[str, ...]:
+        """A shard's node, then, while its slot is moved, those before it."""
         _, nodes, group = self._storage.blobs.topology.location(ref)
         before = () if ref.nodes else group.record.slots[index].holders_before
-        return [await self._state(ref, index, node) for node in (nodes[index], *before)]
+        return (nodes[index], *before)
 
     async def _state(self, ref: BlobRef, index: int, node_id: str) -> State:
         if not node_id:
@@ -395,6 +480,15 @@ class _BlobRepair:
     def _name(self, ref: BlobRef, index: int) -> ShardName:
         group = self._storage.blobs.topology.group_of(ref.profile, ref.blob)
         return ShardName(ref.profile, group.number, ref.blob, index)
+
+
+def _entry(item: Item) -> Entry | None:
+    """The entry; None, and a line of the log, when it cannot be read."""
+    try:
+        return Entry(item.key, item.revision, decode(Repair, item.value))
+    except Exception:
+        log.exception("the entry %r of the repair queue cannot be read", item.key)
+        return None
 
 
 def _step_seconds(size: int) -> float:

@@ -473,7 +473,7 @@ async def test_a_long_queue_is_read_group_by_group(
 
     worker = RepairWorker(memory_store.storage)
 
-    async def take(claim: Claim, items: Sequence[Item], *_: object) -> None:
+    async def take(claim: Claim, items: Sequence[Item], *_: object, **__: object) -> None:
         seen.extend(item.key for item in items)
 
     monkeypatch.setattr(memory_store.kv, "scan", counting)
