@@ -184,7 +184,12 @@ class Gateway:
             *own,
             GarbageCollector(storage, interval_seconds=interval),
             RepairWorker(storage, throttle=rebuild, interval_seconds=interval),
-            Reprofiler(storage, throttle=rebuild, interval_seconds=interval),
+            Reprofiler(
+                storage,
+                throttle=rebuild,
+                space_short=self.space.red,
+                interval_seconds=interval,
+            ),
             merge,
             Rebalancer(
                 storage,

@@ -18,6 +18,10 @@ profile, for the parts to come.
 walk anew. After the second one that moved nothing, and each after it, the job rests, twice as long
 every time, unless other nodes live then. A record that cannot be read is left, and noted.
 
+**Space.** Each blob that is moved has two references, and a queue entry, until the collector has
+been there. While the metadata engine is short of space, nothing is moved: what is left of that is
+for requests.
+
 **The end.** A job is done when a whole walk has met nothing of the former profiles. A writer that
 decided by the bucket's former record cannot publish without reading it again, and then queues its
 blob for the move in the same commit (`s3gw.objects.publish.add_new_blob`).
@@ -31,7 +35,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, Unpack
 
@@ -73,6 +77,7 @@ RECORDS_PER_UNIT = 50
 REST_SECONDS_MAX = 3600.0
 BLOBS_AT_ONCE = 4
 COMMIT_ATTEMPTS_MAX = 8
+NO_SPACE = "the metadata engine is short of space: nothing is moved meanwhile"
 
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -224,9 +229,11 @@ class Reprofiler(PeriodicWorker):
         *,
         throttle: Throttle | None = None,
         records_per_unit: int = RECORDS_PER_UNIT,
+        space_short: Callable[[], bool] = lambda: False,
         **timing: Unpack[Timing],
     ) -> None:
         super().__init__(storage, **timing)
+        self._space_short = space_short
         self._throttle = throttle or Throttle(lambda: 0)
         self._records_per_unit = records_per_unit
         self._turn = ""
@@ -248,9 +255,19 @@ class Reprofiler(PeriodicWorker):
         bucket, item, job = next((one for one in awake if one[0] > self._turn), awake[0])
         self._turn = bucket
         try:
+            if self._space_short():
+                await self._say_no_space(claim, awake)
+                return False
             return await self._unit(claim, bucket, item, job)
         except Conflict:
             return True  # the job was cancelled, or replaced, meanwhile
+
+    async def _say_no_space(
+        self, claim: Claim, jobs: Sequence[tuple[str, Item, ReprofileJob]]
+    ) -> None:
+        for _, item, job in jobs:
+            if job.note != NO_SPACE:
+                await self._save(claim, item, msgspec.structs.replace(job, note=NO_SPACE))
 
     def _is_resting(self, bucket: str, job: ReprofileJob) -> bool:
         rest = self._rests.get((bucket, job.started_ms))
@@ -309,7 +326,7 @@ class Reprofiler(PeriodicWorker):
             blobs_done=job.blobs_done + tally.blobs,
             bytes_done=job.bytes_done + tally.bytes,
             blobs_left=job.blobs_left + tally.left,
-            note=tally.note or job.note,
+            note=tally.note or (job.note if job.note != NO_SPACE else ""),
         )
         met = bool(tally.blobs or tally.left)
         after = msgspec.structs.replace(after, met=job.met or met)

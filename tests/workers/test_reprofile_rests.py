@@ -142,3 +142,22 @@ async def test_a_job_that_cannot_be_read_holds_up_no_other(process: Process) -> 
     await reprofile.start(process.kv, BUCKET, WIDE)
     await run(process)
     assert homes(process) == {WIDE}
+
+
+async def test_while_the_engine_is_short_of_space_nothing_is_moved(process: Process) -> None:
+    await put(process, "k", content(200_000))
+    await reprofile.start(process.kv, BUCKET, WIDE)
+    short = True
+    worker = Reprofiler(process.storage, space_short=lambda: short)
+    assert not await worker.work()
+    assert (await job_of(process)).note == reprofile.NO_SPACE
+    revision = process.cluster.engine.revision
+    for _ in range(5):
+        assert not await worker.work()
+    assert process.cluster.engine.revision == revision
+    assert homes_of(process, "k") == {PROFILE}
+    short = False
+    while await worker.work():
+        pass
+    assert homes_of(process, "k") == {WIDE}
+    assert ((await job_of(process)).state, (await job_of(process)).note) == (reprofile.DONE, "")
