@@ -206,6 +206,10 @@ class Parameters:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def replaced(self, values: Mapping[str, str]) -> Parameters:
+        """The same with other values for some."""
+        return Parameters({**self._values, **values})
+
     def text(self, name: str) -> str:
         """A required text."""
         return str(self._values[name])

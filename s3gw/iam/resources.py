@@ -13,12 +13,28 @@ from collections.abc import Awaitable, Callable, Mapping
 from s3gw.auth.policy import PrincipalType
 from s3gw.iam.call import QueryCall
 from s3gw.iam.errors import ValidationError
+from s3gw.iam.parameters import Parameters
 from s3gw.identities import names
 from s3gw.identities.errors import NoSuchEntity
 from s3gw.identities.principals import federated_user_arn
 from s3gw.identities.root import ACCOUNT_ID
 
+NAMED = {"UserName": names.USER, "GroupName": names.GROUP, "RoleName": names.ROLE}
 NO_USER = "Must specify userName when calling with non-User credentials"
+
+
+async def with_stored_names(call: QueryCall) -> Parameters:
+    """The call's parameters, with the names of users, groups and roles as they were given to them.
+    IAM does not tell names apart by case, but the ARNs that policies name do: whoever may not touch
+    `admin` may not touch `ADMIN` either. Raises ValidationError."""
+    if call.action.on.startswith("new-"):
+        return call.parameters
+    stored = {
+        parameter: await call.store.stored_name(kind, call.parameters.text(parameter))
+        for parameter, kind in NAMED.items()
+        if parameter in call.parameters
+    }
+    return call.parameters.replaced(stored) if stored else call.parameters
 
 
 def user_name(call: QueryCall) -> str:

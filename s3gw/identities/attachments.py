@@ -34,6 +34,7 @@ _READ: dict[str, Callable[[Change, str], Awaitable[Holder]]] = {
     ROLE: role_of,
 }
 _KEY: dict[str, Callable[[str], bytes]] = {USER: user_key, GROUP: group_key, ROLE: role_key}
+_RECORD: dict[str, type[Holder]] = {USER: UserRecord, GROUP: GroupRecord, ROLE: RoleRecord}
 
 
 class Attachments(Changes):
@@ -69,6 +70,12 @@ class Attachments(Changes):
         if policy not in holder.policies:
             raise _no_inline(kind, policy)
         return holder.policies[policy]
+
+    async def stored_name(self, kind: str, name: str) -> str:
+        """The name as the user, group or role has it, that is called so in any case; `name` itself
+        where there is none. Raises ValidationError."""
+        found = await self.store.get(_RECORD[kind], _KEY[kind](name))
+        return name if found.record is None else found.record.name
 
     async def holder(self, kind: str, name: str) -> Holder:
         """The user, group or role. Raises NoSuchEntity."""

@@ -43,6 +43,18 @@ BUILT_IN = MappingProxyType(
         "AdministratorAccess": _built_in((["*"], "*")),
         "AmazonS3FullAccess": _built_in((["s3:*"], "*")),
         "AmazonS3ReadOnlyAccess": _built_in((["s3:Get*", "s3:List*"], "*")),
+        "IAMFullAccess": _built_in((["iam:*"], "*")),
+        "IAMReadOnlyAccess": _built_in(
+            (
+                [
+                    "iam:Get*",
+                    "iam:List*",
+                    "iam:SimulateCustomPolicy",
+                    "iam:SimulatePrincipalPolicy",
+                ],
+                "*",
+            )
+        ),
         "readwrite": _built_in((["s3:*"], ALL_S3)),
         "readonly": _built_in((["s3:GetBucketLocation", "s3:GetObject"], ALL_S3)),
         "writeonly": _built_in((["s3:PutObject"], ALL_S3)),

@@ -33,7 +33,7 @@ from s3gw.iam.call import Asker, QueryCall, Services
 from s3gw.iam.documents import CONTENT_TYPE, error_document, result_document
 from s3gw.iam.errors import QueryError
 from s3gw.iam.parameters import parse_form, validated
-from s3gw.iam.resources import RESOURCES, values
+from s3gw.iam.resources import RESOURCES, values, with_stored_names
 from s3gw.identities.errors import IdentityError
 from s3gw.identities.sessions import FEDERATED, ROLE, Session
 from s3gw.identities.web_identity import (
@@ -195,6 +195,7 @@ class QueryApi:
         return Asker(principal, permissions, key, session)
 
     async def _act(self, call: QueryCall) -> dict[str, object] | None:
+        call.parameters = await with_stored_names(call)
         call.values = values(call)
         if call.action.on:
             call.resource = await RESOURCES[call.action.on](call)
