@@ -227,7 +227,7 @@ class Access:
         if missing:
             bucket = Resource(resource.bucket_name, resource.bucket)
             # A policy that lets list by prefix decides as it would on a listing of this key.
-            asked = {"s3:prefix": (resource.key,)}
+            asked: Found = {"s3:prefix": (resource.key,)}
             listing = self._context(call, "s3:ListBucket", bucket, asked)
             if not self._decide(call, listing, bucket).allowed:
                 raise errors.AccessDenied()
