@@ -141,7 +141,8 @@ class Configurations(msgspec.Struct, array_like=True, frozen=True):
 
 class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     """A multipart upload. `state` is "open" or "completing"; `owner_lease` is the lease of the
-    process that completes it. `initiator` is the ARN of who began it, "" for the owner."""
+    process that completes it. `initiator` is the ARN of who began it, "" for the owner;
+    `initiator_id` the unique id."""
 
     initiated_ms: int
     owner: str
@@ -153,6 +154,7 @@ class UploadRecord(msgspec.Struct, array_like=True, frozen=True):
     owner_lease: int = 0
     attempt: bytes = b""
     initiator: str = ""
+    initiator_id: str = ""
 
 
 class Content(msgspec.Struct, array_like=True, frozen=True):

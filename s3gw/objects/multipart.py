@@ -89,11 +89,11 @@ async def create_upload(
     checksum_algorithm: str,
     checksum_type: str,
     upload_id: bytes = b"",
-    initiator: str = "",
+    initiator: tuple[str, str] = ("", ""),
     check: BucketCheck = no_bucket_check,
 ) -> bytes:
-    """Start an upload; its id, drawn unless it is given. `initiator` is as in the record. Raises
-    S3Error, OutcomeUnknown."""
+    """Start an upload; its id, drawn unless it is given. `initiator` is ARN and unique id, as in
+    the record. Raises S3Error, OutcomeUnknown."""
     now_ms = storage.clock_ms()
     upload_id = upload_id or new_upload_id(now_ms)
     for _ in range(limits.COMMIT_ATTEMPTS_MAX):
@@ -109,7 +109,8 @@ async def create_upload(
             checksum_algorithm,
             checksum_type,
             profile.name,
-            initiator=initiator,
+            initiator=initiator[0],
+            initiator_id=initiator[1],
         )
         record_key = keys.upload(bucket_name, key, upload_id)
         tx = Transaction()

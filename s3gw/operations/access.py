@@ -27,7 +27,17 @@ from functools import lru_cache
 
 from s3gw import errors, limits
 from s3gw.auth.acl_policy import as_policy
-from s3gw.auth.policy import ANONYMOUS, Policy, Principal, RequestContext, by_unique_ids
+from s3gw.auth.patterns import Pattern
+from s3gw.auth.policy import (
+    ANONYMOUS,
+    Effect,
+    Policy,
+    Principal,
+    Principals,
+    RequestContext,
+    Statement,
+    by_unique_ids,
+)
 from s3gw.auth.policy_evaluate import NO_PERMISSIONS, Decision, Permissions, Reason, decide
 from s3gw.auth.policy_parse import parse_bucket_policy
 from s3gw.auth.public_policy import is_public
@@ -83,6 +93,28 @@ EXPLAIN = "s3gw:ExplainAccess"
 TELLING_WRITES = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload", "RenameObject"})
 # So does a delete with a condition, unless it only asks whether there is an object.
 TELLING_DELETES = frozenset({"x-amz-if-match-size", "x-amz-if-match-last-modified-time"})
+# Uploads in parts are for somebody who can be told from others (S3 User Guide, "Multipart upload
+# API and permissions"), so that nobody adds parts to what others began. That one may end the upload
+# and list its parts, within its limits.
+PARTS_WRITES = frozenset(
+    {"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"}
+)
+INITIATOR = Policy(
+    "the initiator of an upload",
+    (
+        Statement(
+            1,
+            "",
+            Effect.ALLOW,
+            tuple(
+                Pattern(action, variables=False, fold=str.lower)
+                for action in ("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+            ),
+            (Pattern("*", variables=False),),
+            Principals(everyone=True),
+        ),
+    ),
+)
 POLICIES_COMPILED_MAX = 1024
 
 
@@ -90,7 +122,8 @@ POLICIES_COMPILED_MAX = 1024
 class Resource:
     """What an action is done to: a bucket, or one of its keys. `bucket` is None where there is
     none (yet). `found` says that the key was looked up: the version named, or else the visible one,
-    is then `record`. `named` is the ARN of what is neither: an encryption key."""
+    is then `record`. `named` is the ARN of what is neither: an encryption key. `initiator_id`
+    is the unique id of who began the upload that is asked about."""
 
     bucket_name: str = ""
     bucket: BucketRecord | None = None
@@ -99,6 +132,7 @@ class Resource:
     record: ObjectRecord | None = None
     version_id: str | None = None
     named: str = ""
+    initiator_id: str = ""
 
     @classmethod
     def of_target(cls, target: Target, version_id: str | None) -> Resource:
@@ -140,6 +174,10 @@ class Access:
         """Authorize the action of the row, and what the request asks for beside it. `values` are
         the condition keys that its body has. Raises AccessDenied."""
         call.asked = (action, values)
+        if call.principal.is_anonymous and call.operation in PARTS_WRITES:
+            raise errors.AccessDenied(
+                "Anonymous users cannot upload in parts. Please authenticate."
+            )
         if self._plainly_allowed(call, call.bucket_record):
             return
         resource = self.resource_of(call)
@@ -198,7 +236,13 @@ class Access:
         version_id = call.query.get("versionId")
         if call.object_target is not None:
             return Resource.of_target(call.object_target, version_id)
-        return Resource(call.bucket_name, call.bucket_record, call.key, version_id=version_id)
+        return Resource(
+            call.bucket_name,
+            call.bucket_record,
+            call.key,
+            version_id=version_id,
+            initiator_id=call.initiator_id,
+        )
 
     def require_owner(self, call: Call, header: str, owner: str) -> None:
         """`owner` (a canonical id) is who the header, if it is there, expects: given as account or
@@ -273,7 +317,10 @@ class Access:
             public = stored_policy_is_public(document, resource.bucket_name)
             if block.restrict_public_buckets and public:
                 return Decision(False, Reason.PUBLIC_RESTRICTED)
-        return decide(context, permissions, resource_policies(resource))
+        policies = resource_policies(resource)
+        if resource.initiator_id and resource.initiator_id == who.user_id:
+            policies.append(INITIATOR)
+        return decide(context, permissions, policies)
 
     def _context(
         self, call: Call, action: str, resource: Resource, more: Found = NO_VALUES

@@ -85,7 +85,8 @@ class Call:
     visible version of a key. `access` answers what else the principal may do than what the row
     says; `asked` is the action of the row as it was asked for, with the values of the body.
     `identify_again` says who asks, and by which policies, as it is known by then; None for nobody.
-    `fields` are those of a form, by lower-case name."""
+    `fields` are those of a form, by lower-case name; `initiator_id` is the unique id of who began
+    the upload that is asked about, where that counts."""
 
     operation: str
     bucket_name: str
@@ -107,6 +108,7 @@ class Call:
     fields: Mapping[str, str] = field(default_factory=dict)
     asked: tuple[str, dict[str, tuple[str, ...]]] | None = None
     identify_again: Callable[[], tuple[Principal, Permissions]] | None = None
+    initiator_id: str = ""
 
     @property
     def bucket(self) -> BucketRecord:

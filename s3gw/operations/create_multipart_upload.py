@@ -28,6 +28,7 @@ async def create_multipart_upload(call: Call) -> Reply:
             "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm "
             "header."
         )
+    who = call.principal
     upload_id = new_upload_id(call.storage.clock_ms())
     wanted = wanted_encryption(call)
     description, _ = await frame(
@@ -42,7 +43,7 @@ async def create_multipart_upload(call: Call) -> Reply:
         checksum_algorithm=algorithm,
         checksum_type=kind,
         upload_id=upload_id,
-        initiator="" if call.principal.is_root else call.principal.arn,
+        initiator=("", "") if who.is_root else (who.arn, who.user_id),
         check=lambda bucket, revision: _check(call, bucket, revision),
     )
     writer = Writer("InitiateMultipartUploadResult")

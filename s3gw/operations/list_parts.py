@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from s3gw import limits
-from s3gw.objects.multipart import find_upload
 from s3gw.objects.multipart import list_parts as parts_after
+from s3gw.operations.begun_upload import begun_upload
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.lifecycle_headers import abort_headers
-from s3gw.operations.parameters import integer, upload_id
+from s3gw.operations.parameters import integer
 from s3gw.operations.present import initiator_of, quoted, write_owner
 from s3gw.wire.dates import iso8601_ms
 from s3gw.wire.xml import Writer
@@ -15,17 +15,16 @@ from s3gw.wire.xml import Writer
 
 async def list_parts(call: Call) -> Reply:
     """A page of the parts of an upload, by number."""
-    identity = upload_id(call)
+    upload = await begun_upload(call, "s3:ListMultipartUploadParts")
     marker = integer(call, "part-number-marker", default=0)
     asked = integer(call, "max-parts", default=limits.LIST_PAGE_KEYS_MAX)
     most = min(asked, limits.LIST_PAGE_KEYS_MAX)
-    upload = await find_upload(call.storage, call.bucket_name, call.key, identity)
     after = min(marker, limits.PART_NUMBER_MAX)
-    parts, more = await parts_after(call.storage, identity, after=after, most=most)
+    parts, more = await parts_after(call.storage, upload.upload_id, after=after, most=most)
     writer = Writer("ListPartsResult")
     writer.element("Bucket", call.bucket_name)
     writer.element("Key", call.key)
-    writer.element("UploadId", identity.hex())
+    writer.element("UploadId", upload.upload_id.hex())
     writer.element("PartNumberMarker", marker)
     if parts.records:
         writer.element("NextPartNumberMarker", parts.records[-1].number)

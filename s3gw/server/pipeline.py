@@ -318,11 +318,11 @@ class S3App:
         call.bucket_record, call.bucket_revision = bucket.record, bucket.revision
 
     def _authorize(self, call: Call, resolved: Resolved) -> None:
-        """Ask the policies for the row's action; where the operation asks for each item itself,
+        """Ask the policies for the row's action; where the operation itself asks for what it finds,
         only refuse those who could not be allowed anything. Raises AccessDenied."""
         owner = call.bucket_record.owner if call.bucket_record else call.principal.id
         call.access.require_owner(call, "x-amz-expected-bucket-owner", owner)
-        if resolved.row.asks is not Asks.ITEM:
+        if resolved.row.asks is Asks.ROW:
             call.access.require_row(call, resolved.action)
         elif call.access.is_hopeless(call):
             raise errors.AccessDenied()

@@ -36,6 +36,7 @@ class Asks(Enum):
 
     ROW = "once, with the row's action"
     ITEM = "the operation, with the row's action, about what it finds in the body"
+    UPLOAD = "the operation, with the row's action, once it knows who began the upload"
     NOBODY = "a CORS preflight carries no credentials"
 
 
@@ -121,8 +122,8 @@ ROWS: tuple[Row, ...] = (
     Row("UploadPart", PUT, OBJECT, "partNumber&uploadId", "s3:PutObject", body=STREAM, handler="upload_part:upload_part"),
     Row("UploadPartCopy", PUT, OBJECT, "partNumber&uploadId", "s3:PutObject", headers=("x-amz-copy-source",), handler="upload_part_copy:upload_part_copy"),
     Row("CompleteMultipartUpload", POST, OBJECT, "uploadId", "s3:PutObject", body=XML_LARGE, handler="complete_multipart_upload:complete_multipart_upload"),
-    Row("AbortMultipartUpload", DELETE, OBJECT, "uploadId", "s3:AbortMultipartUpload", handler="abort_multipart_upload:abort_multipart_upload"),
-    Row("ListParts", GET, OBJECT, "uploadId", "s3:ListMultipartUploadParts", handler="list_parts:list_parts"),
+    Row("AbortMultipartUpload", DELETE, OBJECT, "uploadId", "s3:AbortMultipartUpload", asks=Asks.UPLOAD, handler="abort_multipart_upload:abort_multipart_upload"),
+    Row("ListParts", GET, OBJECT, "uploadId", "s3:ListMultipartUploadParts", asks=Asks.UPLOAD, handler="list_parts:list_parts"),
     # Sub-resources of objects.
     Row("GetObjectAcl", GET, OBJECT, "acl", "s3:GetObjectAcl", "s3:GetObjectVersionAcl", handler="object_acl:get_object_acl"),
     Row("PutObjectAcl", PUT, OBJECT, "acl", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", body=XML, handler="object_acl:put_object_acl"),

@@ -76,6 +76,59 @@ def test_who_signs_is_an_authenticated_user(s3, http, listed, make_user):
     assert http.send("GET", f"/{listed}/k").code == "AccessDenied"
 
 
+def test_an_upload_of_who_may_only_create_cannot_replace_what_came_meanwhile(s3, listed, make_user):
+    s3.put_bucket_acl(Bucket=listed, ACL="public-read-write")
+    user = make_user()
+    made = user.request("POST", f"/{listed}/k", "uploads")
+    upload = made.body.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
+    part = user.request("PUT", f"/{listed}/k", f"partNumber=1&uploadId={upload}", body=b"theirs")
+    assert part.status == 200
+    s3.put_object(Bucket=listed, Key="k", Body=b"mine")
+    body = (
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
+        f"<ETag>{part['etag']}</ETag></Part></CompleteMultipartUpload>"
+    ).encode()
+    reply = user.request("POST", f"/{listed}/k", f"uploadId={upload}", body=body)
+    assert b"AccessDenied" in reply.body
+    assert s3.get_object(Bucket=listed, Key="k")["Body"].read() == b"mine"
+
+
+def test_who_began_an_upload_lists_its_parts_and_ends_it(s3, bucket, put_policy, make_user):
+    path, put = f"/{bucket}/k", allow("s3:PutObject")
+    user, other = make_user(put), make_user(put)
+    denied = make_user(put, allow("s3:AbortMultipartUpload", effect="Deny"))
+
+    def begin(who):
+        made = who.request("POST", path, "uploads")
+        return f"uploadId={made.body.partition(b'<UploadId>')[2].partition(b'<')[0].decode()}"
+
+    upload = begin(user)
+    assert user.request("PUT", path, f"partNumber=1&{upload}", body=b"x").status == 200
+    listing = user.request("GET", path, upload)
+    assert (listing.status, listing.body.count(b"<Part>")) == (200, 1)
+    for method in ("GET", "DELETE"):
+        assert other.request(method, path, upload).code == "AccessDenied"
+        assert other.request(method, path, "uploadId=unknown").code == "AccessDenied"
+        assert user.request(method, path, "uploadId=unknown").code == "AccessDenied"
+    assert user.request("DELETE", path, upload).status == 204
+    assert user.request("GET", path, upload).code == "AccessDenied"
+    own = begin(denied)
+    assert denied.request("GET", path, own).status == 200
+    assert denied.request("DELETE", path, own).code == "AccessDenied"
+    upload = begin(user)
+    put_policy(
+        bucket,
+        {
+            "Effect": "Deny",
+            "Action": "s3:*MultipartUpload*",
+            "Resource": f"arn:aws:s3:::{bucket}/*",
+        },
+    )
+    for method in ("GET", "DELETE"):
+        assert user.request(method, path, upload).code == "AccessDenied"
+    s3.delete_bucket_policy(Bucket=bucket)
+
+
 def test_a_user_with_the_right_writes_lists_and_owns_nothing(s3, listed, make_user):
     user = make_user(allow("s3:PutObject"))
     headers = {"x-amz-acl": "public-read"}

@@ -97,19 +97,26 @@ def test_a_write_of_a_stranger_that_was_overtaken_replaces_nothing(http, s3, lis
     assert s3.get_object(Bucket=listed, Key="k")["Body"].read() == b"mine"
 
 
-def test_an_upload_of_a_stranger_cannot_replace_what_came_meanwhile(http, s3, listed):
+def test_a_stranger_begins_no_upload_and_adds_nothing_to_one(http, s3, listed, upload_parts):
     s3.put_bucket_acl(Bucket=listed, ACL="public-read-write")
-    made = http.send("POST", f"/{listed}/k", "uploads")
-    upload = made.body.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
-    part = http.send("PUT", f"/{listed}/k", f"partNumber=1&uploadId={upload}", body=b"theirs")
-    assert part.status == 200
-    s3.put_object(Bucket=listed, Key="k", Body=b"mine")
-    body = (
-        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
-        f"<ETag>{part['etag']}</ETag></Part></CompleteMultipartUpload>"
-    ).encode()
-    reply = http.send("POST", f"/{listed}/k", f"uploadId={upload}", body=body)
-    assert b"AccessDenied" in reply.body
+    upload, parts = upload_parts(listed, "k", [b"mine"])
+    assert http.send("POST", f"/{listed}/k", "uploads").code == "AccessDenied"
+    query = f"uploadId={upload}"
+    for sent in (
+        http.send("PUT", f"/{listed}/k", f"partNumber=1&{query}", body=b"theirs"),
+        http.send(
+            "PUT",
+            f"/{listed}/k",
+            f"partNumber=1&{query}",
+            headers={"x-amz-copy-source": f"{listed}/other"},
+        ),
+        http.send("POST", f"/{listed}/k", query, body=b"<CompleteMultipartUpload/>"),
+        http.send("GET", f"/{listed}/k", query),
+        http.send("DELETE", f"/{listed}/k", query),
+    ):
+        assert (sent.status, sent.code) == (403, "AccessDenied")
+    target = {"Bucket": listed, "Key": "k", "UploadId": upload}
+    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
     assert s3.get_object(Bucket=listed, Key="k")["Body"].read() == b"mine"
 
 

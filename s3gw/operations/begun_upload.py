@@ -1,0 +1,26 @@
+"""The upload that a request is about, where whoever began it needs no further permission.
+
+By default the initiator of an upload may end it and list its parts, so that who may write leaves
+nothing behind. So it is authorized once the upload has been read; to whom may neither, it does not
+say which uploads there are. Source: S3 User Guide, "Multipart upload API and permissions".
+"""
+
+from __future__ import annotations
+
+from s3gw import errors
+from s3gw.objects.multipart import Upload, find_upload
+from s3gw.operations.call import Call
+from s3gw.operations.parameters import upload_id
+
+
+async def begun_upload(call: Call, action: str) -> Upload:
+    """The upload that the query names, with the row's action authorized. Raises NoSuchBucket,
+    NoSuchUpload, AccessDenied."""
+    try:
+        upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call))
+    except errors.NoSuchUpload:
+        call.access.require_row(call, action)
+        raise
+    call.initiator_id = upload.record.initiator_id
+    call.access.require_row(call, action)
+    return upload
