@@ -8,16 +8,20 @@ inode. Another one it locks and hands to the workers, if there is a drive of thi
 * was open and cannot be written to any more where it was: the disk was pulled and is back, perhaps
   at another path.
 
-An empty directory, a drive of another store and a copy of one that works are left alone.
+An empty directory, a drive of another store and a copy of one that works are left alone. Each
+directory is looked at in a thread of its own: a disk that hangs keeps no other from being found,
+and what it answers at last is taken then.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nodes import identity
@@ -28,17 +32,56 @@ from s3gw.supervisor import Grant
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS_MAX = 2.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Look:
+    """A look at a directory, which may take for ever. `replaces` is the lock that was the drive's
+    then, None when there was none."""
+
+    def __init__(self, look_at: Callable[[], tuple[Grant, int | None] | None]) -> None:
+        self._look_at = look_at
+        self._found: tuple[Grant, int | None] | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        # A daemon: the interpreter waits for no other kind to end.
+        threading.Thread(target=self._run, name="drive-look", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._look_at()
+        except BaseException as error:  # noqa: BLE001 (carried to who asked)
+            self._error = error
+        self._ended.set()
+
+    def ended(self, seconds: float) -> bool:
+        return self._ended.wait(seconds)
+
+    def found(self) -> tuple[Grant, int | None] | None:
+        """What came of it, once it has ended. Raises IdentityError, OSError."""
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 class DriveScout:
     """Called by the supervisor's thread alone. `locks` are those of the start, by drive id: what is
     locked later takes its place there. The supervisor closes what is replaced."""
 
-    def __init__(self, config: Config, store_id: str, locks: dict[str, int]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store_id: str,
+        locks: dict[str, int],
+        *,
+        look_seconds_max: float = LOOK_SECONDS_MAX,
+    ) -> None:
         self._config = config
         self._store_id = store_id
         self._locks = locks
+        self._look_seconds_max = look_seconds_max
+        self._looks: dict[Path, _Look] = {}
         self._said: dict[Path, str] = {}
 
     def __call__(self) -> Iterator[Grant]:
@@ -50,27 +93,51 @@ class DriveScout:
             return
         for path in paths:
             try:
-                grant = self._look_at(path)
+                grant = self._seen_at(path)
             except (IdentityError, OSError) as error:
                 self._say(path, str(error))
                 continue
-            self._said.pop(path, None)
             if grant is not None:
                 yield grant
 
-    def _look_at(self, path: Path) -> Grant | None:
-        """Raises IdentityError, OSError."""
+    def _seen_at(self, path: Path) -> Grant | None:
+        """Begin a look at a directory, or go on with the one that is not over. Raises
+        IdentityError, OSError."""
+        look = self._looks.get(path)
+        seconds = 0.0
+        if look is None:
+            look = self._looks[path] = _Look(functools.partial(self._look_at, path))
+            seconds = self._look_seconds_max
+        if not look.ended(seconds):
+            self._say(path, "it hangs")
+            return None
+        del self._looks[path]
+        found = look.found()
+        self._said.pop(path, None)
+        if found is None:
+            return None
+        grant, replaces = found
+        if self._locks.get(grant.name) != replaces:
+            os.close(grant.fd)
+            raise DriveInUse(f"drive {grant.name} was found elsewhere while {path} hung")
+        self._locks[grant.name] = grant.fd
+        return grant
+
+    def _look_at(self, path: Path) -> tuple[Grant, int | None] | None:
+        """In a thread: the drive there, locked, and the lock that it replaces. Raises
+        IdentityError, OSError."""
         try:
             found = os.stat(path)
         except FileNotFoundError:
             return None
-        if any(os.path.samestat(found, os.fstat(lock)) for lock in self._locks.values()):
+        if any(os.path.samestat(found, os.fstat(lock)) for lock in list(self._locks.values())):
             return None
         if identity.is_empty(path):
             return None
         drive = DriveIdentity.open(path, store_id=self._store_id)
         drive_id = drive.identity.drive_id
-        if drive_id in self._locks and _works(self._locks[drive_id]):
+        open_here = self._locks.get(drive_id)
+        if open_here is not None and _works(open_here):
             raise DriveInUse(f"{path} is a copy of drive {drive_id}, which is open already")
         lock = identity.lock(path)
         try:
@@ -78,8 +145,7 @@ class DriveScout:
         except BaseException:
             os.close(lock)
             raise
-        self._locks[drive_id] = lock
-        return Grant(drive_id, lock, DriveAt(str(path), drive_id))
+        return Grant(drive_id, lock, DriveAt(str(path), drive_id)), open_here
 
     def _say(self, path: Path, reason: str) -> None:
         """Log why a path is left alone, once as long as that is why."""

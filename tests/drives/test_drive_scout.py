@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +192,81 @@ def test_a_note_that_cannot_be_read_is_said_once(
     for _ in range(3):
         assert machine.look() == {}
     assert caplog.text.count("drives.json cannot be read") == 1
+
+
+@contextmanager
+def hanging_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Who opens the drive there waits until the event is set, at the latest in the end."""
+    goes_on, opened = threading.Event(), DriveIdentity.open
+
+    def slowly(at: Path, **expected: str) -> DriveIdentity:
+        if at == path:
+            goes_on.wait()
+        return opened(at, **expected)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DriveIdentity, "open", slowly)
+        try:
+            yield goes_on
+        finally:
+            goes_on.set()
+
+
+def looking() -> int:
+    return sum(thread.name == "drive-look" for thread in threading.enumerate())
+
+
+def test_a_disk_that_hangs_hides_no_other_and_is_found_when_it_answers(
+    machine: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hung = add_drive(machine.config, tmp_path / "hung", "")
+    good = add_drive(machine.config, tmp_path / "zz", "")
+    later = add_drive(machine.config, tmp_path / "zzz", "")
+    later.path.rename(tmp_path / "aside")
+    machine.scout = DriveScout(
+        machine.config, machine.store_id, machine.found.locks, look_seconds_max=1
+    )
+    with hanging_at(hung.path, monkeypatch) as goes_on:
+        assert machine.look() == {good.identity.drive_id: str(good.path)}
+        (tmp_path / "aside").rename(later.path)
+        assert machine.look() == {later.identity.drive_id: str(later.path)}
+        for _ in range(3):
+            assert machine.look() == {}
+        assert looking() == 1
+        assert caplog.text.count(f"{hung.path} is left alone: it hangs") == 1
+        goes_on.set()
+        while not (found := machine.look()):
+            pass
+        assert found == {hung.identity.drive_id: str(hung.path)}
+    assert machine.look() == {}
+
+
+def test_a_drive_that_hung_and_was_found_elsewhere_meanwhile_is_not_taken(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = add_drive(machine.config, tmp_path / "hung", "")
+    shutil.copytree(hung.path, tmp_path / "back")
+    (machine.directory / "drives.json").write_text(
+        f'{{"added": ["{hung.path}", "{tmp_path / "back"}"]}}'
+    )
+    machine.scout = DriveScout(
+        machine.config, machine.store_id, machine.found.locks, look_seconds_max=1
+    )
+    drive_id = hung.identity.drive_id
+    with hanging_at(hung.path, monkeypatch) as goes_on:
+        assert machine.look() == {drive_id: str(tmp_path / "back")}
+        # It passed the question whether it is open before that one was.
+        monkeypatch.setattr("s3gw.drive_scout._works", lambda lock: False)
+        machine.found.locks[drive_id], kept = -1, machine.found.locks[drive_id]
+        goes_on.set()
+        while looking():
+            pass
+        machine.found.locks[drive_id] = kept
+        assert machine.look() == {}
+    os.close(lock(hung.path))  # nobody holds it
 
 
 class Process:
