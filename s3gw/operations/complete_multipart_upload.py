@@ -6,7 +6,7 @@ from s3gw import errors, limits
 from s3gw.objects.complete import Completion, PartChoice, complete_upload
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import write_check
-from s3gw.operations.encryption import encryption_headers
+from s3gw.operations.encryption import check_upload_key, encryption_headers
 from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.parameters import upload_id
 from s3gw.operations.present import object_url, quoted
@@ -29,6 +29,7 @@ async def complete_multipart_upload(call: Call) -> Reply:
         expected_type=call.headers.get("x-amz-checksum-type", ""),
         expected_size=_expected_size(call),
     )
+    await check_upload_key(call, identity)
     done = await complete_upload(call.storage, call.bucket_name, call.key, identity, completion)
     writer = Writer("CompleteMultipartUploadResult")
     writer.element("Location", object_url(call))

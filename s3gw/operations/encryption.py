@@ -22,7 +22,7 @@ from s3gw.metadata.records import BucketRecord, Description, Encryption, ObjectR
 from s3gw.objects.content.framing import PLAIN, Framing
 from s3gw.objects.encrypted import frame, framing_of, framing_of_version
 from s3gw.objects.keyring.ring import SSE_C, SSE_KMS, SSE_S3, Wanted
-from s3gw.objects.multipart import Upload
+from s3gw.objects.multipart import Upload, find_upload
 from s3gw.operations.access import Resource
 from s3gw.operations.call import Call
 
@@ -269,6 +269,18 @@ async def opened_upload(call: Call, upload: Upload) -> Framing:
         if not key:
             raise
         raise errors.InvalidRequest(OTHER_KEY) from None
+
+
+async def check_upload_key(call: Call, upload_id: bytes) -> None:
+    """Whether the customer's key that comes with the end of an upload is the upload's: SDKs send it
+    there, and older ones do not, which is no harm. Raises InvalidRequest, and as `customer_key`."""
+    if not any(f"{OWN}-{name}" in call.headers for name in PARTS_OF_KEY):
+        return
+    try:
+        upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id)
+    except errors.NoSuchUpload:
+        return  # it has ended; how, the operation finds out
+    await opened_upload(call, upload)
 
 
 def same_kept_keys(call: Call, source: Encryption | None, upload: Encryption | None) -> bool:

@@ -168,7 +168,11 @@ def test_parts_are_encrypted_under_the_key_of_their_upload(s3, bucket, upload_pa
         assert part["SSECustomerKeyMD5"] == KEY_MD5
         sums = {name: value for name, value in part.items() if name.startswith("Checksum")}
         parts.append({"PartNumber": number, "ETag": part["ETag"], **sums})
-    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+    ended = {**target, "MultipartUpload": {"Parts": parts}}
+    with refused("InvalidRequest", 400):
+        s3.complete_multipart_upload(**ended, **sse_c(OTHER_KEY))
+    done = s3.complete_multipart_upload(**ended, **sse_c())
+    assert s3.complete_multipart_upload(**ended, **sse_c())["ETag"] == done["ETag"]
     whole = b"".join(bodies)
     assert s3.get_object(Bucket=bucket, Key="k", **sse_c())["Body"].read() == whole
     second = s3.get_object(Bucket=bucket, Key="k", PartNumber=2, **sse_c())
@@ -178,6 +182,19 @@ def test_parts_are_encrypted_under_the_key_of_their_upload(s3, bucket, upload_pa
     assert got == whole[5 * MIB - 3 : 5 * MIB + 65_601]
     with refused("AccessDenied", 403):
         s3.get_object(Bucket=bucket, Key="k", **sse_c(OTHER_KEY))
+
+
+def test_an_upload_ends_without_the_key_and_not_with_one_that_it_does_not_have(s3, bucket, refused):
+    for given, code in ((sse_c(), None), ({}, "InvalidRequest")):
+        created = s3.create_multipart_upload(Bucket=bucket, Key="k", **given)
+        target = {"Bucket": bucket, "Key": "k", "UploadId": created["UploadId"]}
+        part = s3.upload_part(**target, PartNumber=1, Body=b"x", **given)
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        if code is not None:
+            with refused(code, 400):
+                s3.complete_multipart_upload(**target, MultipartUpload=parts, **sse_c())
+        s3.complete_multipart_upload(**target, MultipartUpload=parts)
+        assert s3.get_object(Bucket=bucket, Key="k", **given)["Body"].read() == b"x"
 
 
 def test_copies_between_keys_and_none(s3, bucket, refused):
