@@ -42,7 +42,6 @@ T = TypeVar("T")
 COMPLETED = b"parts"
 ABORTED = b"abort"
 PARTS_PER_COMMIT = 30
-PAGES_MAX = 16
 
 
 class State(Enum):
@@ -113,7 +112,9 @@ class Freeing:
 
     async def _pages(self) -> list[Item]:
         prefix = keys.manifest(self._manifest)
-        page = await self._storage.store.kv.scan(prefix, keys.after_prefix(prefix), limit=PAGES_MAX)
+        page = await self._storage.store.kv.scan(
+            prefix, keys.after_prefix(prefix), limit=limits.PART_NUMBER_MAX
+        )
         return page.items
 
     async def _free_page(self, page: Item) -> None:

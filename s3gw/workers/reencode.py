@@ -29,7 +29,7 @@ has read its parts. If that process is gone, the upload is given back first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -59,6 +59,7 @@ from s3gw.metadata.records import (
 )
 from s3gw.metadata.store import Transaction
 from s3gw.objects import publish, references
+from s3gw.objects.complete import PAGE_PARTS
 from s3gw.objects.multipart import OPEN, find_upload, give_back, owner_lives
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim, commit
@@ -217,6 +218,22 @@ async def _write(storage: Storage, profile: Profile, old: BlobRef, placement: st
     if written.ref.size != old.size:
         raise BlobUnreadable(f"{written.ref.size} of {old.size} bytes could be read")
     return written
+
+
+async def _pages_of(storage: Storage, upload_id: bytes, number: int) -> AsyncGenerator[Item, None]:
+    """The pages of a manifest, first the one where a part is when no number before it was left out.
+    An object may have many parts, and each of them is looked for when it is moved."""
+    likely = keys.manifest_page(upload_id, (number - 1) // PAGE_PARTS)
+    (item,) = (await storage.store.kv.get_many([likely])).items
+    if item is not None:
+        yield item
+    prefix = keys.manifest(upload_id)
+    page = await storage.store.kv.scan(
+        prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
+    )
+    for other in page.items:
+        if other.key != likely:
+            yield other
 
 
 class Swap:
@@ -481,32 +498,40 @@ class Swap:
     async def _move_listed_part(
         self, upload_id: bytes, number: int, holder: bytes, reference: Reference
     ) -> None:
-        """A part of a completed upload: its row in the manifest's pages."""
-        prefix = keys.manifest(upload_id)
-        page = await self._storage.store.kv.scan(
-            prefix, keys.after_prefix(prefix), limit=limits.SCAN_ITEMS_MAX
-        )
-        for item in page.items:
-            parts = decode(ManifestPage, item.value).parts
-            rows = {
-                row: part
-                for row, part in enumerate(parts)
-                if part.number == number and self._replaces(part.blob)
-            }
-            if not rows:
-                continue
-            moved = list(parts)
-            for row, part in rows.items():
-                moved[row] = msgspec.structs.replace(part, blob=self._new)
-            tx = self._transaction()
-            tx.expect(item.key, item.revision)
-            tx.put(item.key, ManifestPage(tuple(moved)))
-            tx.witness = item.key
-            self._pass_on(tx, holder, reference)
-            if self._follows:
-                await self._follow_class_of_parts(tx, upload_id)
-            await commit(self._storage.store, self._claim, tx)
+        """A part of a completed upload: its row in the manifest's pages. Those of this process who
+        move other parts of it write the same page: each waits for its turn."""
+        async with (
+            self._storage.turns.lock(keys.manifest(upload_id)),
+            aclosing(_pages_of(self._storage, upload_id, number)) as pages,
+        ):
+            async for item in pages:
+                parts = decode(ManifestPage, item.value).parts
+                row = next((r for r, part in enumerate(parts) if part.number == number), -1)
+                if row >= 0:
+                    await self._move_row(item, parts, row, upload_id, holder, reference)
+                    return
+
+    async def _move_row(
+        self,
+        item: Item,
+        parts: Sequence[PartRecord],
+        row: int,
+        upload_id: bytes,
+        holder: bytes,
+        reference: Reference,
+    ) -> None:
+        """Move one part in its page, if it is as it was read."""
+        if not self._replaces(parts[row].blob):
             return
+        moved = msgspec.structs.replace(parts[row], blob=self._new)
+        tx = self._transaction()
+        tx.expect(item.key, item.revision)
+        tx.put(item.key, ManifestPage((*parts[:row], moved, *parts[row + 1 :])))
+        tx.witness = item.key
+        self._pass_on(tx, holder, reference)
+        if self._follows:
+            await self._follow_class_of_parts(tx, upload_id)
+        await commit(self._storage.store, self._claim, tx)
 
     async def _move_manifest(self, item: Item, holder: bytes, reference: Reference) -> None:
         """A manifest's own blob: the new reference, then every version that holds the manifest,
