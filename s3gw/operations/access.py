@@ -304,10 +304,25 @@ class Access:
     def _decide(self, call: Call, context: RequestContext, resource: Resource) -> Decision:
         return self.judge(context, call.permissions, resource)
 
+    def rests_on_lists(self, call: Call) -> bool:
+        """Whether what the call was allowed is so by access control lists alone."""
+        if call.asked is None or call.principal.is_root or not _lists(call.bucket_record):
+            return False
+        action, values = call.asked
+        resource = self.resource_of(call)
+        context = self._context(call, action, resource, values)
+        return not self.judge(context, call.permissions, resource, lists=False).allowed
+
     def judge(
-        self, context: RequestContext, permissions: Permissions, resource: Resource
+        self,
+        context: RequestContext,
+        permissions: Permissions,
+        resource: Resource,
+        *,
+        lists: bool = True,
     ) -> Decision:
-        """The decision on a request about the resource, whoever makes it, with what decided it."""
+        """The decision on a request about the resource, whoever makes it, with what decided it;
+        without `lists`, as it would be if access control lists allowed nothing."""
         who = context.principal
         if context.action in NEVER_LOST and who.is_root and _owns(who, resource.bucket):
             return Decision(True, Reason.ROOT)
@@ -317,7 +332,7 @@ class Access:
             public = stored_policy_is_public(document, resource.bucket_name)
             if block.restrict_public_buckets and public:
                 return Decision(False, Reason.PUBLIC_RESTRICTED)
-        policies = resource_policies(resource)
+        policies = resource_policies(resource, lists=lists)
         if resource.initiator_id and resource.initiator_id == who.user_id:
             policies.append(INITIATOR)
         return decide(context, permissions, policies)
@@ -364,16 +379,16 @@ def _block(bucket: BucketRecord | None) -> public_access.PublicAccessBlock:
     return public_access.stored(document)
 
 
-def resource_policies(resource: Resource) -> list[Policy]:
+def resource_policies(resource: Resource, *, lists: bool = True) -> list[Policy]:
     """What speaks about a resource: its bucket's policy and, where they count, the access control
-    lists of bucket and object."""
+    `lists` of bucket and object."""
     bucket, record = resource.bucket, resource.record
     found = []
     document = _document(bucket)
     if document is not None:
         principals = bucket.documents.get(PRINCIPALS_DOCUMENT) if bucket is not None else None
         found.append(compiled(document, resource.bucket_name, principals))
-    if bucket is not None and _lists(bucket):
+    if lists and bucket is not None and _lists(bucket):
         ignored = _block(bucket).ignore_public_acls
         kept = bucket.documents.get(acl.DOCUMENT, b"")
         replaces = record is not None

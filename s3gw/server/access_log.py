@@ -179,6 +179,7 @@ class Note:
             host=headers.get("host", ""),
             cipher=session.get("cipher", ""),
             tls=session.get("version", ""),
+            by_list=call is not None and reply.status < 400 and call.access.rests_on_lists(call),
         )
         self._log.add(self._bucket_name, self._bucket, now, access_line(entry))
         for each in reply.batch:
@@ -198,6 +199,7 @@ def _of_batch(entry: Entry, each: Batched) -> Entry:
         error=each.error,
         bytes_sent=0,
         object_size=each.size,
+        by_list=False,
         total_ms=-1,
         turnaround_ms=-1,
         version_id=each.version_id,

@@ -30,8 +30,8 @@ PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in '"\\
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A request. `seconds` is Unix time of its arrival; texts are "" and numbers -1 where there is
-    nothing to say. Times in milliseconds. One object of a request about many has no `request_uri`,
-    and nothing else that its client said."""
+    nothing to say. Times in milliseconds. `by_list`: an access control list alone allowed it. One
+    object of a request about many has no `request_uri`, and nothing else that its client said."""
 
     owner: str
     bucket: str
@@ -57,6 +57,7 @@ class Entry:
     host: str
     cipher: str = ""
     tls: str = ""
+    by_list: bool = False
 
 
 def access_line(entry: Entry) -> bytes:
@@ -88,7 +89,7 @@ def access_line(entry: Entry) -> bytes:
         _word(entry.host),
         _word(entry.tls),
         NONE,  # access point
-        NONE,  # whether a list was needed
+        "Yes" if entry.by_list else NONE,
     )
     return (" ".join(fields) + "\n").encode("ascii")
 

@@ -66,6 +66,36 @@ async def test_only_requests_of_buckets_with_a_log_are_told(heard: tuple[Port, H
     assert ' REST.GET.OBJECT k "GET /logged/k HTTP/1.1" 200 - 5 5 ' in line
 
 
+async def test_whether_a_list_was_needed_is_told(heard: tuple[Port, Heard]) -> None:
+    """By a read of everybody and of somebody, before and after a policy allows it as well."""
+    port, logs = heard
+    ownership = b"""<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule>
+    </OwnershipControls>"""
+    assert (await port.send("DELETE", "/logged?publicAccessBlock=")).status == 204
+    assert (await port.send("PUT", "/logged?ownershipControls=", ownership)).status == 200
+    for target in ("/logged?acl=", "/logged/k?acl="):
+        public = {"x-amz-acl": "public-read"}
+        assert (await port.send("PUT", target, headers=public)).status == 200
+    await port.store.create_user("ann")
+    record, secret = await port.store.create_access_key("ann")
+    ann = Keys(record.access_key, secret)
+    everything = """{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*",
+    "Resource": "*"}]}"""
+
+    async def told(target: str, keys: Keys) -> tuple[int, str]:
+        logs.heard.clear()
+        status = (await port.send("GET", target, keys=keys)).status
+        return status, logs.heard[-1][1].split()[-1]
+
+    for target in ("/logged/k", "/logged"):
+        assert await told(target, ann) == (200, "Yes")
+        assert await told(target, ROOT) == (200, "-")
+    assert await told("/logged/k?acl=", ann) == (403, "-")
+    await port.store.put_inline_policy("user", "ann", "all", everything)
+    for target in ("/logged/k", "/logged"):
+        assert await told(target, ann) == (200, "-")
+
+
 async def test_each_key_of_a_batch_is_told(heard: tuple[Port, Heard]) -> None:
     port, logs = heard
     marker = "<VersionId>no version at all</VersionId>"

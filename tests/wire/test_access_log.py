@@ -52,6 +52,10 @@ def test_the_fields_are_those_of_s3_in_their_order() -> None:
     )
 
 
+def test_the_last_field_says_that_a_list_was_needed() -> None:
+    assert access_line(replace(ENTRY, by_list=True)).endswith(b" bucket.s3.example.com - - Yes\n")
+
+
 def test_what_is_not_known_is_a_dash() -> None:
     line = access_line(
         replace(ENTRY, requester="", referrer="", user_agent="", bytes_sent=0, object_size=-1)
