@@ -176,6 +176,11 @@ def version(bucket_name: str, key: str, sequence: int) -> bytes:
     return versions_of(bucket_name, key) + (SEQUENCE_MAX - sequence).to_bytes(8, "big")
 
 
+def version_sequence(key: bytes) -> int:
+    """The sequence in the key of a noncurrent version."""
+    return SEQUENCE_MAX - int.from_bytes(key[-8:], "big")
+
+
 def split_upload(key: bytes) -> tuple[str, str, bytes]:
     """Bucket, object key and id of an upload's key."""
     bucket_name, rest = key[len(UPLOADS) :].split(b"/", 1)

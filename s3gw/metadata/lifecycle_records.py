@@ -11,10 +11,19 @@ import msgspec
 class Due(msgspec.Struct, array_like=True, frozen=True):
     """A queue entry: a version, a key or an upload of `bucket` is to be looked at. Its key says
     which, and names the bucket by its id: one made later under the same name is another. `attempts`
-    counts how often in a row that could not be done."""
+    counts how often in a row that could not be done, the last time because no placement group of
+    the profile `waits` has all its nodes, if that is why.
+
+    Of a key that had to wait, `since` and `since_ms` are revision and due time of its first entry;
+    of a version, `through` is the sequence of another behind it: all between them are to be looked
+    at as well."""
 
     bucket: str
     attempts: int = 0
+    waits: str = ""
+    since: int = 0
+    since_ms: int = 0
+    through: int = 0
 
 
 class LifecycleJob(msgspec.Struct, array_like=True, frozen=True):

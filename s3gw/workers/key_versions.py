@@ -20,6 +20,7 @@ from s3gw.objects.publish import Found, Target
 from s3gw.objects.storage import Storage
 
 SINCE_VERSIONS = 1000
+PUSHED_VERSIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ async def seen(
         current = msgspec.structs.replace(record, noncurrent_ms=0)
         return lifecycle.as_seen(target.bucket, target.key, current, alone=alone), []
     if not record.noncurrent_ms:
-        since_ms = await _since(storage, target, found)
+        since_ms = await _noncurrent_since(storage, target, found)
         record = msgspec.structs.replace(record, noncurrent_ms=since_ms)
     _, most = configuration.newer_kept(target.key)
     newer = await youngest(storage, target, found.key, most) if most else []
@@ -91,6 +92,57 @@ async def due_now(
     return [DueVersion(version, entry, entry in there) for version, entry in found]
 
 
+@dataclass(frozen=True, slots=True)
+class PushedOut:
+    """Noncurrent versions that have come to have enough younger ones, the youngest first, without
+    those that were passed: all of them, or as many as were asked for, and `through` is the sequence
+    of the last version among which there may be more of them."""
+
+    due: list[DueVersion]
+    through: int
+
+
+async def pushed_out(
+    storage: Storage,
+    target: Target,
+    configuration: Configuration,
+    now_ms: int,
+    *,
+    since: int,
+    since_ms: int,
+    most: int,
+) -> PushedOut:
+    """Up to `most` of those versions of a key of which rules want something now, and may not have
+    before the commit of revision `since`, made at `since_ms`.
+
+    A version comes to have enough younger ones when one more becomes noncurrent, which is the
+    youngest then. By now as many are before it as became noncurrent since. So many more than rules
+    keep are read, whatever rules want of them: those behind had enough before. Which came since is
+    told by revision and by time, as two commits of one millisecond have one entry, the latter's."""
+    kept = configuration.newer_kept(target.key)[1]
+    position, end = _first_noncurrent(target), _behind_all(target)
+    due: list[DueVersion] = []
+    seen = later = through = 0
+    while position < end and (missing := kept + PUSHED_VERSIONS + later - seen) > 0:
+        page = await storage.store.scan_listed(
+            position, end, limit=min(missing, SINCE_VERSIONS), revision=target.revision
+        )
+        if len(due) < most:
+            younger = range(seen, seen + len(page.items))
+            found = await due_now(storage, target, configuration, page.items, now_ms, younger)
+            due += [one for one in found if not one.passed]
+        seen += len(page.items)
+        later += sum(
+            item.revision > since or _noncurrent_ms(item) >= since_ms for item in page.items
+        )
+        if page.items:
+            through = keys.version_sequence(page.items[-1].key)
+        if not page.more:
+            break
+        position = page.items[-1].key + b"\x00"
+    return PushedOut(due[:most], through if len(due) >= most else 0)
+
+
 def is_locked(record: ObjectRecord, now_ms: int) -> bool:
     """Whether object lock keeps a version at this time."""
     lock = record.description.lock
@@ -126,6 +178,14 @@ async def youngest(storage: Storage, target: Target, end: bytes, most: int) -> l
     return found
 
 
+def _noncurrent_ms(item: Item) -> int:
+    return decode(ObjectRecord, item.value).noncurrent_ms
+
+
+def _behind_all(target: Target) -> bytes:
+    return keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
+
+
 def _first_noncurrent(target: Target) -> bytes:
     """Where the key's noncurrent versions begin: behind the marker that is its newest version, if
     there is one."""
@@ -135,14 +195,14 @@ def _first_noncurrent(target: Target) -> bytes:
 
 
 async def _has_older(storage: Storage, target: Target, found: Found) -> bool:
-    end = keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
+    end = _behind_all(target)
     page = await storage.store.scan_listed(
         found.key + b"\x00", end, limit=1, revision=target.revision
     )
     return bool(page.items)
 
 
-async def _since(storage: Storage, target: Target, found: Found) -> int:
+async def _noncurrent_since(storage: Storage, target: Target, found: Found) -> int:
     """When a version became noncurrent whose record does not say it: when the one that came after
     it was made."""
     start = keys.versions_of(target.bucket_name, target.key)

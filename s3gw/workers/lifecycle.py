@@ -14,10 +14,15 @@ again here: its entry stays, and the next round looks.
     not possible now          the entry moves by some minutes, and by more each time (nodes for
                               another class are missing; or what nobody expected, which is logged)
 
+What waits is brought forward when a node lives that did not: entries ahead in the queue that could
+not be done are looked at again, but for those that wait for a profile which still has no opening.
+
 Where rules count the younger versions, one that has had its time may have stayed and have no entry
-any more: whatever is dealt with leads on to the next such version behind it. Locked ones on that
-way get their entry and are passed over. One that has its entry was passed before, with all that is
-behind it, so that many locked versions are not walked over again and again.
+any more. The entry of its key finds it, among as many versions as others may have pushed it behind
+since that was written (`s3gw.workers.key_versions.pushed_out`); of entries of one key the oldest
+does that for all. Whatever is dealt with leads on to the next such version behind it. Locked ones
+on that way get their entry and are passed over. One that has its entry was passed before, with all
+that is behind it, so that many locked versions are not walked over again and again.
 
 The cost of a round is in proportion to the entries that are due. A crash anywhere leaves the entry,
 and everything here may be done twice.
@@ -28,9 +33,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 from s3gw import errors
 from s3gw.buckets.lifecycle import Configuration
@@ -39,7 +44,7 @@ from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Conflict, Guard, Item
 from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import Due, LifecycleRun
-from s3gw.metadata.records import decode
+from s3gw.metadata.records import RecordFormatError, decode
 from s3gw.metadata.store import OutcomeUnknown, Transaction
 from s3gw.objects import lifecycle
 from s3gw.objects.delete import delete_object
@@ -57,15 +62,17 @@ from s3gw.workers.contract import (
     commit,
     under,
 )
-from s3gw.workers.due import DueQueue, pause_ms, put_off
+from s3gw.workers.due import BATCH_ENTRIES, DueQueue, pause_ms, put_off
+from s3gw.workers.due_ahead import entries_between, put_off_until
+from s3gw.workers.key_versions import PUSHED_VERSIONS, SINCE_VERSIONS
 from s3gw.workers.lanes import Lanes
-from s3gw.workers.transition import Changed, Openings, change_class
+from s3gw.workers.lifecycle_entries import Entry, Next, Settled, about_version, entry_of
+from s3gw.workers.transition import Changed, NotMoved, Openings, change_class
 
 log = logging.getLogger(__name__)
 
 ENTRIES_AT_ONCE = 8
 WRITES_PER_COMMIT = 100
-PUSHED_VERSIONS = 16
 LOCKED_PER_LOOK = 32
 
 
@@ -88,43 +95,6 @@ class LifecycleReport:
 ACTIONS = ("removed", "hidden", "markers", "moved", "aborted")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A queue entry as read. Its subject is a version (`sequence`; 0: the key as a whole) or an
-    upload (`upload_id`). What is done for it does not look behind the version unless it
-    `leads_on`."""
-
-    item: Item
-    bucket_name: str
-    bucket_id: bytes
-    subject: bytes
-    key: str
-    sequence: int
-    upload_id: bytes
-    attempts: int = 0
-    leads_on: bool = True
-
-
-class Next(NamedTuple):
-    """An entry to come: its key, and how often in a row it could not be done before."""
-
-    key: bytes
-    attempts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An entry that was dealt with. It goes, unless it is `gone`, and these come in its place."""
-
-    entry: Entry
-    again: Sequence[Next] = ()
-    gone: bool = False
-
-    @property
-    def writes(self) -> int:
-        return len(self.again) + (not self.gone)
-
-
 class Lifecycle(PeriodicWorker):
     """The worker. One unit is one batch of due entries."""
 
@@ -142,6 +112,9 @@ class Lifecycle(PeriodicWorker):
         self._last = LifecycleReport()
         self._started_ms = 0
         self._goes_on = False
+        # The nodes that lived when the queue was last read ahead, and the reading while it lasts.
+        self._lived: frozenset[str] = frozenset()
+        self._ahead: AsyncGenerator[list[Item], None] | None = None
         # Entries for the ends of locks that this batch makes.
         self._promised: set[bytes] = set()
         self.actions: Counter[str] = Counter()
@@ -151,6 +124,8 @@ class Lifecycle(PeriodicWorker):
         now_ms = self._clock.now_ms()
         if not self._report.looked:
             self._started_ms = now_ms
+        if await self._bring_forward(claim, now_ms):
+            return True
         items = await self._queue.next(now_ms)
         if items:
             await self._batch(claim, items, now_ms)
@@ -189,17 +164,63 @@ class Lifecycle(PeriodicWorker):
         setattr(self._report, name, getattr(self._report, name) + 1)
         self.actions[name] += 1
 
+    # What waits for nodes.
+
+    async def _bring_forward(self, claim: Claim, now_ms: int) -> bool:
+        """A page of what is put off, if nodes have come since that was last looked through; whether
+        there may be more. What was put off before this process had the work is looked through at
+        first."""
+        if self._ahead is None:
+            nodes = self._storage.blobs.directory.all()
+            before, self._lived = self._lived, frozenset(node.id for node in nodes if node.live)
+            if self._lived <= before:
+                return False
+            self._openings.forget()
+            until_ms = put_off_until(now_ms, self._storage.lifecycle_day_ms)
+            kv = self._storage.store.kv
+            self._ahead = entries_between(kv, keys.DUE, now_ms, until_ms)
+        try:
+            items = await anext(self._ahead, None)
+            waiting = [item for item in items or () if self._may_go(item)]
+            for start in range(0, len(waiting), BATCH_ENTRIES):
+                await self._batch(claim, waiting[start : start + BATCH_ENTRIES], now_ms)
+        except BaseException:
+            self._ahead, self._lived = None, frozenset()  # it is looked through once more
+            raise
+        if items is None:
+            self._ahead = None
+        return items is not None
+
+    def _may_go(self, item: Item) -> bool:
+        """Whether an entry was put off because it could not be done, and might be by now."""
+        try:
+            due = decode(Due, item.value)
+        except RecordFormatError:
+            return False  # told when it is due
+        return due.attempts > 0 and (not due.waits or self._openings.may_be(due.waits))
+
     # A batch.
 
     async def _batch(self, claim: Claim, items: Sequence[Item], now_ms: int) -> None:
         settled: list[Settled] = []
         self._promised.clear()
+        first: dict[bytes, Entry] = {}
+        same: list[Entry] = []
+        for item in items:
+            entry = await self._read(claim, item, now_ms)
+            if entry is None:
+                continue
+            name = entry.about if entry.since else item.key
+            older = first.setdefault(name, entry)
+            if older is not entry:  # of one key: the oldest looks for all of them
+                first[name] = older.with_since_of(entry)
+                same.append(entry)
         async with Lanes(lambda: ENTRIES_AT_ONCE) as lanes:
-            for item in items:
-                entry = await self._read(claim, item, now_ms)
-                if entry is not None:
-                    await lanes.start(self._look(claim, entry, now_ms, settled))
+            for entry in first.values():
+                await lanes.start(self._look(claim, entry, now_ms, settled))
             await lanes.done()
+        looked_at = {one.entry.about for one in settled}
+        settled += [Settled(entry) for entry in same if entry.about in looked_at]
         together: list[Settled] = []
         for one in await self._left(settled):
             writes = sum(other.writes for other in together)
@@ -213,7 +234,7 @@ class Lifecycle(PeriodicWorker):
     async def _read(self, claim: Claim, item: Item, now_ms: int) -> Entry | None:
         """An entry; one that cannot be read is put off until tomorrow."""
         try:
-            return _entry(item)
+            return entry_of(item)
         except Exception:
             log.exception("the entry %r cannot be read", item.key)
         tomorrow = now_ms + self._storage.lifecycle_day_ms
@@ -268,8 +289,8 @@ class Lifecycle(PeriodicWorker):
                 tx.expect(one.entry.item.key, one.entry.item.revision)
                 tx.delete(one.entry.item.key)
         for one in settled:
-            for key, attempts in one.again:
-                tx.put(key, Due(one.entry.bucket_name, attempts))
+            for following in one.again:
+                tx.put(following.key, following.record(one.entry.bucket_name))
         try:
             await commit(self._storage.store, claim, tx)
         except (Conflict, OutcomeUnknown):
@@ -284,47 +305,63 @@ class Lifecycle(PeriodicWorker):
             return []
         return [Next(lifecycle.entry_at(self._storage, target.bucket, look_ms, entry.subject))]
 
-    def _later(self, entry: Entry, now_ms: int) -> Next:
-        """For what is not possible now."""
+    def _later(self, entry: Entry, now_ms: int, waits: str = "") -> Next:
+        """For what is not possible now, because the profile `waits` has no opening or for whatever
+        reason."""
         self._report.waiting += 1
         pause = pause_ms(entry.subject, entry.attempts, self._storage.lifecycle_day_ms)
         key = keys.due(now_ms + pause, entry.bucket_id, entry.subject)
-        return Next(key, entry.attempts + 1)
+        since_ms = entry.since_ms if entry.since else 0
+        return Next(key, entry.attempts + 1, waits, entry.since, since_ms, entry.through)
 
     # Versions.
 
     async def _version(self, claim: Claim, entry: Entry, now_ms: int) -> list[Next]:
         """Do what rules want of a version. Returns the entries for the next looks."""
-        storage = self._storage
-        target = await read_target(storage, entry.bucket_name, entry.key, entry.sequence)
-        configuration = _rules(target, entry)
-        found = target.found
-        if configuration is None or found is None:
+        target = await read_target(self._storage, entry.bucket_name, entry.key, entry.sequence)
+        configuration, found = _rules(target, entry), target.found
+        if configuration is None:
             return []
+        again, dealt_with = list[Next](), False
+        if found is not None:
+            alone = dataclasses.replace(entry, through=0)
+            again, dealt_with = await self._judged(
+                claim, alone, target, found, configuration, now_ms
+            )
+        if dealt_with or entry.through:
+            again += await self._behind(entry, target, now_ms)
+        return again
+
+    async def _judged(
+        self,
+        claim: Claim,
+        entry: Entry,
+        target: Target,
+        found: Found,
+        configuration: Configuration,
+        now_ms: int,
+    ) -> tuple[list[Next], bool]:
+        """Do what rules want of a version as read. Returns the entries for the next looks at it,
+        and whether it was dealt with, so that one behind it may come next."""
+        storage = self._storage
         version, guards = await key_versions.seen(storage, target, found, configuration)
         verdict = judge(configuration, version, now_ms, storage.lifecycle_day_ms)
         action = verdict.action
         if action is not None and action.kind is Kind.MOVE:
-            moved = await change_class(
-                storage,
-                claim,
-                target,
-                found,
-                action.storage_class,
-                self._throttle,
-                self._openings,
-            )
-            if moved:
+            wanted, throttle = action.storage_class, self._throttle
+            try:
+                await change_class(storage, claim, target, found, wanted, throttle, self._openings)
+            except NotMoved as reason:
+                action = verdict.hide
+                if action is None:
+                    return [self._later(entry, now_ms, reason.profile)], False
+            else:
                 self._count("moved")
                 if verdict.hide is not None:
-                    return [Next(keys.due(now_ms, entry.bucket_id, entry.subject))]
-                behind = await self._behind(entry, target, found, now_ms)
-                return self._again(target, entry, verdict.look_ms) + behind
-            action = verdict.hide
-            if action is None:
-                return [self._later(entry, now_ms)]
+                    return [Next(keys.due(now_ms, entry.bucket_id, entry.subject))], False
+                return self._again(target, entry, verdict.look_ms), True
         if action is None:
-            return self._again(target, entry, verdict.look_ms)
+            return self._again(target, entry, verdict.look_ms), False
         return await self._remove(claim, entry, target, found, action, guards, now_ms)
 
     async def _remove(
@@ -336,64 +373,75 @@ class Lifecycle(PeriodicWorker):
         action: Action,
         guards: Sequence[Guard],
         now_ms: int,
-    ) -> list[Next]:
-        """Remove the version, or hide it behind a marker."""
+    ) -> tuple[list[Next], bool]:
+        """Remove the version, or hide it behind a marker; as `_judged`."""
         hides = action.kind is Kind.HIDE
         if not hides and key_versions.is_locked(found.record, now_ms):
             # A clock that is set ahead ends no lock here: nobody could bring the version back.
-            return await self._locked(entry, target, found, now_ms)
+            return [self._locked(target, found, now_ms)], True
         if hides:
             target = dataclasses.replace(target, asked=None)
         storage, owner = under(self._storage, claim), target.bucket.owner
         try:
             await delete_object(storage, target, _once(), owner=owner, guards=guards)
         except errors.AccessDenied:
-            return await self._locked(entry, target, found, now_ms)
+            return [self._locked(target, found, now_ms)], True
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
-        return [] if hides else await self._behind(entry, target, found, now_ms)
+        return [], not hides
 
-    async def _locked(self, entry: Entry, target: Target, found: Found, now_ms: int) -> list[Next]:
-        """Entries for the end of a version's lock, and for what is behind it."""
+    def _locked(self, target: Target, found: Found, now_ms: int) -> Next:
+        """The entry for the end of a version's lock."""
         self._report.waiting += 1
         unlocked = key_versions.unlocked_entry(self._storage, target, found.record, now_ms)
         self._promised.add(unlocked)
-        return [Next(unlocked), *await self._behind(entry, target, found, now_ms)]
+        return Next(unlocked)
 
-    async def _behind(self, entry: Entry, target: Target, found: Found, now_ms: int) -> list[Next]:
-        """Entries for what is behind a version that is dealt with: for the next older one that has
-        had its time, and for locked ones before it."""
-        configuration = lifecycle.configuration_of(target.bucket)
-        if configuration is None or found.record is target.visible or not entry.leads_on:
+    async def _behind(self, entry: Entry, target: Target, now_ms: int) -> list[Next]:
+        """Entries for what is behind the version of an entry that is dealt with: for the next older
+        one that has had its time, and for locked ones before it. It is looked for as far as the
+        entry says, or until a page has none."""
+        configuration, visible = lifecycle.configuration_of(target.bucket), target.visible
+        if configuration is None or not entry.leads_on:
+            return []
+        if visible is not None and visible.sequence == entry.sequence:
             return []
         if not configuration.newer_kept(entry.key)[0]:
             return []
         storage, again = self._storage, list[Next]()
-        position = found.key + b"\x00"
-        end = keys.after_prefix(keys.versions_of(target.bucket_name, target.key))
-        while True:
+        limit, through = PUSHED_VERSIONS, entry.through
+        position = keys.version(entry.bucket_name, entry.key, entry.sequence) + b"\x00"
+        end = keys.after_prefix(keys.versions_of(entry.bucket_name, entry.key))
+        if through:
+            end = keys.version(entry.bucket_name, entry.key, through) + b"\x00"
+        while position < end:
             page = await storage.store.scan_listed(
-                position, end, limit=PUSHED_VERSIONS, revision=target.revision
+                position, end, limit=limit, revision=target.revision
             )
             due = await key_versions.due_now(storage, target, configuration, page.items, now_ms)
             for one in due:
                 if one.held is None:
                     return [*again, self._at_once(entry, one.found, now_ms)]
                 if one.passed or one.held in self._promised:
+                    if through:
+                        continue
                     return again
                 self._promised.add(one.held)
                 again.append(Next(one.held))
-            if not due or not page.more:
+            if not page.more or not (due or through):
                 return again
             if len(again) >= LOCKED_PER_LOOK:
                 self._promised.discard(again.pop().key)
                 return [*again, self._at_once(entry, due[-1].found, now_ms)]
             position = page.items[-1].key + b"\x00"
+            limit = min(2 * limit, SINCE_VERSIONS) if through else limit
+        return again
 
     def _at_once(self, entry: Entry, found: Found, now_ms: int) -> Next:
         self._goes_on = True
         subject = keys.due_version(entry.key, found.record.sequence)
-        return Next(keys.due(now_ms, entry.bucket_id, subject))
+        key = keys.due(now_ms, entry.bucket_id, subject)
+        return Next(key, through=entry.through)
 
     # Keys and uploads.
 
@@ -409,24 +457,29 @@ class Lifecycle(PeriodicWorker):
         again: list[Next] = []
         latest = target.latest
         if latest is not None and latest.marker:
-            again += await self._version(claim, _about(entry, latest.sequence), now_ms)
-        kept, most = configuration.newer_kept(entry.key)
-        if not kept or not target.bucket.versioning:
+            again += await self._version(claim, about_version(entry, latest.sequence), now_ms)
+        if not configuration.newer_kept(entry.key)[0] or not target.bucket.versioning:
             return again
-        end = keys.after_prefix(keys.versions_of(entry.bucket_name, entry.key))
-        items = await key_versions.youngest(storage, target, end, most + PUSHED_VERSIONS)
-        younger = range(len(items))
-        due = await key_versions.due_now(storage, target, configuration, items, now_ms, younger)
-        fresh = [one for one in due if not one.passed][: PUSHED_VERSIONS + 1]
-        for one in fresh:
-            last = one is fresh[-1]  # it says what is behind it
+        pushed = await key_versions.pushed_out(
+            storage,
+            target,
+            configuration,
+            now_ms,
+            since=entry.since,
+            since_ms=entry.since_ms,
+            most=PUSHED_VERSIONS + 1,
+        )
+        for one in pushed.due:
+            last = one is pushed.due[-1]  # it says what is behind it
+            through = pushed.through if last else 0
+            sequence = one.found.record.sequence
+            version = about_version(entry, sequence, leads_on=last, through=through)
             if one.held is None:
-                version = _about(entry, one.found.record.sequence, leads_on=last)
                 again += await self._version(claim, version, now_ms)
             else:
                 self._report.waiting += 1
                 again.append(Next(one.held))
-                again += await self._behind(entry, target, one.found, now_ms) if last else []
+                again += await self._behind(version, target, now_ms)
         return again
 
     async def _upload(self, claim: Claim, entry: Entry, now_ms: int) -> list[Next]:
@@ -451,19 +504,6 @@ class Lifecycle(PeriodicWorker):
         self._count("aborted")
         log.info("%s/%s: rule %s", entry.bucket_name, entry.key, action.rule_id)
         return []
-
-
-def _entry(item: Item) -> Entry:
-    _, bucket_id, subject = keys.split_due(item.key)
-    key, sequence, upload_id = keys.split_subject(subject)
-    due = decode(Due, item.value)
-    return Entry(item, due.bucket, bucket_id, subject, key, sequence, upload_id, due.attempts)
-
-
-def _about(entry: Entry, sequence: int, *, leads_on: bool = True) -> Entry:
-    """For a version of the key that an entry is about."""
-    subject = keys.due_version(entry.key, sequence)
-    return dataclasses.replace(entry, sequence=sequence, subject=subject, leads_on=leads_on)
 
 
 def _rules(target: Target, entry: Entry) -> Configuration | None:

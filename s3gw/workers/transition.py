@@ -51,6 +51,23 @@ class Changed(Exception):
     """The version or its bucket is not what was decided on any more: look again."""
 
 
+class NotMoved(Exception):
+    """That is not possible now: the version stays in its class. `profile` is one of which no
+    placement group has all its nodes, if that is why, else ""."""
+
+    def __init__(self, profile: str = "") -> None:
+        super().__init__(profile)
+        self.profile = profile
+
+
+class NoOpening(NotPossibleNow):
+    """No placement group of the profile `name` has all its nodes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no placement group of {name} has all its nodes")
+        self.name = name
+
+
 class Openings:
     """Which profiles can be written as a whole now. Each is looked at once in OPENING_SECONDS,
     however many versions want to go there: `looks` counts that."""
@@ -61,14 +78,28 @@ class Openings:
         self.looks = 0
 
     def require(self, profile: Profile) -> None:
-        """Raises NotPossibleNow unless a placement group of the profile has all its nodes."""
+        """Raises NoOpening unless a placement group of the profile has all its nodes."""
         now = self._storage.monotonic()
         when, is_open = self._found.get(profile.name, (-OPENING_SECONDS, False))
         if now - when >= OPENING_SECONDS:
             is_open = self._look(profile)
             self._found[profile.name] = (now, is_open)
         if not is_open:
-            raise NotPossibleNow(f"no placement group of {profile.name} has all its nodes")
+            raise NoOpening(profile.name)
+
+    def may_be(self, name: str) -> bool:
+        """Whether the profile of this name, which may be gone, may have an opening by now."""
+        try:
+            self.require(self._storage.blobs.topology.profile(name))
+        except NoOpening:
+            return False
+        except UnknownProfile:
+            return True
+        return True
+
+    def forget(self) -> None:
+        """Other nodes live: look again."""
+        self._found.clear()
 
     def _look(self, profile: Profile) -> bool:
         self.looks += 1
@@ -87,9 +118,8 @@ async def change_class(
     storage_class: str,
     throttle: Throttle,
     openings: Openings,
-) -> bool:
-    """Move a version; False when that is not possible now. Raises Changed, OutcomeUnknown,
-    EngineError."""
+) -> None:
+    """Move a version. Raises NotMoved, Changed, OutcomeUnknown, EngineError."""
     try:
         profile = await profiles.profile_of(storage, target.bucket, storage_class)
         data = found.record.data
@@ -116,8 +146,7 @@ async def change_class(
         errors.S3Error,
     ) as reason:
         log.info("%s/%s stays in its class: %s", target.bucket_name, target.key, reason)
-        return False
-    return True
+        raise NotMoved(reason.name if isinstance(reason, NoOpening) else "") from reason
 
 
 def _at_home(ref: BlobRef, profile: Profile) -> bool:

@@ -116,8 +116,10 @@ async def test_a_round_without_anything_due_costs_next_to_nothing() -> None:
     worker = Lifecycle((await cluster.process(kv, seed=1)).storage)
     kv.calls = kv.keys = 0
     cluster.clock.advance(60)
-    assert not await worker.work(UNCLAIMED)
-    assert (kv.calls, kv.keys) <= (2, 2)
+    while await worker.work(UNCLAIMED):  # the first time it looks for what others have put off
+        pass
+    assert kv.calls <= 8
+    assert kv.keys <= 8
 
 
 async def test_a_bucket_without_rules_queues_nothing(memory_store: Process) -> None:

@@ -142,6 +142,8 @@ async def cost_of_a_version_more(locked: int) -> tuple[int, int]:
     kv = CostingKV(cluster.kv(), cluster)
     kv.range_costs_its_size = False
     worker = Lifecycle((await cluster.process(kv, seed=1)).storage)
+    while await worker.work(UNCLAIMED):
+        pass
     await put(process, "k", b"another")
     kv.calls = kv.keys = 0
     cluster.clock.advance(60)

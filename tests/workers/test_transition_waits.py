@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from s3gw.cluster.tunables import Throttle
+from s3gw.kv.interface import Page, Unavailable
+from s3gw.metadata import keys
 from s3gw.workers import lifecycle
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.lifecycle import Lifecycle
@@ -98,3 +100,95 @@ async def test_an_opening_is_looked_at_again_after_a_minute(memory_store: Proces
     memory_store.cluster.clock.advance(60)
     openings.require(profile)
     assert openings.looks == 2
+
+
+async def tried_for_days(process: Process, worker: Lifecycle, days: int) -> None:
+    """Rounds of ten minutes."""
+    for _ in range(days * ROUNDS_OF_A_DAY):
+        process.cluster.clock.advance(DAY / ROUNDS_OF_A_DAY)
+        while await worker.work(UNCLAIMED):
+            pass
+
+
+@pytest.mark.parametrize("same_worker", [True, False])
+async def test_what_waits_for_nodes_goes_within_minutes_of_their_return(
+    memory_store: Process, same_worker: bool
+) -> None:
+    """Also where another process has the work by then."""
+    process = memory_store
+    await make_cold(process)
+    await set_rules(process, TO_COLD)
+    for number in range(OBJECTS):
+        await put(process, f"k{number}", BODY)
+    await LifecycleWalk(process.storage).run_once()
+    process.cluster.clock.advance(DAY + ROUNDED)
+    worker = Lifecycle(process.storage)
+    set_live(process, live=False)
+    await tried_for_days(process, worker, 2)
+    now_ms = process.storage.clock_ms()
+    assert min(due for due, _, _ in queue(process)) > now_ms  # none would go by itself
+    assert max(due for due, _, _ in queue(process)) > now_ms + 3 * 3600 * 1000
+    set_live(process, live=True)
+    if not same_worker:
+        worker = Lifecycle(process.storage)
+    while await worker.work(UNCLAIMED):
+        pass
+    assert (worker.actions["moved"], queue(process)) == (OBJECTS, [])
+
+
+async def test_what_waits_for_another_profile_is_not_looked_at_for_a_node_that_does_not_help(
+    memory_store: Process,
+) -> None:
+    process = memory_store
+    await make_cold(process)
+    await set_rules(process, TO_COLD)
+    for number in range(OBJECTS):
+        await put(process, f"k{number}", BODY)
+    await LifecycleWalk(process.storage).run_once()
+    process.cluster.clock.advance(DAY + ROUNDED)
+    worker = Lifecycle(process.storage)
+    others = [node for node in process.directory.all() if node.id != "d0"]
+    set_live(process, live=False)
+    others[0].live = False
+    await tried_for_days(process, worker, 1)
+    before = queue(process)
+    assert len(before) == OBJECTS
+    others[0].live = True
+    assert min(due for due, _, _ in before) > process.storage.clock_ms()
+    while await worker.work(UNCLAIMED):
+        pass
+    assert queue(process) == before
+    set_live(process, live=True)
+    while await worker.work(UNCLAIMED):
+        pass
+    assert worker.actions["moved"] == OBJECTS
+
+
+async def test_a_reading_ahead_that_the_engine_cut_short_begins_again(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = memory_store
+    await make_cold(process)
+    await set_rules(process, TO_COLD)
+    await put(process, "k", BODY)
+    await LifecycleWalk(process.storage).run_once()
+    process.cluster.clock.advance(DAY + ROUNDED)
+    worker = Lifecycle(process.storage)
+    set_live(process, live=False)
+    await tried_for_days(process, worker, 1)
+    set_live(process, live=True)
+    plain, failures = process.kv.scan, 1
+
+    async def scan(start: bytes, end: bytes, **options: Any) -> Page:
+        nonlocal failures
+        if start.startswith(keys.DUE) and failures:
+            failures -= 1
+            raise Unavailable("no answer")
+        return await plain(start, end, **options)
+
+    monkeypatch.setattr(process.kv, "scan", scan)
+    with pytest.raises(Unavailable):
+        await worker.work(UNCLAIMED)
+    while await worker.work(UNCLAIMED):
+        pass
+    assert (worker.actions["moved"], queue(process)) == (1, [])
