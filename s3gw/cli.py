@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from s3gw import __version__
 from s3gw.config import Config, ConfigError, load
 from s3gw.logs import configure
 
@@ -127,6 +128,7 @@ SWITCHES = frozenset({"--insecure-listen"})
 def parser(wanted: str = "") -> argparse.ArgumentParser:
     """The argument parser; of the commands of FURTHER with the arguments of `wanted`."""
     root = argparse.ArgumentParser(prog="s3gw", description="An S3-compatible object store.")
+    root.add_argument("--version", action="version", version=f"s3gw {__version__}")
     commands = root.add_subparsers(dest="command", required=True)
     for name, (summary, flags) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from erasure.scheme import Scheme
+
 ENVIRONMENT_PREFIX = "S3GW_"
 CONFIG_FILE_VARIABLE = "S3GW_CONFIG"
 SECRET_KEYS = frozenset({"root_secret_key", "master_key", "token"})
@@ -127,6 +129,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name, value, least, most in bounds:
             if not least <= value <= most:
                 raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value:g}")
+        try:
+            Scheme.parse(self.profile)
+        except ValueError as error:
+            raise ValueError(f"profile: {error}") from error
         if bool(self.root_access_key) != bool(self.root_secret_key):
             raise ValueError("root_access_key and root_secret_key must be given together")
         if self.root_secret_key and len(self.root_secret_key) < 8:

@@ -176,10 +176,9 @@ def _add_policy(action: Callable[..., argparse.ArgumentParser]) -> Any:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
 
 
 def run(arguments: Arguments) -> int:
@@ -294,11 +293,20 @@ def _node(client: AdminClient, arguments: Arguments) -> int:
     return _follow(
         arguments,
         "state",
-        # Both may be asked for again: they say what is left.
-        lambda: client.call("POST", path),
+        lambda: _leaving(client, arguments.node, path),
         lambda state: bool(state["done"]),
         views.slots_left(answer["slots"]),
     )
+
+
+def _leaving(client: AdminClient, node: str, path: str) -> Any:
+    """How far a drain or decommission is. What is asked for beside reading is on record each time:
+    so it is read, until nothing is left, and then asked for again, which ends it. Raises Usage when
+    somebody has taken it back."""
+    seen = client.call("GET", _path("nodes", node))
+    if seen["state"] not in ("draining", "out"):
+        raise Usage(f"{node} is {seen['state'] or 'not in the layout'} again: nothing leaves it")
+    return {**seen, "done": False} if seen["slots"] else client.call("POST", path)
 
 
 def _may_stop(client: AdminClient, arguments: Arguments) -> int:

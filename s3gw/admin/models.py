@@ -94,7 +94,8 @@ class Health(Struct):
 class Node(Struct):
     """A node (one drive). `state` is the layout's ("" when the layout does not have it); the rest
     is how the answering gateway sees it. `slots` are the placement group slots that it has, or
-    gives up at the moment. Sizes are 0 when it does not answer."""
+    gives up at the moment; of one that is to be emptied, `stranded` of them have no other node to
+    go to until one is added. Sizes are 0 when it does not answer."""
 
     node: str
     state: str
@@ -112,6 +113,7 @@ class Node(Struct):
     read_seconds_p95: float
     address: str = ""
     version: str = ""
+    stranded: int = 0
 
 
 class Nodes(Struct):

@@ -18,6 +18,9 @@ from s3gw.kv.interface import Conflict, Delete, NoneNewer, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import FailSimulation, LayoutNode, NodeRecord, decode, encode
 
+LEAVING = (layouts.DRAINING, layouts.OUT)
+"""States of a node that is to hold nothing."""
+
 
 async def list_nodes(port: AdminPort) -> models.Nodes:
     """All nodes: those registered and those of the layout."""
@@ -72,6 +75,9 @@ async def _views(port: AdminPort) -> list[models.Node]:
                 read_seconds_p95=round(node.latency.p95, 6) if node else 0.0,
                 address=record.address if record else "",
                 version=record.version if record else "",
+                stranded=stranded_on(port, name, layout)
+                if member and member.state in LEAVING
+                else 0,
             )
         )
     return views
@@ -140,7 +146,7 @@ async def decommission(port: AdminPort, path: models.NodePath) -> models.StateAn
     member = layout.node(path.node)
     if member is None:
         raise _unknown(path.node)
-    if member.state not in (layouts.DRAINING, layouts.OUT):
+    if member.state not in LEAVING:
         return await drain(port, path)
     await port.storage.blobs.topology.load()
     slots = slots_of(port, path.node)

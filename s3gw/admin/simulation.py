@@ -53,6 +53,7 @@ from s3gw.wire.version_ids import sequence_named
 QUESTIONS_MAX = 100
 POLICIES_MAX = 20
 S3_ARN = "arn:aws:s3:::"
+USER_ARN = names.arn(names.USER, "/", "NAME")
 NOBODY_NAMED = Principal(CANONICAL_ID, "simulated", account=ACCOUNT_ID)
 """Whoever has the policies of the question, where no principal is named."""
 
@@ -151,6 +152,8 @@ def _known(identities: Identities, named: str) -> tuple[Principal, Permissions]:
         if named.startswith(prefix) and len(named) > len(prefix):
             session = role_principal(role, named.removeprefix(prefix))
             return session, identities.role_permissions(role)
+    if not named.startswith("arn:"):
+        raise bad_request(f"body: {named!r} is not an ARN such as {root.arn} or {USER_ARN}")
     raise not_found("NoSuchPrincipal", f"there is no user or role {named}")
 
 

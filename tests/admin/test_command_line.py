@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from compose.local import Up, answers, free_port, running, wait_until
 from compose.s3_http import S3Http, Signer
+from s3gw.admin.command import Usage, _node
 from s3gw.admin.terminal import plain
 from tests.admin.test_metrics import values
 from tests.attacks.target import workers
@@ -284,6 +286,37 @@ def test_a_drain_is_followed_to_its_end_with_a_bar(store: Up) -> None:
     assert len(lines) == len(set(lines))
     assert "100%" in lines[-1]
     assert node not in [n["node"] for n in answer(store, "layout")["nodes"]]
+    # Following reads; what is on record is the beginning and the end, however long it takes.
+    asked = [line for line in store.process.log.read_text().splitlines() if "/decommission" in line]
+    assert 2 <= len(asked) <= 3, asked
+
+
+class Answering:
+    """An admin client that answers from a list, and remembers what it was asked."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str]] = []
+
+    def call(self, method: str, path: str) -> dict[str, Any]:
+        self.asked.append((method, path))
+        return self.answers.pop(0)
+
+
+def test_a_drain_that_somebody_takes_back_is_not_asked_for_again() -> None:
+    began = {
+        "node": "d0",
+        "state": "draining",
+        "epoch": 2,
+        "slots": 9,
+        "stranded": 0,
+        "done": False,
+    }
+    client = Answering(began, {**began, "state": "active"})
+    asked = argparse.Namespace(node="d0", change="drain", watch=True, json=False)
+    with pytest.raises(Usage, match="d0 is active again: nothing leaves it"):
+        _node(client, asked)  # type: ignore[arg-type]
+    assert client.asked == [("POST", "/admin/nodes/d0/drain"), ("GET", "/admin/nodes/d0")]
 
 
 def test_a_terminal_gets_one_line_that_is_drawn_again(store: Up) -> None:

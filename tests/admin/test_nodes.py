@@ -81,6 +81,10 @@ async def test_a_drain_says_what_no_other_node_can_take(memory_cluster: MemoryCl
     assert answer["stranded"] == 8  # of the profile; its companion is three wide
     again = await admin.call("POST", "/admin/nodes/d2/decommission")
     assert again["stranded"] == 8
+    stranded = {
+        node["node"]: node["stranded"] for node in (await admin.get("/admin/nodes"))["nodes"]
+    }
+    assert {node: count for node, count in stranded.items() if count} == {"d2": 8}
     assert "8 of them have no other node to go to: add one" in views.VIEWS["state"](again)
     _, text = views.slots_left(again["slots"])(again)
     assert "8 of them have no other node to go to" in text

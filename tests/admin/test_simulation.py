@@ -217,11 +217,15 @@ async def test_what_is_not_there_is_told(admin: Admin, identities: IdentityStore
     for principal in (
         "arn:aws:iam::000000000000:user/bob",
         "arn:aws:sts::000000000000:assumed-role/ci/",
-        "ann",
     ):
         body = {"actions": [GET], "resources": [KEY], "principal": principal}
         reply = await admin.send("POST", "/admin/policy/simulate", json.dumps(body).encode())
         assert (reply.status_code, reply.json()["error"]) == (404, "NoSuchPrincipal")
+    body = {"actions": [GET], "resources": [KEY], "principal": "ann"}
+    reply = await admin.send("POST", "/admin/policy/simulate", json.dumps(body).encode())
+    assert reply.status_code == 400
+    assert "'ann' is not an ARN such as" in reply.json()["message"]
+    assert "arn:aws:iam::000000000000:user/NAME" in reply.json()["message"]
 
 
 @pytest.mark.parametrize(

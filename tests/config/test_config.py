@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3gw import cli
+from s3gw import __version__, cli
 from s3gw.app import advertised
 from s3gw.config import Config, ConfigError, host_and_port, load
 
@@ -39,6 +39,8 @@ def test_lists_in_the_environment_are_written_with_commas() -> None:
         ({"drives": "0"}, {}, "drives must be between"),
         ({"root_access_key": "only-this"}, {}, "together"),
         ({"root_access_key": "key", "root_secret_key": "short"}, {}, "8 characters"),
+        ({"profile": "4+2x"}, {}, "profile: not a scheme: '4.2x'"),
+        ({"profile": "0+2"}, {}, "profile: "),
         ({"heartbeat_seconds": 14}, {}, "heartbeat_seconds"),
         ({"domains": ("a.test",), "website_domains": ("a.test",)}, {}, "a.test cannot be in"),
     ],
@@ -94,6 +96,13 @@ def test_the_config_command_prints_the_effective_settings(
     assert shown["etcd"] == ["http://a:1", "http://b:2"]
     assert shown["root_secret_key"] == "***"
     assert set(shown) == set(Config.__struct_fields__)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"s3gw {__version__}\n"
 
 
 def test_a_wrong_setting_ends_a_command_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
