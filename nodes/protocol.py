@@ -84,7 +84,7 @@ class DriveLost(DriveError):
 
 
 class DriveFull(DriveError):
-    """The write would go below the drive's reserve; nothing was kept."""
+    """The write would go below the drive's reserve, or found no space."""
 
 
 class DriveRefused(Exception):
@@ -109,7 +109,8 @@ class ShardWriter(Protocol):
     `append` may return before the bytes are on disk and applies backpressure; buffers handed in
     must not be changed afterwards. `commit` returns when file and directory are durable, and the
     shard is then visible; before that it is not. `commit` of a shard that already exists replaces
-    nothing and raises DriveRefused. All raise DriveError, DriveFull.
+    nothing and raises DriveRefused. All raise DriveError, DriveFull; after one of these from
+    `commit` there is a whole shard or none.
     """
 
     async def append(self, buffers: Sequence[Buffer]) -> None: ...
@@ -153,7 +154,8 @@ class Drive(Protocol):
         ...
 
     async def verify(self, name: ShardName) -> Verdict:
-        """Read the whole shard and check every checksum. Raises ShardMissing, DriveError."""
+        """Read the whole shard and check every checksum. What is said to be whole is durable, too,
+        whatever became of its writer. Raises ShardMissing, DriveError."""
         ...
 
     async def quarantine(self, name: ShardName) -> None:

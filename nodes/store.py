@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import threading
@@ -48,6 +49,8 @@ from nodes.protocol import (
 )
 from nodes.sync import DATA, SMALL_SHARD_BYTES, Directories, GroupCommit
 
+log = logging.getLogger(__name__)
+
 RESERVE_RATIO = 0.01
 THREADS_PER_DRIVE = 4
 # A writer hops to a thread once per so many bytes, and syncs once per so many.
@@ -55,6 +58,7 @@ FLUSH_BYTES = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024
 SPACE_SECONDS = 1.0
 DROP_SECONDS_MAX = 1.0
+CLOSE_SECONDS_MAX = 5.0
 QUARANTINE = "quarantine"
 QUARANTINED_TWINS_MAX = 100
 _SHARD_FILE = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,2})")
@@ -134,7 +138,7 @@ class LocalDrive:
 
     `clock` is monotonic, in seconds. `executor` is shut down by `close` when it is the drive's own
     (None). `reserve_ratio` is the share of the disk that writes leave free. With `path` the drive
-    looks after its id file and mark; it is for messages.
+    looks after its id file and mark, and whether the path still leads to it.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class LocalDrive:
     ) -> None:
         self._filesystem = filesystem
         self._path = path
+        self._place = os.stat(path) if path else None
         self._store_id = store_id
         self._drive_id = drive_id
         self._clock = clock
@@ -224,7 +229,8 @@ class LocalDrive:
 
     async def stats(self) -> DriveStats:
         """Also says, by DriveLost, that the drive's id file or mark is gone: the directory was
-        removed or emptied, which reads alone would take for missing shards."""
+        removed or emptied, which reads alone would take for missing shards; or that it is not at
+        its path any more, where the next start would look for it in vain."""
         space = await self._run(self._space)
         return DriveStats(
             store_id=self._store_id,
@@ -234,20 +240,35 @@ class LocalDrive:
             writable=space.free_bytes > space.capacity_bytes * self._reserve_ratio,
         )
 
-    async def close(self) -> None:
-        """Wait for what is in flight, then release files and threads."""
+    @property
+    def busy_at(self) -> str:
+        """The drive's path while anything is under way there, else ""."""
+        return self._path if self._threads.busy else ""
+
+    async def close(self, *, seconds_max: float = CLOSE_SECONDS_MAX) -> None:
+        """Wait for what is in flight, then release files and threads; on a disk that hangs neither,
+        since they are in use. What was in flight there may happen or not, as in a crash."""
         if self._closed:
             return
         self._closed = True
-        await self._group.idle()
-        await self._threads.close()
-        if self._own_executor:
-            self._executor.shutdown(wait=False)
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._group.idle()
+                await self._threads.close()
+        except TimeoutError:
+            self._threads.refuse()
+            where = self._path or self._drive_id
+            log.warning("drive %s hangs: nobody waits for it any more", where)
+            return
+        finally:
+            if self._own_executor:
+                self._executor.shutdown(wait=False)
         self._revisions.close()
         self._filesystem.shut()
 
     def _space(self) -> Space:
-        if self._path:
+        if self._place is not None:
+            self._check_place(self._place)
             try:
                 check_contents(
                     self._path,
@@ -257,6 +278,16 @@ class LocalDrive:
             except DriveEmptied as error:
                 raise DriveLost(str(error)) from error
         return self._filesystem.space()
+
+    def _check_place(self, place: os.stat_result) -> None:
+        """Raises DriveLost where the directory was moved away or its file system unmounted. What is
+        open works all the same; that is why nothing else would notice."""
+        try:
+            if os.path.samestat(os.stat(self._path), place):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise DriveLost(f"{self._path} does not lead to drive {self._drive_id} any more")
 
     async def _run(self, function: Callable[..., Result], *arguments: object) -> Result:
         try:
@@ -303,7 +334,18 @@ class LocalDrive:
     def _verify(self, name: ShardName) -> Verdict:
         path = shard_path(name)
         size = self._filesystem.size(path)
-        return check_shard(name, size, lambda at, length: self._filesystem.read(path, at, length))
+        verdict = check_shard(
+            name, size, lambda at, length: self._filesystem.read(path, at, length)
+        )
+        if verdict.whole:
+            # Who hears so counts on it, while its writer may not have synced its name yet, or have
+            # failed to.
+            directory = self._filesystem.open_directory(_directory(name.profile, name.pg))
+            try:
+                self._filesystem.sync_directory(directory)
+            finally:
+                self._filesystem.close(directory)
+        return verdict
 
     def _quarantine(self, name: ShardName) -> None:
         target = f"{QUARANTINE}/{name.profile}~{name.pg}~{_file(name)}"

@@ -9,10 +9,12 @@ A shard becomes durable in four steps, each over the whole batch before the next
 
 Step 2 before 3: a name that survives a power cut never leads to torn bytes. Step 4 after 3: an
 fsync that began before the link does not count, so a directory is synced once per batch and never
-shared with an earlier batch. The acknowledgement comes after 4. On a journalling file system the
-first fsync of each round commits for all files and directories of the batch; the others find
-little left to do. A shard larger than `SMALL_SHARD_BYTES` does 1 and 2 by itself, so that it does
-not keep small ones waiting, and joins a batch for 3 and 4.
+shared with an earlier batch. The acknowledgement comes after 4. When 4 fails, the shard is not
+acknowledged and its name stays: by then somebody may have counted on it, or removed it and put it
+there again; and what is there under a name is whole. On a journalling file system the first fsync
+of each round commits for all files and directories of the batch; the others find little left to do.
+A shard larger than `SMALL_SHARD_BYTES` does 1 and 2 by itself, so that it does not keep small ones
+waiting, and joins a batch for 3 and 4.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ class Batch:
                     shard.error = error
 
     def _sync_directories(self) -> None:
-        for path, handle in self._handles.items():
+        for handle in self._handles.values():
             published = [s for s in self._shards if s.error is None and s.handle == handle]
             if not published:
                 continue
@@ -157,15 +159,6 @@ class Batch:
             except OSError as error:
                 for shard in published:
                     shard.error = error
-                    self._withdraw(f"{path}/{shard.name}", error)
-
-    def _withdraw(self, path: str, cause: OSError) -> None:
-        """Take back a name that may not be durable. Should that fail too, an unacknowledged
-        shard stays, which the collector finds as an orphan."""
-        try:
-            self._filesystem.remove(path)
-        except OSError as error:
-            cause.add_note(f"and the name could not be taken back: {error}")
 
     def _close(self) -> None:
         for shard in self._shards:

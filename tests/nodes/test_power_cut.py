@@ -4,6 +4,7 @@ missing or whole. With SOAK in the environment, 1,000 seeds."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from nodes.protocol import DriveError, ShardMissing, ShardName, StalePgRevision
-from nodes.store import LocalDrive
+from nodes.store import LocalDrive, shard_path
 from tests.nodes.drives import Clock, make_shard
 from tests.nodes.simulated_filesystem import PowerCut, SimulatedFilesystem
 
@@ -67,13 +68,19 @@ async def work(drive: LocalDrive, random: Random, promises: Promises, number: in
     promises.offered[name] = b"".join(buffers)
     for _ in range(random.randrange(4)):
         await asyncio.sleep(0)
-    if random.random() < 0.5:
-        await drive.write(name, buffers)
-    else:
-        writer = drive.writer(name)
-        for buffer in buffers:
-            await writer.append([buffer])
-        await writer.commit()
+    try:
+        if random.random() < 0.5:
+            await drive.write(name, buffers)
+        else:
+            writer = drive.writer(name)
+            for buffer in buffers:
+                await writer.append([buffer])
+            await writer.commit()
+    except DriveError as error:  # a worker finds out what became of it, and counts on that
+        try:
+            await drive.verify(name)
+        except ShardMissing:
+            raise error from None
     promises.shards[name] = promises.offered[name]
     what = random.random()
     if what < 0.2:
@@ -146,6 +153,65 @@ async def test_a_power_cut_at_any_step_loses_no_acknowledged_shard_and_tears_non
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+class FailingDirectorySync(SimulatedFilesystem):
+    """One in four fails, until the power goes."""
+
+    failing = True
+
+    def restart(self) -> None:
+        self.failing = False
+        super().restart()
+
+    def sync_directory(self, directory: int) -> None:
+        if self.failing and not self.off and self._random.random() < 0.25:
+            raise OSError(errno.EIO, "failed")
+        super().sync_directory(directory)
+
+
+async def test_nor_does_it_where_the_directory_could_not_be_synced() -> None:
+    for seed in range(SEEDS // 3):
+        try:
+            await try_seed(seed, FailingDirectorySync)
+        except AssertionError as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+class PutAgain(SimulatedFilesystem):
+    """While the directory of a shard is synced for the first time, another process removes it and
+    puts it there again, durably; then the sync fails."""
+
+    shard: tuple[str, bytes] | None = None
+
+    def sync_directory(self, directory: int) -> None:
+        super().sync_directory(directory)
+        if self.shard is None:
+            return
+        (path, data), self.shard = self.shard, None
+        self.remove(path)
+        file = self.create(directory)
+        self.write(file, [data])
+        self.sync_data(file)
+        self.publish(file, directory, path.rpartition("/")[2])
+        super().sync_directory(directory)
+        raise OSError(errno.EIO, "failed")
+
+
+async def test_who_fails_to_sync_a_shard_does_not_take_away_what_another_put_there() -> None:
+    random = Random(1)
+    filesystem = PutAgain(random, cut_at=1 << 60)
+    drive = open_drive(filesystem, LoopExecutor(random))
+    first, name = (ShardName("p", 1, random.randbytes(16), 0) for _ in range(2))
+    await drive.write(first, make_shard(first, b"x"))  # which makes the directories
+    buffers = make_shard(name, b"content")
+    whole = b"".join(buffers)
+    filesystem.shard = shard_path(name), whole
+    with pytest.raises(DriveError):
+        await drive.write(name, buffers)
+    filesystem.restart()
+    assert await open_drive(filesystem, LoopExecutor(random)).read(name, 0, len(whole)) == whole
 
 
 class NoDataSync(SimulatedFilesystem):
