@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from s3gw.kv.interface import Item
+from s3gw.kv.interface import Item, NoneNewer
 from s3gw.metadata import keys
 from s3gw.metadata.records import (
     BucketRecord,
@@ -38,6 +38,8 @@ from s3gw.objects.copy import StoredBytes
 from s3gw.objects.ingest import Learned, ingest
 from s3gw.objects.publish import Target
 from s3gw.objects.storage import Storage
+
+VERSIONS_PER_READ = 100
 
 
 def queue(tx: Transaction, target: Target, record: ObjectRecord, former: str) -> None:
@@ -148,26 +150,52 @@ async def write(storage: Storage, named: Named) -> bool:
 async def _former_names(
     storage: Storage, tx: Transaction, named: Named, bucket: BucketRecord
 ) -> list[str]:
-    """The keys that the content has no longer: the one of this rename, and the one that its shards
-    say, unless a copy has it. Where a bucket has versioning, versions keep those that were left
-    since it has."""
+    """The keys that the content has no longer: of the one that this rename has left and the one
+    that its shards say those under which no version has it. Where a bucket had versioning then, the
+    old name keeps its version; it may also have got it since, or a copy has the content."""
     record = named.record
     assert record is not None
-    former = {named.name.former} - {""}
-    if bucket.versioning:
-        return sorted(former)
     data = record.data
     ref = data.blob if isinstance(data, ManifestRef) else data
     assert ref is not None
     said = footer.parse(await storage.blobs.footer_map(ref))
-    if (said.bucket, said.key) not in {(named.bucket_name, key) for key in (named.key, *former)}:
-        first_key = keys.object_(said.bucket, said.key)
-        (first,) = (await storage.store.kv.get_many([first_key])).items
-        tx.expect(first_key, first.revision if first is not None else 0)
-        held = decode(ObjectRecord, first.value).content_id if first is not None else b""
-        if said.bucket == named.bucket_name and held != record.content_id:
-            former.add(said.key)
-    return sorted(former)
+    former = {named.name.former, said.key if said.bucket == named.bucket_name else ""}
+    return [
+        key
+        for key in sorted(former - {"", named.key})
+        if not await _is_called(storage, tx, named.bucket_name, bucket, key, record.content_id)
+    ]
+
+
+async def _is_called(
+    storage: Storage,
+    tx: Transaction,
+    bucket_name: str,
+    bucket: BucketRecord,
+    key: str,
+    content_id: bytes,
+) -> bool:
+    """Whether a version of a key has this content, by a commit before `tx` takes effect."""
+    visible_key = keys.object_(bucket_name, key)
+    reading = await storage.store.kv.get_many([visible_key])
+    (visible,) = reading.items
+    tx.expect(visible_key, visible.revision if visible is not None else 0)
+    if visible is not None and decode(ObjectRecord, visible.value).content_id == content_id:
+        return True
+    if not bucket.versioning:
+        return False
+    position = keys.versions_of(bucket_name, key)
+    end = keys.after_prefix(position)
+    tx.guards.append(NoneNewer(position, end, reading.revision))
+    while True:
+        page = await storage.store.scan_listed(
+            position, end, limit=VERSIONS_PER_READ, revision=reading.revision
+        )
+        if any(decode(ObjectRecord, each.value).content_id == content_id for each in page.items):
+            return True
+        if not page.more:
+            return False
+        position = page.items[-1].key + b"\x00"
 
 
 async def drop(storage: Storage, named: Named) -> None:
@@ -182,5 +210,5 @@ async def drop(storage: Storage, named: Named) -> None:
     visible = named.visible
     if visible is not None and visible.content_id == named.name.content_id:
         key = keys.naming(named.bucket_name, named.key, visible.sequence)
-        tx.put(key, NameRecord(visible.content_id))
+        tx.put(key, NameRecord(visible.content_id, named.name.former))
     await storage.store.apply(tx)

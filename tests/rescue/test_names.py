@@ -202,6 +202,55 @@ async def test_versioning_that_began_behind_the_rename(
     assert await names_of(result.process, "old", "new") == {"new"}
 
 
+@pytest.mark.parametrize("begins_after", [1, 2, 3])
+async def test_versioning_that_began_between_renames_none_of_which_was_noted(
+    begins_after: int, memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    """Names that were left before it are not there any more, those left since are."""
+    await put(memory_store, "a", DATA)
+    for number, (source, target) in enumerate(pairwise("abcd"), 1):
+        await operations.rename(memory_store, source, target)
+        if number == begins_after:
+            await operations.set_versioning(memory_store, publish.ENABLED)
+    await noted(memory_store)
+    kept = "abcd"[begins_after:]
+    result = await alone(memory_cluster, tmp_path)
+    assert await names_of(result.process, *"abcd") == set(kept)
+
+
+async def test_versioning_that_began_before_a_note_went_over_to_a_copy(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    await put(memory_store, "old", DATA)
+    await operations.rename(memory_store, "old", "new")
+    await noted(memory_store)
+    await operations.copy(memory_store, "new", "new")
+    await operations.set_versioning(memory_store, publish.ENABLED)
+    await noted(memory_store)
+    result = await alone(memory_cluster, tmp_path)
+    assert await names_of(result.process, "old", "new") == {"new"}
+
+
+async def test_a_name_that_a_copy_has_by_an_older_version_is_kept(
+    memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
+) -> None:
+    """The original was written over since, when it had versions."""
+    await put(memory_store, "original", DATA)
+    await operations.copy(memory_store, "original", "copy")
+    await operations.rename(memory_store, "copy", "new")
+    await operations.set_versioning(memory_store, publish.ENABLED)
+    await operations.put(memory_store, "original", b"later")
+    await noted(memory_store)
+    result = await alone(memory_cluster, tmp_path)
+    assert await names_of(result.process, "original", "copy", "new") == {"original", "new"}
+    (older,) = [
+        version
+        for _, _, version in Audit(memory_cluster, result.process).versions()
+        if version.size == len(DATA) and version.noncurrent_ms
+    ]
+    assert older.sequence
+
+
 async def test_a_rename_that_is_newer_than_the_snapshot(
     memory_cluster: MemoryCluster, memory_store: Process, tmp_path: Path
 ) -> None:
