@@ -220,14 +220,18 @@ class Access:
         call.principal, call.permissions = principal, permissions
         return changed
 
-    def require_delete(self, call: Call, resource: Resource, *, telling: bool = False) -> None:
-        """Authorize the removal of one of several keys or versions; `telling`: under a condition
-        that tells how it is. Raises AccessDenied, InvalidAccessKeyId, InvalidToken."""
+    def require_delete(
+        self, call: Call, resource: Resource, values: Found = NO_VALUES, *, telling: bool = False
+    ) -> None:
+        """Authorize the removal of one of several keys or versions, of which `values` are the
+        condition keys; `telling`: under a condition that tells how it is. Raises AccessDenied,
+        InvalidAccessKeyId, InvalidToken."""
         self._identify_again(call)
         named = resource.version_id is not None
-        self.require(call, "s3:DeleteObjectVersion" if named else "s3:DeleteObject", resource)
+        delete = "s3:DeleteObjectVersion" if named else "s3:DeleteObject"
+        self.require(call, delete, resource, values)
         if telling:
-            self.require(call, "s3:GetObjectVersion" if named else "s3:GetObject", resource)
+            self.require(call, "s3:GetObjectVersion" if named else "s3:GetObject", resource, values)
         if bypasses(call):
             self.require(call, BYPASS, resource)
 

@@ -16,6 +16,7 @@ from s3gw.objects.publish import Target
 from s3gw.operations.access import Resource, bypasses
 from s3gw.operations.call import Batched, Call, Reply, xml_reply
 from s3gw.operations.present import current_of
+from s3gw.operations.request_values import IF_MATCH_KEY, Found
 from s3gw.operations.trouble import TROUBLE, translate
 from s3gw.wire import xml
 from s3gw.wire.conditions import WriteConditions
@@ -136,7 +137,9 @@ async def _delete(call: Call, entry: Entry, alike: int) -> list[Outcome]:
 def _check(call: Call, entry: Entry, target: Target) -> None:
     """Whether the caller may delete the entry as it was read, and its conditions."""
     resource = Resource.of_target(target, entry.version_id)
-    call.access.require_delete(call, resource, telling=entry.conditions.telling)
+    etag = entry.conditions.if_match
+    values: Found = {} if etag is None else {IF_MATCH_KEY: (etag,)}
+    call.access.require_delete(call, resource, values, telling=entry.conditions.telling)
     entry.conditions.check(current_of(target.shown))
 
 

@@ -21,10 +21,11 @@ from s3gw.wire.tagging import parse_tagging_header
 
 Found = dict[str, tuple[str, ...]]
 
+IF_MATCH_KEY = "s3:if-match"
 HEADER_KEYS = {
     "user-agent": "aws:useragent",
     "referer": "aws:referer",
-    "if-match": "s3:if-match",
+    "if-match": IF_MATCH_KEY,
     "if-none-match": "s3:if-none-match",
     **{
         name: f"s3:{name}"
@@ -86,6 +87,9 @@ def request_values(call: Call, account: str) -> Found:
     for header, key in HEADER_KEYS.items():
         if header in call.headers:
             values[key] = (call.headers[header],)
+    if call.operation == "DeleteObjects":
+        # Its entries have their conditions; a header that nothing looks at is none.
+        values.pop(IF_MATCH_KEY, None)
     if COPY_SOURCE_HEADER in call.headers:
         values[COPY_SOURCE_KEY] = copy_source_values(call.headers[COPY_SOURCE_HEADER])
     if origin.signature:

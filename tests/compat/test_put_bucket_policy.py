@@ -274,6 +274,29 @@ def test_conditions_of_writes(http, bucket, condition, headers, status):
     assert http.request("PUT", f"/{bucket}/k", headers=headers, body=b"x").status == status
 
 
+def test_deletes_without_a_condition_can_be_denied(http, s3, bucket):
+    """Of many keys each by its own entry; a header beside them is not looked at, and counts for
+    nothing."""
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    deny(http, bucket, Action="s3:DeleteObject", Condition={"Null": {"s3:if-match": "true"}})
+    assert http.request("DELETE", f"/{bucket}/k").code == "AccessDenied"
+
+    def deleted(entry, headers):
+        body = f"<Delete><Object><Key>k</Key>{entry}</Object></Delete>".encode()
+        digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+        reply = http.request(
+            "POST", f"/{bucket}", "delete", headers={"content-md5": digest, **headers}, body=body
+        )
+        assert reply.status == 200
+        return b"<Deleted>" in reply.body, b"<Code>AccessDenied</Code>" in reply.body
+
+    assert deleted("", {}) == (False, True)
+    assert deleted("", {"if-match": "*"}) == (False, True)
+    assert deleted(f"<ETag>{etag}</ETag>", {}) == (True, False)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert http.request("DELETE", f"/{bucket}/k", headers={"if-match": etag}).status == 204
+
+
 def test_a_presigned_url_is_judged_by_the_policy(http, key, bucket):
     host = {"host": http.netloc}
     query = http.signer.presigned("GET", key, "", host, expires_seconds=60)
