@@ -26,7 +26,7 @@ from s3gw.cluster.lease import ProcessLease
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
 from s3gw.cluster.tunables import LiveTunables, Throttle, rebuild_throttle
-from s3gw.config import Config
+from s3gw.config import Config, ConfigError
 from s3gw.iam.call import Services
 from s3gw.identities.root import Root
 from s3gw.identities.store import IdentityStore
@@ -52,7 +52,7 @@ from s3gw.server.query_api import QueryApi, QueryEdge
 from s3gw.server.resolve import Domains
 from s3gw.server.website import App, WebsiteApp
 from s3gw.serving import cancel, serve_beside
-from s3gw.supervisor import WorkerContext
+from s3gw.supervisor import StartLater, WorkerContext
 from s3gw.transport import keep_port_certificate
 from s3gw.workers import departures, rebalance
 from s3gw.workers.access_logs import OUTCOMES as LOG_OUTCOMES
@@ -98,7 +98,10 @@ class Gateway:
         self.config = config
         self.kv = kv
         self.identity = identity
-        self.ports = open_ports(config)
+        try:
+            self.ports = open_ports(config, started=True)
+        except ConfigError as error:  # who started this process could use them
+            raise StartLater(str(error)) from error
         self.metrics = Metrics()
         self.space = SpaceState()
         root = Root(config.root_access_key, config.root_secret_key)

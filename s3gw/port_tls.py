@@ -100,15 +100,18 @@ class Ports:
         ]
 
 
-def open_ports(config: Config) -> Ports:
+def open_ports(config: Config, *, started: bool = False) -> Ports:
     """The certificates that the configuration names; the admin port shows that of the S3 port
-    unless it has its own. Raises ConfigError when one cannot be used now."""
-    s3 = _open(config.s3_tls_cert, config.s3_tls_key)
-    admin = _open(config.admin_tls_cert, config.admin_tls_key) if config.admin_tls_cert else s3
+    unless it has its own. Raises ConfigError when one cannot be used now. In a process of a role
+    that has `started` one is shown that has ended since, as it is by the others of the role."""
+    s3 = _open(config.s3_tls_cert, config.s3_tls_key, started)
+    admin = s3
+    if config.admin_tls_cert:
+        admin = _open(config.admin_tls_cert, config.admin_tls_key, started)
     return Ports(s3, admin)
 
 
-def _open(certificate: str, key: str) -> PortCertificate | None:
+def _open(certificate: str, key: str, started: bool) -> PortCertificate | None:
     if not certificate:
         return None
     path = Path(certificate)
@@ -117,6 +120,8 @@ def _open(certificate: str, key: str) -> PortCertificate | None:
         info = pki.inspect_file(path)
     except (TlsError, pki.PkiError) as error:
         raise ConfigError(str(error)) from error
+    if started:
+        return opened
     now = time.time()
     if info.not_after <= now:
         raise ConfigError(f"the certificate {path} has expired: renew it")

@@ -33,9 +33,10 @@ def joined_directory(config: Config) -> Path:
     return Path(config.data).absolute() / JOINED_DIRECTORY
 
 
-def open_credentials(config: Config, role: str) -> TlsCredentials | None:
+def open_credentials(config: Config, role: str, *, started: bool = False) -> TlsCredentials | None:
     """The certificates of this process; None when there are none. Raises ConfigError when they are
-    of another role or cannot be used, or when etcd would be called in the clear."""
+    of another role or cannot be used, or when etcd would be called in the clear; not for one that
+    has ended since the role `started`, of which this is one process."""
     _require_safe_etcd(config)
     directory = Path(config.tls_dir) if config.tls_dir else None
     if directory is None and role == NODE:
@@ -52,7 +53,7 @@ def open_credentials(config: Config, role: str) -> TlsCredentials | None:
         raise ConfigError(
             f"the certificate in {directory} has the role {info.role or 'none'}, not {role}"
         )
-    if info.not_after <= time.time():
+    if info.not_after <= time.time() and not started:
         raise ConfigError(f"the certificate in {directory} has expired: renew it")
     if info.revoked:
         raise ConfigError(f"the certificate in {directory} has been revoked: get another")
@@ -152,6 +153,7 @@ async def _keep(
     nothing against it."""
     not_after: float | None = None
     warned_at = -WARN_EVERY_SECONDS
+    warned_of_end = False
     trouble = ""
     replaced = False
     while True:
@@ -165,7 +167,7 @@ async def _keep(
                     log.info("the certificate %s was replaced", name)
                     replaced = False
                     taken_over()
-                not_after, warned_at = found, -WARN_EVERY_SECONDS
+                not_after, warned_at, warned_of_end = found, -WARN_EVERY_SECONDS, False
             trouble = ""
         except (TlsError, pki.PkiError) as error:
             if str(error) != trouble:
@@ -173,7 +175,12 @@ async def _keep(
             trouble = str(error)
         now = clock()
         left = WARN_SECONDS_LEFT if not_after is None else not_after - now
-        if left < WARN_SECONDS_LEFT and now - warned_at >= WARN_EVERY_SECONDS:
-            warned_at = now
-            log.warning("the certificate %s ends in %.1f days: renew it", name, left / 86_400)
+        ended = left <= 0
+        due = now - warned_at >= WARN_EVERY_SECONDS or ended > warned_of_end
+        if left < WARN_SECONDS_LEFT and due:
+            warned_at, warned_of_end = now, ended
+            if ended:
+                log.error("the certificate %s has ended, and peers refuse it: renew it", name)
+            else:
+                log.warning("the certificate %s ends in %.1f days: renew it", name, left / 86_400)
         await sleep(CHECK_SECONDS)

@@ -217,6 +217,42 @@ async def test_a_certificate_that_ends_soon_is_warned_of(
     assert "ends in 25.0 days: renew it" in caplog.text
 
 
+async def test_a_certificate_that_ends_while_it_is_shown_is_told_at_once_and_then_daily(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = issued(authority, tmp_path / "one", now=time.time() - 364.5 * DAY)
+    certificate = PortCertificate(directory / "cert.pem", directory / "key.pem")
+    now, ends = time.time(), time.time() + 2 * DAY
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += 3600
+        if now > ends:
+            raise Stop
+
+    with pytest.raises(Stop):
+        await keep_port_certificate(certificate, clock=lambda: now, sleep=sleep)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in told] == ["WARNING", "ERROR", "ERROR"]
+    assert "ends in 0.5 days" in told[0][1]
+    assert "has ended, and peers refuse it: renew it" in told[1][1]
+
+
+@pytest.mark.parametrize("what", ["expired", "not yet valid"])
+def test_another_process_of_a_role_that_runs_shows_a_certificate_that_has_ended(
+    authority: Authority, tmp_path: Path, what: str
+) -> None:
+    now = time.time() + {"expired": -366 * DAY, "not yet valid": 2 * DAY}[what]
+    directory = issued(authority, tmp_path / "one", now=now)
+    config = Config(**pair(directory))
+    with pytest.raises(ConfigError):
+        open_ports(config)
+    assert open_ports(config, started=True).s3 is not None
+    break_files(directory, "no key")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        open_ports(config, started=True)
+
+
 # What the authority certifies for ports, and for nobody.
 
 

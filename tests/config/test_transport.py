@@ -61,6 +61,8 @@ def test_certificates_that_would_not_work_end_the_start(
     ):
         with pytest.raises(ConfigError, match=message):
             open_credentials(Config(tls_dir=str(tmp_path / name)), "node")
+    ended = Config(tls_dir=str(tmp_path / "old"))
+    assert open_credentials(ended, "node", started=True) is not None
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9100", "[::]:9100", "10.0.0.1:9100", "n1:9100"])
