@@ -189,13 +189,19 @@ class Authority:
         moment = datetime.fromtimestamp(now, UTC)
         revoked |= {serial: moment for serial in serials if serial not in revoked}
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        # Of two lists OpenSSL takes the one with the later time, which has whole seconds.
+        later = [min(old.last_update_utc + timedelta(seconds=1), moment) for old in own]
+        numbers = [
+            old.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1
+            for old in own
+        ]
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._certificate.subject)
-            .last_update(moment - BACKDATED)
+            .last_update(max([moment - BACKDATED, *later]))
             .next_update(self._certificate.not_valid_after_utc)
             .add_extension(authority, critical=False)
-            .add_extension(x509.CRLNumber(int(now * 1000)), critical=False)
+            .add_extension(x509.CRLNumber(max([int(now * 1000), *numbers])), critical=False)
         )
         for serial, since in sorted(revoked.items()):
             builder = builder.add_revoked_certificate(

@@ -189,6 +189,26 @@ def test_an_authority_keeps_the_lists_of_others_behind_its_own(pki_of: Pki, tmp_
     assert pki.revoked(path.parent) == {*serials, old_serial}
 
 
+async def test_of_two_lists_of_one_moment_the_later_one_counts(pki_of: Pki) -> None:
+    """Whoever appends a list to another of the same authority, before or behind it."""
+    node = pki_of.credentials("node")
+    owners = [pki_of.issue("gateway", f"127.0.0.{number}") for number in (1, 2, 3)]
+    now, lists = time.time() // 1, []
+    for number, owner in enumerate(owners):
+        pki_of.authority.revoke(
+            [pki_of.authority.require_own(owner / "cert.pem")], now + number / 9
+        )
+        lists.append(pki_of.authority.revocations)
+    for order in (lists, lists[::-1]):
+        (node.directory / "crl.pem").write_bytes(b"".join(order))
+        served = TlsCredentials(node.directory).server(NODE_SERVES)
+        async with serving_tls({"d1": MemoryDrive()}, served) as url:
+            for owner in owners:
+                async with open_session(TlsCredentials(owner).client(GATEWAY_CALLS)) as session:
+                    with pytest.raises(REVOKED):
+                        await RemoteDrive(session, url, "d1", SECRET).stats()
+
+
 def test_openssl_finds_the_list_right(pki_of: Pki) -> None:
     out = pki_of.issue("node")
     revoke(pki_of, out)
