@@ -22,6 +22,7 @@ from s3gw.auth.patterns import Pattern, PolicyError
 from s3gw.auth.policy import Effect, Policy, Principals, Statement
 
 NOT_JSON = "Policies must be valid JSON and the first byte must be '{'"
+INVALID_JSON = "This policy contains invalid Json"
 TOO_LARGE = "Policy exceeds the maximum allowed document size."
 BAD_PRINCIPAL = "Invalid principal in policy"
 BAD_ACTION = "Policy has invalid action"
@@ -163,7 +164,7 @@ def _json(document: bytes) -> dict[str, Any]:
     except PolicyError:
         raise
     except (ValueError, RecursionError):
-        raise PolicyError(NOT_JSON) from None
+        raise PolicyError(INVALID_JSON) from None
     if not isinstance(root, dict):
         raise PolicyError(NOT_JSON)
     return root
@@ -179,7 +180,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _not_json(_constant: str) -> NoReturn:
-    raise PolicyError(NOT_JSON)
+    raise PolicyError(INVALID_JSON)
 
 
 def _fields(element: Any) -> dict[str, Any]:

@@ -38,7 +38,6 @@ from s3gw.errors import (
     AuthorizationQueryParametersError,
     InvalidArgument,
     InvalidRequest,
-    MissingSecurityHeader,
     NotImplementedS3,
     RequestTimeTooSkewed,
     S3Error,
@@ -300,10 +299,7 @@ def _from_header(
         raise InvalidArgument("Unsupported Authorization Type", ArgumentName="Authorization")
     line = headers.get(b"x-amz-content-sha256")
     if line is None:
-        raise MissingSecurityHeader(
-            "Missing required header for this request: x-amz-content-sha256",
-            MissingHeaderName="x-amz-content-sha256",
-        )
+        raise InvalidRequest("Missing required header for this request: x-amz-content-sha256")
     payload = parse_payload(line)
     components = _components(rest)
     timestamp, when = _header_time(headers)

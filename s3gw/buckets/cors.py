@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from s3gw import limits
-from s3gw.buckets.document import Document, Integer, Structure, Text, Value, optional, several
+from s3gw.buckets.document import (
+    INTEGER_MAX,
+    Document,
+    Integer,
+    Structure,
+    Text,
+    Value,
+    optional,
+    several,
+)
 from s3gw.errors import AccessForbidden, BadRequest, InvalidRequest
 from s3gw.wire.headers import TOKEN_CHARACTERS
 
@@ -38,7 +47,7 @@ _RULE = Structure(
         several("AllowedMethod", Text(), least=1),
         several("AllowedOrigin", Text(1), least=1),
         several("ExposeHeader", Text(1)),
-        optional("MaxAgeSeconds", Integer()),
+        optional("MaxAgeSeconds", Integer(-INTEGER_MAX)),  # a negative one: not to be kept
     )
 )
 
@@ -153,9 +162,13 @@ def preflight_headers(
         raise BadRequest("Insufficient information. Origin request header needed.")
     if method not in METHODS:
         raise BadRequest(f"Invalid Access-Control-Request-Method: {method or 'null'}")
+    sent = [name.strip() for name in (requested or "").split(",") if name.strip()]
+    for name in sent:
+        if ANY in name or not _is_token(name):
+            raise BadRequest(f'Access-Control-Request-Headers "{name}" contains invalid character.')
     if stored is None:
         raise AccessForbidden(Method=method, ResourceType=resource_type)
-    names = [name.strip().lower() for name in (requested or "").split(",") if name.strip()]
+    names = [name.lower() for name in sent]
     for rule in rules_of(stored):
         pattern = _allowing(rule, origin, method)
         if pattern is not None and all(_allows_header(rule, name) for name in names):

@@ -15,10 +15,12 @@ from urllib.parse import quote
 
 from s3gw import limits
 from s3gw.buckets.document import Document, Structure, Text, Value, optional, required, several
-from s3gw.errors import InvalidArgument, InvalidRequest
+from s3gw.errors import InvalidArgument, InvalidRequest, MalformedXML
 from s3gw.wire.xml import url_encode
 
 PROTOCOLS = ("http", "https")
+# Those of RFC 9110 that S3 takes: not 300, which offers a choice, and not 306, which means nothing.
+REDIRECTS = frozenset({301, 302, 303, 304, 305, 307, 308})
 URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
 _CONDITION = Structure(
@@ -44,7 +46,7 @@ _SHAPE = Structure(
             Structure((required("HostName", Text(1)), optional("Protocol", Text()))),
         ),
         optional("IndexDocument", Structure((required("Suffix", Text()),))),
-        optional("ErrorDocument", Structure((required("Key", Text(1, limits.KEY_BYTES_MAX)),))),
+        optional("ErrorDocument", Structure((required("Key", Text(0, limits.KEY_BYTES_MAX)),))),
         optional("RoutingRules", Structure((several("RoutingRule", _ROUTING_RULE),))),
     )
 )
@@ -72,6 +74,12 @@ def _check(value: Value) -> None:
             ArgumentName="IndexDocument",
             ArgumentValue=suffix,
         )
+    if value.get("ErrorDocument", {}).get("Key") == "":
+        raise InvalidArgument(
+            "The ErrorDocument Key is not well formed",
+            ArgumentName="ErrorDocument",
+            ArgumentValue="",
+        )
     rules = value.get("RoutingRules", {}).get("RoutingRule", [])
     if len(rules) > limits.ROUTING_RULES_MAX:
         raise InvalidRequest(
@@ -90,7 +98,7 @@ def _check_routing_rule(rule: Value) -> None:
         raise InvalidRequest("You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
     _check_protocol(redirect)
     code = redirect.get("HttpRedirectCode")
-    if code is not None and (not _is_status(code, "3") or code == "300"):
+    if code is not None and _number(code) not in REDIRECTS:
         raise InvalidRequest(
             f"The provided HTTP redirect code ({code}) is not valid. Valid codes are 3XX except "
             "300."
@@ -104,14 +112,16 @@ def _check_routing_rule(rule: Value) -> None:
             "condition element shouldn't be present."
         )
     returned = condition.get("HttpErrorCodeReturnedEquals")
-    if returned is not None and not _is_status(returned, "45"):
+    if returned is not None and not 400 <= _number(returned) <= 599:
         raise InvalidRequest(
             f"The provided HTTP error code ({returned}) is not valid. Valid codes are 4XX or 5XX."
         )
 
 
-def _is_status(code: str, classes: str) -> bool:
-    return len(code) == 3 and code.isascii() and code.isdigit() and code[0] in classes
+def _number(code: str) -> int:
+    if not (len(code) == 3 and code.isascii() and code.isdigit()):
+        raise MalformedXML
+    return int(code)
 
 
 def _check_protocol(redirect: Value) -> None:

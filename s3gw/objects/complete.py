@@ -59,7 +59,14 @@ from s3gw.objects.multipart import (
 )
 from s3gw.objects.publish import Check, Target, version_id_of
 from s3gw.objects.storage import Storage
-from s3gw.wire.checksums import ALGORITHMS, ChecksumType, composite, decode, full_object
+from s3gw.wire.checksums import (
+    ALGORITHMS,
+    ChecksumType,
+    composite,
+    decode,
+    full_object,
+    mismatch,
+)
 from s3gw.wire.checksums import encode as encode_checksum
 
 PAGE_PARTS = 1000
@@ -190,16 +197,17 @@ async def _answer_retry(
 
 
 def choose(parts: Parts, choices: Sequence[PartChoice], upload: UploadRecord) -> list[PartRecord]:
-    """The parts that the client lists. Raises InvalidPart, InvalidPartOrder, EntityTooSmall."""
+    """The parts that the client lists. Raises InvalidPart, InvalidPartOrder, EntityTooSmall,
+    BadDigest."""
     by_number = {part.number: part for part in parts.records}
     chosen: list[PartRecord] = []
     for choice in choices:
         if chosen and choice.number <= chosen[-1].number:
             raise errors.InvalidPartOrder()
         part = by_number.get(choice.number)
-        wrong = part is None or part.etag != choice.etag
-        if part is None or wrong or not _agrees(part.checksums, choice.checksums):
+        if part is None or part.etag != choice.etag:
             raise errors.InvalidPart(PartNumber=str(choice.number), ETag=choice.etag)
+        _compare_part(part, choice)
         if upload.checksum_type == "COMPOSITE" and not choice.checksums:
             raise errors.InvalidRequest(
                 f"The upload was created using a {upload.checksum_algorithm.lower()} checksum. "
@@ -217,8 +225,18 @@ def choose(parts: Parts, choices: Sequence[PartChoice], upload: UploadRecord) ->
     return chosen
 
 
-def _agrees(stored: Checksums, given: dict[str, str]) -> bool:
-    return all(stored.values.get(name) == value for name, value in given.items())
+def _compare_part(part: PartRecord, choice: PartChoice) -> None:
+    """A part's checksum with the one that the list gives it. Raises InvalidPart, and BadDigest for
+    an algorithm that the part has no checksum of."""
+    for name, value in choice.checksums.items():
+        stored = part.checksums.values.get(name)
+        if stored is None:
+            raise errors.BadDigest(
+                f"The {name.lower()} you specified for part {choice.number} did not match what we "
+                "received."
+            )
+        if stored != value:
+            raise errors.InvalidPart(PartNumber=str(choice.number), ETag=choice.etag)
 
 
 async def _take(storage: Storage, upload: Upload, attempt: bytes) -> Upload:
@@ -319,7 +337,7 @@ def _compare(checksums: Checksums, completion: Completion) -> None:
             )
         # minio-go leaves the number of parts out.
         if value not in (checksums.values[name], checksums.values[name].partition("-")[0]):
-            raise errors.BadDigest(f"The {name.lower()} you specified did not match.")
+            raise mismatch(ALGORITHMS[name])
 
 
 def multipart_etag(parts: Sequence[PartRecord]) -> str:

@@ -38,10 +38,11 @@ async def sent_acl(call: Call, owner: str, kind: Kind) -> Acl:
     in_force = acl.in_force(call.bucket.documents)
     if acl.asks_grants(call.headers) and not in_force:
         raise errors.AccessControlListNotSupported()
+    given = not acl.HEADERS.isdisjoint(call.headers)
+    if given and await call.body.read(limits.XML_SMALL_BYTES_MAX):
+        raise errors.UnexpectedContent()
     asked = acl.of_headers(call.headers, owner, kind)
     if asked is not None:
-        if await call.body.read(limits.XML_SMALL_BYTES_MAX):
-            raise errors.UnexpectedContent()
         if call.headers.get(acl.CANNED_HEADER) != OWNER_FULL_CONTROL and not in_force:
             raise errors.AccessControlListNotSupported()
         return asked

@@ -11,7 +11,7 @@ from s3gw.operations.lifecycle_headers import expiration_headers
 from s3gw.operations.parameters import upload_id
 from s3gw.operations.present import object_url, quoted
 from s3gw.wire import xml
-from s3gw.wire.checksums import ALGORITHMS
+from s3gw.wire.checksums import ALGORITHMS, ChecksumType, decode, is_digest
 from s3gw.wire.xml import Writer
 
 
@@ -26,7 +26,7 @@ async def complete_multipart_upload(call: Call) -> Reply:
         choices=_choices(document),
         check=write_check(call),
         expected=_expected(call),
-        expected_type=call.headers.get("x-amz-checksum-type", ""),
+        expected_type=_expected_type(call),
         expected_size=_expected_size(call),
     )
     await check_upload_key(call, identity)
@@ -52,36 +52,70 @@ async def complete_multipart_upload(call: Call) -> Reply:
 def _choices(document: xml.Node) -> list[PartChoice]:
     choices = []
     for node in xml.children(document, "Part"):
-        checksums = {
-            name: value
-            for name in ALGORITHMS
-            if (value := xml.optional_text(node, f"Checksum{name}")) is not None
-        }
         number = xml.integer(node, "PartNumber")
         etag = xml.text(node, "ETag").strip().removeprefix('"').removesuffix('"')
         if not 1 <= number <= limits.PART_NUMBER_MAX:
             raise errors.InvalidArgument(
-                "PartNumber must be >= 1 and <= 10000", ArgumentName="partNumber"
+                f"PartNumber must be >= 1 and <= {limits.PART_NUMBER_MAX}",
+                ArgumentName="PartNumber",
+                ArgumentValue=str(number),
             )
-        choices.append(PartChoice(number, etag, checksums))
+        choices.append(PartChoice(number, etag, _part_checksum(node)))
     if not choices or len(choices) > limits.PART_NUMBER_MAX:
         raise errors.MalformedXML()
     return choices
 
 
+def _part_checksum(node: xml.Node) -> dict[str, str]:
+    """The checksum that the list gives a part, if any. Raises InvalidArgument."""
+    given = {
+        name: value
+        for name in ALGORITHMS
+        if (value := xml.optional_text(node, f"Checksum{name}")) is not None
+    }
+    if len(given) > 1 or not all(is_digest(ALGORITHMS[n], value) for n, value in given.items()):
+        raise errors.InvalidArgument(
+            "Invalid Base64 or multiple checksums present in request", ArgumentName="Checksum"
+        )
+    return given
+
+
 def _expected(call: Call) -> dict[str, str]:
-    """Object checksums in headers. They are of the object, not of this request's body."""
-    return {
+    """The object's checksum in a header. It is of the object, not of this request's body, and of a
+    COMPOSITE one it may end in the number of parts. Raises InvalidRequest."""
+    expected = {
         name: call.headers[row.header]
         for name, row in ALGORITHMS.items()
         if row.header in call.headers
     }
+    if len(expected) > 1:
+        raise errors.InvalidRequest(
+            "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        )
+    for name, value in expected.items():
+        digest, dash, parts = value.partition("-")
+        decode(ALGORITHMS[name], digest)
+        if dash and not (parts.isascii() and parts.isdigit()):
+            raise errors.InvalidRequest(f"Value for {ALGORITHMS[name].header} header is invalid.")
+    return expected
+
+
+def _expected_type(call: Call) -> str:
+    text = call.headers.get("x-amz-checksum-type", "").upper()
+    if text and text not in tuple(ChecksumType):
+        raise errors.InvalidRequest("Value for x-amz-checksum-type header is invalid.")
+    return text
 
 
 def _expected_size(call: Call) -> int:
     text = call.headers.get("x-amz-mp-object-size")
     if text is None:
         return -1
-    if not (text.isascii() and text.isdigit()) or len(text) > 16:
-        raise errors.InvalidArgument(ArgumentName="x-amz-mp-object-size", ArgumentValue=text)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 16:
+        raise errors.InvalidRequest(f"Value for x-amz-mp-object-size header is invalid: '{text}'")
+    if text != digits:
+        raise errors.InvalidRequest(
+            f"Value for x-amz-mp-object-size header is less than zero: '{text}'"
+        )
     return int(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from s3gw import errors
+from s3gw.buckets.names import is_well_formed
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.copy import source_version
@@ -22,6 +24,12 @@ async def load_source(call: Call) -> Target:
     AccessDenied if the caller may not read it or its bucket is not the
     expected owner's."""
     named = parse_copy_source(call.headers["x-amz-copy-source"])
+    if not is_well_formed(named.bucket.encode()):
+        raise errors.InvalidArgument(
+            "Invalid copy source bucket name",
+            ArgumentName="x-amz-copy-source",
+            ArgumentValue=call.headers["x-amz-copy-source"],
+        )
     asked = None
     if named.version_id is not None:
         asked = decode_version_id(named.version_id, "x-amz-copy-source")

@@ -23,7 +23,7 @@ async def create_bucket(call: Call) -> Reply:
     """Make a bucket owned by the caller; in us-east-1 an own bucket again is no error."""
     check_new(call.bucket_name)
     documents = _ownership(call)
-    object_lock = call.headers.get(LOCK_HEADER, "").lower() == "true"
+    object_lock = _object_lock(call)
     tags = await _read_configuration(call)
     existing = await buckets.create_bucket(
         call.storage,
@@ -42,7 +42,23 @@ async def create_bucket(call: Call) -> Reply:
         as_asked = documents.items() <= existing.documents.items()
         if call.settings.region != US_EAST_1 or not as_asked:
             raise errors.BucketAlreadyOwnedByYou(BucketName=call.bucket_name)
-    return Reply(headers=[("Location", f"/{call.bucket_name}")])
+    return Reply(
+        headers=[
+            ("Location", f"/{call.bucket_name}"),
+            ("x-amz-bucket-arn", f"arn:aws:s3:::{call.bucket_name}"),
+        ]
+    )
+
+
+def _object_lock(call: Call) -> bool:
+    """`x-amz-bucket-object-lock-enabled`. Raises InvalidArgument: who mistypes it must not take
+    what the bucket gets for kept."""
+    text = call.headers.get(LOCK_HEADER, "")
+    if text.lower() not in ("", "true", "false"):
+        raise errors.InvalidArgument(
+            "The value must be true or false.", ArgumentName=LOCK_HEADER, ArgumentValue=text
+        )
+    return text.lower() == "true"
 
 
 def _ownership(call: Call) -> dict[str, bytes]:
@@ -54,7 +70,7 @@ def _ownership(call: Call) -> dict[str, bytes]:
     if ownership is not None:
         if ownership not in acl.OWNERSHIPS:
             raise errors.InvalidArgument(
-                f"Invalid {OWNERSHIP_HEADER} header.",
+                f"Invalid {OWNERSHIP_HEADER} header: {ownership}",
                 ArgumentName=OWNERSHIP_HEADER,
                 ArgumentValue=ownership,
             )

@@ -69,13 +69,10 @@ def lock_of(call: Call) -> Lock | None:
     mode, until, hold = (call.headers.get(name) for name in OBJECT_LOCK)
     if mode is None and until is None and hold is None:
         return None
-    if not call.bucket.object_lock:
-        raise errors.InvalidRequest(NO_LOCK, BucketName=call.bucket_name)
-    for name, given, known in ((0, mode, MODES), (2, hold, ("ON", "OFF"))):
-        if given is not None and given not in known:
-            raise errors.InvalidArgument(
-                "Unknown wormMode directive.", ArgumentName=OBJECT_LOCK[name], ArgumentValue=given
-            )
+    if mode is not None and mode not in MODES:
+        raise _bad_lock(0, "Unknown wormMode directive.", mode)
+    if hold is not None and hold not in ("ON", "OFF"):
+        raise _bad_lock(2, "Legal Hold must be either of 'ON' or 'OFF'", hold)
     if (mode is None) != (until is None):
         raise errors.InvalidArgument(
             f"{OBJECT_LOCK[1]} and {OBJECT_LOCK[0]} must both be supplied",
@@ -84,13 +81,16 @@ def lock_of(call: Call) -> Lock | None:
     until_ms = 0
     if mode is not None and until is not None:
         if parse_iso8601_ms(until) is None:
-            raise errors.InvalidArgument(
-                "The retain until date must be provided in ISO 8601 format",
-                ArgumentName=OBJECT_LOCK[1],
-                ArgumentValue=until,
-            )
+            message = "The retain until date must be provided in ISO 8601 format"
+            raise _bad_lock(1, message, until)
         mode, until_ms = retention_of(call, mode, until)
+    if not call.bucket.object_lock:
+        raise errors.InvalidRequest(NO_LOCK, BucketName=call.bucket_name)
     return Lock(mode or "", until_ms, hold == "ON")
+
+
+def _bad_lock(row: int, message: str, given: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(message, ArgumentName=OBJECT_LOCK[row], ArgumentValue=given)
 
 
 def storage_class_of(call: Call) -> str:

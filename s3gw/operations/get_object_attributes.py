@@ -43,12 +43,20 @@ async def get_object_attributes(call: Call) -> Reply:
 
 def _wanted(call: Call) -> frozenset[str]:
     header = call.headers.get("x-amz-object-attributes", "")
-    names = frozenset(name.strip() for name in header.split(",") if name.strip())
-    if not names or not names <= ATTRIBUTES:
-        raise errors.InvalidArgument(
-            "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes"
+    names = [name.strip() for name in header.split(",") if name.strip()]
+    if not names:
+        raise errors.InvalidRequest(
+            "The x-amz-object-attributes header specifying the attributes to be retrieved is "
+            "either missing or empty"
         )
-    return names
+    for name in names:
+        if name not in ATTRIBUTES:
+            raise errors.InvalidArgument(
+                "Invalid attribute name specified.",
+                ArgumentName="x-amz-object-attributes",
+                ArgumentValue=name,
+            )
+    return frozenset(names)
 
 
 def _number(call: Call, header: str, default: int) -> int:

@@ -9,6 +9,7 @@ async def head_bucket(call: Call) -> Reply:
     """Whether the bucket is there, and where."""
     return Reply(
         headers=[
+            ("x-amz-bucket-arn", f"arn:aws:s3:::{call.bucket_name}"),
             ("x-amz-bucket-region", call.bucket.region),
             ("x-amz-access-point-alias", "false"),
             ("Content-Type", "application/xml"),

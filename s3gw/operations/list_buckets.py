@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3gw import errors, limits
+from s3gw import limits
 from s3gw.identities.root import account_owner
 from s3gw.objects import buckets
 from s3gw.operations.call import Call, Reply, xml_reply
@@ -17,13 +17,9 @@ TOKEN_CONTEXT = b"ListBuckets"
 
 async def list_buckets(call: Call) -> Reply:
     """All buckets of the caller, by name, in pages when asked for."""
-    most = integer(call, "max-buckets", default=limits.BUCKETS_PAGE_MAX)
-    if not 1 <= most <= limits.BUCKETS_PAGE_MAX:
-        raise errors.InvalidArgument(
-            "Argument max-buckets must be an integer between 1 and 10000",
-            ArgumentName="max-buckets",
-            ArgumentValue=call.query["max-buckets"],
-        )
+    most = integer(
+        call, "max-buckets", default=limits.BUCKETS_PAGE_MAX, least=1, limit=limits.BUCKETS_PAGE_MAX
+    )
     secret = call.storage.store.identity.token_secret
     token = call.query.get("continuation-token")
     after = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3gw import limits
+from s3gw import errors, limits
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects.listing import Entry, Listing, objects_of, page
 from s3gw.operations.call import Call, Principal, Reply, xml_reply
@@ -13,6 +13,9 @@ from s3gw.operations.parameters import integer, url_encoding
 from s3gw.operations.present import checksums_of
 from s3gw.wire.dates import iso8601_ms
 from s3gw.wire.xml import Writer, escape, url_encode
+
+# Who sends them without list-type=2 takes this for version 2, and the same page for the next one.
+VERSION_2_PARAMETERS = {"continuation-token": "ContinuationToken", "start-after": "StartAfter"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class ListRequest:
 
 async def list_objects(call: Call) -> Reply:
     """A page of keys and common prefixes behind `marker`."""
+    for name, title in VERSION_2_PARAMETERS.items():
+        if name in call.query:
+            raise errors.InvalidArgument(
+                f"{title} only supported in REST.GET.BUCKET with list-type=2", ArgumentName=name
+            )
     request = ListRequest.of(call)
     marker = call.query.get("marker", "")
     listing = await request.objects(call, after=marker)

@@ -80,11 +80,11 @@ def _default_retention(document: xml.Node) -> rules.DefaultRetention | None:
     mode = xml.text(retention, "Mode")
     if mode not in rules.MODES or (days is None) == (years is None):
         raise errors.MalformedXML()
-    for value, most in ((days, rules.DAYS_MAX), (years, rules.YEARS_MAX)):
+    for name, value, most in (("Days", days, rules.DAYS_MAX), ("Years", years, rules.YEARS_MAX)):
         if value is not None and not 0 < value <= most:
+            what = "must be a positive integer value" if value <= 0 else "too large"
             raise errors.InvalidArgument(
-                f"Default retention period must be a positive integer value, at most {most}.",
-                ArgumentValue=str(value),
+                f"Default retention period {what}.", ArgumentName=name, ArgumentValue=str(value)
             )
     return rules.DefaultRetention(mode, days or 0, years or 0)
 
@@ -140,7 +140,9 @@ def retention_of(call: Call, mode: str | None, until: str | None) -> tuple[str, 
         raise errors.MalformedXML()
     if until_ms <= call.storage.clock_ms():
         raise errors.InvalidArgument(
-            "The retain until date must be in the future!", ArgumentValue=until
+            "The retain until date must be in the future!",
+            ArgumentName="x-amz-object-lock-retain-until-date",
+            ArgumentValue=until,
         )
     return mode, until_ms
 

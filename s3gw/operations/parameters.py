@@ -8,21 +8,24 @@ from s3gw.operations.call import Call
 INTEGER_MAX = 2**31 - 1
 
 
-def integer(call: Call, name: str, *, default: int) -> int:
-    """A non-negative integer parameter. Raises InvalidArgument.
+def integer(
+    call: Call, name: str, *, default: int, least: int = 0, limit: int = INTEGER_MAX
+) -> int:
+    """An integer parameter between `least` and `limit`. Raises InvalidArgument.
 
     An empty value counts as not given, as on S3.
     """
     text = call.query.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > INTEGER_MAX:
-        raise errors.InvalidArgument(
-            f"Argument {name} must be an integer between 0 and {INTEGER_MAX}",
-            ArgumentName=name,
-            ArgumentValue=text,
-        )
-    return int(text)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or int(digits) > INTEGER_MAX:
+        message = f"Provided {name} not an integer or within integer range"
+    elif not least <= int(text) <= limit:
+        message = f"Argument {name} must be an integer between {least} and {limit}"
+    else:
+        return int(text)
+    raise errors.InvalidArgument(message, ArgumentName=name, ArgumentValue=text)
 
 
 def url_encoding(call: Call) -> bool:

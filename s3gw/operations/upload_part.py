@@ -11,7 +11,7 @@ from s3gw.operations.call import Call, Reply
 from s3gw.operations.encryption import encryption_headers, opened_upload
 from s3gw.operations.parameters import part_number, upload_id
 from s3gw.operations.present import quoted
-from s3gw.wire.checksums import ALGORITHMS
+from s3gw.wire.checksums import ALGORITHMS, ChecksumType
 
 
 async def upload_part(call: Call) -> Reply:
@@ -44,13 +44,22 @@ def part_checksum_headers(checksums: Checksums) -> list[tuple[str, str]]:
 
 
 def _require_checksum(call: Call, upload: Upload) -> None:
-    """Parts carry the checksum that their upload was created with. Raises InvalidRequest."""
+    """Parts carry the checksum that their upload was created with. One that comes without gets it
+    where the object's sum follows from its bytes, and not where it is one over the sums that the
+    client vouches for (COMPOSITE). Raises InvalidRequest."""
     wanted = upload.record.checksum_algorithm
+    if not wanted:
+        return
     sent = call.body.requested.algorithm
-    if sent is not None and wanted and sent.name != wanted:
-        raise errors.InvalidRequest(
-            "Checksum Type mismatch occurred, expected checksum Type: "
-            f"{wanted.lower()}, actual checksum Type: {sent.name.lower()}"
-        )
-    if wanted:
-        call.body.require(wanted)
+    if sent is None and upload.record.checksum_type == ChecksumType.COMPOSITE:
+        raise _type_mismatch(wanted, "null")
+    if sent is not None and sent.name != wanted:
+        raise _type_mismatch(wanted, sent.name.lower())
+    call.body.require(wanted)
+
+
+def _type_mismatch(wanted: str, sent: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(
+        "Checksum Type mismatch occurred, expected checksum Type: "
+        f"{wanted.lower()}, actual checksum Type: {sent}"
+    )

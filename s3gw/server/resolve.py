@@ -12,9 +12,13 @@ replace the object. Any other unknown parameter is ignored, as S3 does (`x-id`, 
 
     name in SUBRESOURCES, or a discriminator of this method and scope, unexplained by the best row
         beside a sub-resource that is explained        400 InvalidArgument (conflicting parameters)
+        uploads or versions, read of a key             400 InvalidRequest
+        an upload that this method does nothing with   405 MethodNotAllowed
         an S3 sub-resource without this method         405 MethodNotAllowed
         its companion parameter is missing or wrong    400 InvalidArgument
         another server's sub-resource                  501 NotImplemented
+
+A copy source beside a request that copies nothing is refused as well: 400 InvalidArgument.
 """
 
 from __future__ import annotations
@@ -27,13 +31,26 @@ from s3gw.buckets.names import is_well_formed
 from s3gw.errors import (
     InvalidArgument,
     InvalidBucketName,
+    InvalidRequest,
     InvalidURI,
     KeyTooLongError,
     MethodNotAllowed,
     NotImplementedS3,
     S3Error,
 )
-from s3gw.server.routes import BUCKET, OBJECT, OPTIONS, POST, ROWS, SERVICE, Row, Scope
+from s3gw.server.routes import (
+    BUCKET,
+    DELETE,
+    GET,
+    HEAD,
+    OBJECT,
+    OPTIONS,
+    POST,
+    ROWS,
+    SERVICE,
+    Row,
+    Scope,
+)
 
 # Query keys that only qualify another one; alone they mean nothing and are ignored.
 QUALIFIERS = frozenset({"id", "select-type", "max-directory-buckets"})
@@ -68,6 +85,14 @@ S3_SUBRESOURCES = (
     frozenset(key for row in ROWS for key, _ in row.required) - QUALIFIERS - PARAMETERS
 )
 SUBRESOURCES = S3_SUBRESOURCES | FOREIGN_SUBRESOURCES
+
+# Listings of a bucket that a key does not have: what Amazon S3 says of them.
+_ONLY_OF_BUCKETS = {
+    "uploads": "Key is not expected for the GET method ?uploads subresource",
+    "versions": "There is no such thing as the ?versions sub-resource for a key",
+}
+_COPY_SOURCE = b"x-amz-copy-source"
+_COPIES_NOTHING = frozenset({GET, HEAD, DELETE})
 
 _OBJECT_LAMBDA_PATH = b"/WriteGetObjectResponse"
 _BYTE_OF_HEX = {
@@ -253,6 +278,13 @@ def _row(method: str, scope: Scope, query: dict[str, str], headers: Container[by
     group = _GROUPS.get((method, scope))
     if group is None:
         raise _method_refused(method, scope)
+    if _COPY_SOURCE in headers and (
+        method in _COPIES_NOTHING or (method == POST and "uploadId" in query)
+    ):
+        raise InvalidArgument(
+            "You can only specify a copy source header for copy requests.",
+            ArgumentName=_COPY_SOURCE.decode(),
+        )
     if group.plain is not None and (not query or method == OPTIONS or group.keys.isdisjoint(query)):
         for name in group.headers:
             if name in headers:
@@ -282,7 +314,16 @@ def _unexplained(
         )
     if key in FOREIGN_SUBRESOURCES:
         return NotImplementedS3()
+    if scope is OBJECT and method == GET and key in _ONLY_OF_BUCKETS:
+        return InvalidRequest(_ONLY_OF_BUCKETS[key])
+    if scope is OBJECT and key == "uploadId":
+        return MethodNotAllowed(
+            headers={"Allow": "DELETE, POST, GET"}, Method=method, ResourceType="UPLOAD"
+        )
     if any(name == key for choice in group.choices for name, _ in choice.required):
+        if key == "partNumber":
+            message = "This operation does not accept partNumber without uploadId"
+            return InvalidArgument(message, ArgumentName=key, ArgumentValue=value)
         return InvalidArgument(
             "A query string parameter that belongs to this one is missing, or its value is invalid",
             ArgumentName=key,

@@ -240,6 +240,11 @@ def decode(algorithm: Algorithm, text: str) -> bytes:
     return digest
 
 
+def is_digest(algorithm: Algorithm, text: str) -> bool:
+    """Whether `text` can be a sum of this algorithm."""
+    return _strict_base64(text, algorithm.digest_bytes) is not None
+
+
 def decode_md5(text: str) -> bytes:
     """The digest in Content-MD5. Raises InvalidDigest."""
     digest = _strict_base64(text, MD5_BYTES)

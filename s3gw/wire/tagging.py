@@ -33,7 +33,8 @@ def parse_tagging_header(header: str) -> dict[str, str]:
         pairs.append((_decoded(name, header), _decoded(value, header)))
         if len(pairs) > OBJECT_TAGS_MAX:
             raise BadRequest(f"Object tags cannot be greater than {OBJECT_TAGS_MAX}")
-    if len({name for name, _ in pairs}) != len(pairs):
+    names = {name for name, _ in pairs}
+    if len(names) != len(pairs) or "" in names:
         raise _not_encoded(header)
     return check_tags(pairs)
 

@@ -39,6 +39,10 @@ def decode_version_id(text: str, argument: str = "versionId") -> int:
     in, for the error. Raises InvalidArgument."""
     if text == NULL:
         return NULL_VERSION
+    if not text:
+        raise InvalidArgument(
+            "Version id cannot be the empty string", ArgumentName=argument, ArgumentValue=text
+        )
     try:
         raw = b32hexdecode(text.upper().encode("ascii")) if len(text) == ID_CHARACTERS else b""
     except (binascii.Error, UnicodeEncodeError):

@@ -297,7 +297,6 @@ RULE = "<AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin>"
         ("<CORSRule><AllowedOrigin>*</AllowedOrigin></CORSRule>", "MalformedXML"),
         (f"<CORSRule>{RULE}<Unknown/></CORSRule>", "MalformedXML"),
         (f"<CORSRule>{RULE}stray</CORSRule>", "MalformedXML"),
-        (f"<CORSRule>{RULE}<MaxAgeSeconds>-1</MaxAgeSeconds></CORSRule>", "MalformedXML"),
         (f"<CORSRule>{RULE}<MaxAgeSeconds>1e3</MaxAgeSeconds></CORSRule>", "MalformedXML"),
         (f"<CORSRule>{RULE}<ID>a</ID><ID>b</ID></CORSRule>", "MalformedXML"),
         (f"<CORSRule>{RULE}<ID>{'i' * 256}</ID></CORSRule>", "InvalidRequest"),
@@ -313,6 +312,12 @@ RULE = "<AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin>"
 )
 def test_cors_configurations_that_are_refused(content: str, code: str) -> None:
     assert code_of(CORS, content) == code
+
+
+def test_a_negative_age_of_a_cors_rule_is_accepted() -> None:
+    rule = f"<CORSRule>{RULE}<MaxAgeSeconds>-1</MaxAgeSeconds></CORSRule>"
+    body = f"<CORSConfiguration>{rule}</CORSConfiguration>"
+    assert CORS.parse(body.encode())["CORSRule"][0]["MaxAgeSeconds"] == -1
 
 
 def test_a_hundred_cors_rules_are_accepted() -> None:
@@ -335,7 +340,7 @@ def routed(rule: str, times: int = 1) -> str:
         ("<IndexDocument><Suffix/></IndexDocument>", "InvalidArgument"),
         ("<IndexDocument><Suffix>a/b</Suffix></IndexDocument>", "InvalidArgument"),
         ("<IndexDocument/>", "MalformedXML"),
-        (f"{INDEX}<ErrorDocument><Key/></ErrorDocument>", "MalformedXML"),
+        (f"{INDEX}<ErrorDocument><Key/></ErrorDocument>", "InvalidArgument"),
         (
             f"{INDEX}<RedirectAllRequestsTo><HostName>h</HostName></RedirectAllRequestsTo>",
             "InvalidArgument",
@@ -349,6 +354,9 @@ def routed(rule: str, times: int = 1) -> str:
         (routed("<Redirect/>"), "InvalidRequest"),
         (routed("<Redirect><HttpRedirectCode>300</HttpRedirectCode></Redirect>"), "InvalidRequest"),
         (routed("<Redirect><HttpRedirectCode>200</HttpRedirectCode></Redirect>"), "InvalidRequest"),
+        (routed("<Redirect><HttpRedirectCode>306</HttpRedirectCode></Redirect>"), "InvalidRequest"),
+        (routed("<Redirect><HttpRedirectCode>399</HttpRedirectCode></Redirect>"), "InvalidRequest"),
+        (routed("<Redirect><HttpRedirectCode>3xx</HttpRedirectCode></Redirect>"), "MalformedXML"),
         (
             routed(
                 "<Redirect><ReplaceKeyWith>a</ReplaceKeyWith>"

@@ -6,6 +6,7 @@ import os
 
 import pytest
 from awscrt.checksums import crc64nvme
+from botocore.exceptions import ClientError
 
 from tests.compat.encryption import sse_c
 
@@ -124,6 +125,7 @@ def test_an_empty_or_malformed_list_is_refused(http, s3, bucket, upload_parts):
         b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber><ETag>y</ETag></Part>"
         b"</CompleteMultipartUpload>",
         b"<Complete",
+        b"",
     ]
     for body in bodies:
         reply = http.request("POST", f"/{bucket}/k", f"uploadId={upload}", body=body)
@@ -317,3 +319,61 @@ def test_a_composite_checksum_may_leave_out_the_number_of_parts(
         return
     done = complete(s3, bucket, upload, parts, **expected)
     assert done["ChecksumSHA256"] == f"{composite}-1"
+
+
+SHA1 = "Kq5sNclPz7QV2+lfQIuc6R7oRu0="
+SHA256 = "n2alat9FhKiZXkZO18V2LLcZFM3IT8R7DjSMvK//7WU="
+
+
+@pytest.mark.parametrize(
+    ("of_part", "of_object", "code", "message"),
+    [
+        ({"CRC32": "invalid_checksum"}, {}, "InvalidArgument", "Invalid Base64 or multiple"),
+        ({"SHA1": SHA1}, {}, "InvalidArgument", "Invalid Base64 or multiple"),
+        ({"CRC32": "DUoRhQ=="}, {}, "InvalidPart", "could not be found"),
+        ({"CRC32": None, "SHA256": SHA256}, {}, "BadDigest", "sha256 you specified for part 1"),
+        ({}, {"ChecksumCRC32": "DUoRhQ=="}, "BadDigest", "The CRC32 you specified"),
+        ({}, {"ChecksumCRC32": "invalid"}, "InvalidRequest", "x-amz-checksum-crc32 header"),
+        ({}, {"ChecksumCRC32": "DUoRhQ==-x"}, "InvalidRequest", "x-amz-checksum-crc32 header"),
+        ({}, {"ChecksumCRC32": "DUoRhQ==", "ChecksumSHA1": SHA1}, "InvalidRequest", "single"),
+        ({}, {"ChecksumSHA1": SHA1}, "InvalidRequest", "Checksum Type mismatch"),
+        ({}, {"ChecksumType": "unknown"}, "InvalidRequest", "x-amz-checksum-type header"),
+        ({}, {"ChecksumType": "COMPOSITE"}, "InvalidRequest", "the same checksum mode"),
+        ({}, {"MpuObjectSize": -1}, "InvalidRequest", "less than zero: '-1'"),
+    ],
+)
+def test_what_is_wrong_with_a_checksum_or_size_is_told(
+    s3, bucket, of_part, of_object, code, message
+):
+    target = {"Bucket": bucket, "Key": "k"}
+    upload = s3.create_multipart_upload(
+        **target, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+    )["UploadId"]
+    sent = s3.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"x")
+    given = {"CRC32": sent["ChecksumCRC32"], **of_part}
+    checksums = {f"Checksum{name}": value for name, value in given.items() if value is not None}
+    part = {"PartNumber": 1, "ETag": sent["ETag"]}
+    with pytest.raises(ClientError) as caught:
+        complete(s3, bucket, upload, [{**part, **checksums}], **of_object)
+    assert caught.value.response["Error"]["Code"] == code
+    assert message in caught.value.response["Error"]["Message"]
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    complete(s3, bucket, upload, [part])
+
+
+@pytest.mark.parametrize("number", [-4, 0, 10_001])
+def test_a_part_number_that_no_part_can_have_is_refused(s3, bucket, upload_parts, refused, number):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    with refused("InvalidArgument", 400):
+        complete(s3, bucket, upload, [{**parts[0], "PartNumber": number}])
+
+
+def test_a_total_size_that_is_no_number_is_refused(http, bucket, upload_parts):
+    upload, parts = upload_parts(bucket, "k", [b"hello"])
+    body = (
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
+        f"<ETag>{parts[0]['ETag']}</ETag></Part></CompleteMultipartUpload>"
+    ).encode()
+    headers = {"x-amz-mp-object-size": "five"}
+    reply = http.request("POST", f"/{bucket}/k", f"uploadId={upload}", headers=headers, body=body)
+    assert (reply.status, reply.code) == (400, "InvalidRequest")

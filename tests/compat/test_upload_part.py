@@ -82,3 +82,28 @@ def test_a_part_over_5_gib_is_refused_before_it_is_sent(http, target):
     signed, _ = http.signed_headers("PUT", path, query, headers)
     reply = http.send("PUT", path, query, headers=signed)
     assert (reply.status, reply.code) == (400, "EntityTooLarge")
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA256", "MD5"])
+def test_a_part_of_a_composite_upload_must_bring_its_checksum(s3, http, bucket, algorithm):
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm=algorithm)
+    query = f"partNumber=1&uploadId={upload['UploadId']}"
+    reply = http.request("PUT", f"/{bucket}/k", query, body=b"x")
+    assert (reply.status, reply.code) == (400, "InvalidRequest")
+    assert f"expected checksum Type: {algorithm.lower()}, actual".encode() in reply.body
+    assert b"actual checksum Type: null" in reply.body
+    listed = s3.list_parts(Bucket=bucket, Key="k", UploadId=upload["UploadId"])
+    assert "Parts" not in listed
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME"])
+def test_a_part_of_a_full_object_upload_gets_its_checksum(s3, http, bucket, algorithm):
+    upload = s3.create_multipart_upload(
+        Bucket=bucket, Key="k", ChecksumAlgorithm=algorithm, ChecksumType="FULL_OBJECT"
+    )
+    query = f"partNumber=1&uploadId={upload['UploadId']}"
+    reply = http.request("PUT", f"/{bucket}/k", query, body=b"x")
+    assert reply.status == 200
+    listed = s3.list_parts(Bucket=bucket, Key="k", UploadId=upload["UploadId"])
+    header = f"x-amz-checksum-{algorithm.lower()}"
+    assert listed["Parts"][0][f"Checksum{algorithm}"] == reply[header]

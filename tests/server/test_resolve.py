@@ -174,8 +174,10 @@ def test_header_that_changes_what_a_put_does_has_its_own_row(
 @pytest.mark.parametrize(
     ("method", "target", "error"),
     [
-        ("PUT", "/bucket/k?uploadId=u", errors.InvalidArgument),
+        ("PUT", "/bucket/k?uploadId=u", errors.MethodNotAllowed),
         ("PUT", "/bucket/k?partNumber=1", errors.InvalidArgument),
+        ("GET", "/bucket/k?uploads", errors.InvalidRequest),
+        ("GET", "/bucket/k?versions", errors.InvalidRequest),
         ("POST", "/bucket/k?select", errors.InvalidArgument),
         ("POST", "/bucket/k?select&select-type=3", errors.InvalidArgument),
         ("GET", "/bucket?list-type=3", errors.InvalidArgument),
@@ -202,6 +204,25 @@ def test_header_that_changes_what_a_put_does_has_its_own_row(
 def test_what_no_row_explains_is_refused(method: str, target: str, error: type[S3Error]) -> None:
     with pytest.raises(error):
         name_of(method, target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/"),
+        ("GET", "/bucket"),
+        ("GET", "/bucket?list-type=2"),
+        ("DELETE", "/bucket"),
+        ("GET", "/bucket/k"),
+        ("HEAD", "/bucket/k"),
+        ("DELETE", "/bucket/k?versionId=v"),
+        ("POST", "/bucket/k?uploadId=u"),
+    ],
+)
+def test_a_copy_source_is_refused_where_nothing_is_copied(method: str, target: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        name_of(method, target, headers=COPY)
+    assert caught.value.fields == {"ArgumentName": "x-amz-copy-source"}
 
 
 @pytest.mark.parametrize("key", sorted(SUBRESOURCES))
