@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import threading
@@ -48,6 +49,8 @@ from nodes.protocol import (
 )
 from nodes.sync import DATA, SMALL_SHARD_BYTES, Directories, GroupCommit
 
+log = logging.getLogger(__name__)
+
 RESERVE_RATIO = 0.01
 THREADS_PER_DRIVE = 4
 # A writer hops to a thread once per so many bytes, and syncs once per so many.
@@ -55,6 +58,7 @@ FLUSH_BYTES = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024
 SPACE_SECONDS = 1.0
 DROP_SECONDS_MAX = 1.0
+CLOSE_SECONDS_MAX = 5.0
 QUARANTINE = "quarantine"
 QUARANTINED_TWINS_MAX = 100
 _SHARD_FILE = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,2})")
@@ -236,15 +240,29 @@ class LocalDrive:
             writable=space.free_bytes > space.capacity_bytes * self._reserve_ratio,
         )
 
-    async def close(self) -> None:
-        """Wait for what is in flight, then release files and threads."""
+    @property
+    def busy_at(self) -> str:
+        """The drive's path while anything is under way there, else ""."""
+        return self._path if self._threads.busy else ""
+
+    async def close(self, *, seconds_max: float = CLOSE_SECONDS_MAX) -> None:
+        """Wait for what is in flight, then release files and threads; on a disk that hangs neither,
+        since they are in use. What was in flight there may happen or not, as in a crash."""
         if self._closed:
             return
         self._closed = True
-        await self._group.idle()
-        await self._threads.close()
-        if self._own_executor:
-            self._executor.shutdown(wait=False)
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._group.idle()
+                await self._threads.close()
+        except TimeoutError:
+            self._threads.refuse()
+            where = self._path or self._drive_id
+            log.warning("drive %s hangs: nobody waits for it any more", where)
+            return
+        finally:
+            if self._own_executor:
+                self._executor.shutdown(wait=False)
         self._revisions.close()
         self._filesystem.shut()
 
@@ -316,7 +334,18 @@ class LocalDrive:
     def _verify(self, name: ShardName) -> Verdict:
         path = shard_path(name)
         size = self._filesystem.size(path)
-        return check_shard(name, size, lambda at, length: self._filesystem.read(path, at, length))
+        verdict = check_shard(
+            name, size, lambda at, length: self._filesystem.read(path, at, length)
+        )
+        if verdict.whole:
+            # Who hears so counts on it, while its writer may not have synced its name yet, or have
+            # failed to.
+            directory = self._filesystem.open_directory(_directory(name.profile, name.pg))
+            try:
+                self._filesystem.sync_directory(directory)
+            finally:
+                self._filesystem.close(directory)
+        return verdict
 
     def _quarantine(self, name: ShardName) -> None:
         target = f"{QUARANTINE}/{name.profile}~{name.pg}~{_file(name)}"
