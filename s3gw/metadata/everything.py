@@ -102,12 +102,16 @@ class Steps:
         self._kv = kv
         self._start = self._position = start
         self._end = end
-        size = _number(end) - _number(start)
-        self._step = max(1, size // FIRST_STEP_PART) if kv.range_costs_its_size else size
+        self._step = NUMBER_MAX
+        if kv.range_costs_its_size:
+            self._step = max(1, (_number(end) - _number(start)) // FIRST_STEP_PART)
 
-    def restart(self) -> None:
-        """Begin a new round with the next read."""
+    def restart(self, end: bytes = b"") -> None:
+        """Begin a new round with the next read, to another end if one is given."""
         self._position = self._start
+        self._end = end or self._end
+        if not self._kv.range_costs_its_size:
+            self._step = NUMBER_MAX
 
     @property
     def ended(self) -> bool:

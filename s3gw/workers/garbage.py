@@ -1,7 +1,7 @@
 """The collector: takes away what nothing refers to any more.
 
-The queue is ordered by due time and read in slices of time. An entry names a dropped reference,
-or a manifest whose parts are to be looked at (`s3gw.workers.manifests`).
+The queue is ordered by due time and read by steps that cost what they find. An entry names a
+dropped reference, or a manifest whose parts are to be looked at (`s3gw.workers.manifests`).
 
 **A dropped reference.** Everything under the blob's prefix is read at one revision:
 
@@ -56,7 +56,6 @@ from s3gw.workers.contract import (
 
 log = logging.getLogger(__name__)
 
-SLICE_MS = 10_000
 BATCH_ENTRIES = 100
 ENTRIES_PER_COMMIT = 24
 RETRY_MS = 10 * 60 * 1000
@@ -135,8 +134,8 @@ class GarbageCollector(PeriodicWorker):
 
     def __init__(self, storage: Storage, **timing: Unpack[Timing]) -> None:
         super().__init__(storage, **timing)
-        self._position = keys.GARBAGE
-        self._slice_end = keys.GARBAGE
+        self._due = Steps(storage.store.kv, keys.GARBAGE, keys.garbage_due(0))
+        self._in_round = False
         self._pressed = False
         self._claim: Claim | None = None
         # Nodes that were down when an entry was put off because of them.
@@ -151,7 +150,7 @@ class GarbageCollector(PeriodicWorker):
     async def run_once(self, claim: Claim = UNCLAIMED) -> GarbageReport:
         """Collect all that is due, and what that makes due."""
         report = GarbageReport()
-        self._position = self._slice_end = keys.GARBAGE
+        self._in_round = False
         while True:
             before = report.entries + report.waiting
             while await self._batch(claim, report):
@@ -235,27 +234,15 @@ class GarbageCollector(PeriodicWorker):
 
         return any(await asyncio.gather(*map(is_full, directory.usable_nodes())))
 
-    async def _next_items(self) -> list[Item]:
-        kv = self._storage.store.kv
-        if self._position == keys.GARBAGE:
+    async def _next_items(self) -> Sequence[Item]:
+        """The next entries that are due; none at the end of a round."""
+        if not self._in_round:
             self._pressed = await self._is_pressed()
-        ahead_ms = self._storage.garbage_after_ms if self._pressed else 0
-        end = keys.garbage_due(self._storage.clock_ms() + ahead_ms)
-        while self._position < end:
-            if self._position < self._slice_end:
-                page = await kv.scan(self._position, self._slice_end, limit=BATCH_ENTRIES)
-                self._position = page.items[-1].key + b"\x00" if page.items else self._slice_end
-                if page.items:
-                    return page.items
-            else:
-                page = await kv.scan(self._position, end, limit=1, keys_only=True)
-                if not page.items:
-                    break
-                self._position = page.items[0].key
-                due_ms = keys.garbage_parts(self._position)[0]
-                self._slice_end = min(end, keys.garbage_due(due_ms + SLICE_MS))
-        self._position = self._slice_end = keys.GARBAGE
-        return []
+            ahead_ms = self._storage.garbage_after_ms if self._pressed else 0
+            self._due.restart(keys.garbage_due(self._storage.clock_ms() + ahead_ms))
+        items = await self._due.next(BATCH_ENTRIES)
+        self._in_round = bool(items)
+        return items
 
     async def _collect(self, claim: Claim, entries: Sequence[Entry], report: GarbageReport) -> None:
         """Decide on entries of different blobs side by side, and commit the verdicts."""

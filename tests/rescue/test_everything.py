@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ async def fill(process: Process, *, seed: int, most: int) -> None:
         return chance.randbytes(16)
 
     now = 1_900_000_000_000
-    made = [
+    made: list[Callable[[], bytes]] = [
         lambda: keys.reference("4+2", chance.randrange(8), blob(), b"obucket/x"),
         lambda: keys.reference("4+2.small", chance.randrange(256), blob(), b"obucket/x"),
         lambda: keys.garbage(now + chance.randrange(3_600_000), blob(), b"oholder"),
@@ -71,7 +72,7 @@ async def fill(process: Process, *, seed: int, most: int) -> None:
         lambda: b"\x01" + blob() * 200,
         lambda: b"\xfe" * chance.randrange(1, 3000),
     ]
-    listed = [
+    listed: list[Callable[[], bytes]] = [
         lambda: keys.object_("bucket", name()),
         lambda: keys.version("bucket", name(), chance.randrange(100)),
         lambda: keys.upload("bucket", name(), blob()),

@@ -123,6 +123,8 @@ class Scenario:
         self.log.append(name)
         try:
             await work()
+            if self.fuse.blown:
+                raise Crashed  # a worker leaves an entry behind, whatever it raised
         except (Crashed, OutcomeUnknown) as error:
             self.log[-1] += f" ({type(error).__name__}, {self.fuse.mode.value})"
             others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -14,6 +14,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import Garbage, PgRecord, Slot, decode, encode
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.garbage import RETRY_MS, Entry, GarbageCollector, GarbageReport
+from tests.rescue.test_everything import CostlyKV
 from tests.stores.audit import Audit
 from tests.stores.memory_store import GARBAGE_AFTER_MS, MemoryCluster, Process
 from tests.stores.operations import (
@@ -402,3 +403,25 @@ async def test_metadata_older_than_the_drives_is_no_reason_to_raise_a_revision(
     assert (await collector.run_once()).blobs == 0
     assert (await topology.reread(group)).record == group.record
     assert shards(memory_cluster) == 1
+
+
+async def test_a_long_backlog_is_read_at_a_cost_of_what_is_in_it() -> None:
+    """And not, for each little time in it, at that of all that is due."""
+    cluster = MemoryCluster()
+    await cluster.found()
+    engine = CostlyKV(cluster.engine)
+    engine.costs = []
+    process = await cluster.process(engine)
+    count, day_ms = 2000, 24 * 3600 * 1000
+    for number in range(count):
+        due_ms = cluster.clock.ms() + number * day_ms // count
+        blob = number.to_bytes(16, "big")
+        gone = Garbage(reference=keys.reference("4+2", 1, blob, b"o"), bucket="bucket")
+        await engine.commit([], [Put(keys.garbage(due_ms, blob, b"o"), encode(gone))])
+    cluster.clock.advance(day_ms / 1000)
+    collector = GarbageCollector(process.storage)
+    before = sum(engine.costs)
+    while await collector.work(UNCLAIMED):
+        pass
+    assert not any(key.startswith(keys.GARBAGE) for key in cluster.engine.items)
+    assert sum(engine.costs) - before < 8 * count
