@@ -8,14 +8,38 @@ drive has threads of its own, so that a disk that hangs takes no other drive's t
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from nodes.protocol import DriveError
 
 Result = TypeVar("Result")
+
+
+async def alone(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a call that a disk may never let return, or its exception, in a thread of its
+    own. Of the few that asyncio has, one that hangs would be lost to everything else."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def deliver(give: Callable[[Any], None], outcome: Any) -> None:
+        if not future.done():
+            give(outcome)
+
+    def work() -> None:
+        try:
+            ended: tuple[Callable[[Any], None], Any] = future.set_result, function(*arguments)
+        except Exception as error:  # noqa: BLE001 (carried to the caller's future)
+            ended = future.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(deliver, *ended)
+
+    threading.Thread(target=work, name="disk", daemon=True).start()
+    return await future
 
 
 class DiskThreads:
@@ -31,9 +55,18 @@ class DiskThreads:
         self._idle.set()
         self._closed = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._running > 0
+
+    def refuse(self) -> None:
+        """Take no new calls."""
+        self._closed = True
+
     async def close(self) -> None:
         """Refuse new calls and wait for those under way."""
-        self._closed = True
+        self.refuse()
         await self._idle.wait()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:

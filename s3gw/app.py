@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from nodes.disk_threads import alone
 from nodes.http_guard import GuardOptions, serve
 from nodes.identity import DriveIdentity, IdentityError, NonceOutdated, adopt
 from nodes.protocol import Drive, DriveError
@@ -80,6 +81,8 @@ EXIT_REFUSED = 2
 FOUNDING_LOCK = "founding"
 FOUNDING_POLL_SECONDS = 0.25
 GRANT_RETRY_SECONDS = 5.0
+# As long as a disk that stood still may take.
+OPEN_SECONDS_MAX = 30.0
 # Beyond the lease's time: etcd ends leases a little late.
 FORMER_SECONDS = 5.0
 
@@ -187,22 +190,36 @@ async def layout_nodes(kv: KV) -> dict[str, str]:
 
 async def note_revisions(kv: KV, incarnation: int, drives: Sequence[DriveAt]) -> None:
     """Note on the drives, for ever, how far the metadata has come; a start with older metadata is
-    refused then."""
-    while True:
-        await asyncio.sleep(NOTE_SECONDS)
-        try:
-            revision = (await kv.get_many([])).revision
-        except EngineError as error:
-            log.warning("the metadata's revision could not be read: %s", error)
-            continue
-        for drive in drives:  # one that fails is no reason to leave out those behind it
+    refused then. One that fails or hangs is no reason to leave out the others."""
+    noting: dict[str, asyncio.Task[None]] = {}
+    async with asyncio.TaskGroup() as tasks:
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
             try:
-                # Another disk may be mounted there by now, even that of another store.
-                same = functools.partial(DriveIdentity.open, drive_id=drive.drive_id)
-                identity = await asyncio.to_thread(same, drive.path)
-                await asyncio.to_thread(identity.raise_seen, incarnation, revision)
-            except IdentityError as error:
-                log.warning("the metadata's revision could not be noted: %s", error)
+                revision = (await kv.get_many([])).revision
+            except EngineError as error:
+                log.warning("the metadata's revision could not be read: %s", error)
+                continue
+            for drive in drives:
+                before = noting.get(drive.path)
+                if before is None or before.done():
+                    note = alone(_note_revision, drive, incarnation, revision)
+                    noting[drive.path] = tasks.create_task(note)
+
+
+def _note_revision(drive: DriveAt, incarnation: int, revision: int) -> None:
+    try:
+        # Another disk may be mounted there by now, even that of another store.
+        identity = DriveIdentity.open(drive.path, drive_id=drive.drive_id)
+        identity.raise_seen(incarnation, revision)
+    except IdentityError as error:
+        log.warning("the metadata's revision could not be noted: %s", error)
+
+
+def busy_disks(directory: Directory) -> list[str]:
+    """The drives of this process that something is under way on."""
+    drives = [node.drive for node in directory.all()]
+    return [drive.busy_at for drive in drives if isinstance(drive, LocalDrive) and drive.busy_at]
 
 
 async def up_worker(context: WorkerContext) -> None:
@@ -220,6 +237,7 @@ async def up_worker(context: WorkerContext) -> None:
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, 0)
         gateway = Gateway(task.config, kv, identity)
+        context.busy_disks = lambda: busy_disks(gateway.directory) + kv.busy_disks()
         zones = await layout_nodes(kv)
         for drive_id, drive in drives.items():
             gateway.directory.add(Node(drive_id, zones.get(drive_id, drive_id), drive))
@@ -299,14 +317,15 @@ class LateDrives:
         """Use a drive, unless it has seen newer metadata than the `newest` (incarnation and
         revision). Raises IdentityError, DriveError, OSError."""
         lock = self._context.fds[place.drive_id]
-        found = await asyncio.to_thread(DriveIdentity.open, place.path, drive_id=place.drive_id)
+        known = functools.partial(DriveIdentity.open, drive_id=place.drive_id)
+        found = await alone(known, place.path)
         if (found.identity.incarnation, found.identity.revision) > newest:
             raise IdentityError(f"drive {place.path} has seen newer metadata than there is")
         drive = await open_drive(self._context, place, self._stack)
-        await asyncio.to_thread(self._journal.add, Path(place.path))
+        await alone(self._journal.add, Path(place.path))
         if self._context.fds[place.drive_id] != lock:
             return  # it has come again meanwhile, perhaps elsewhere
-        self.places[:] = [known for known in self.places if known.drive_id != place.drive_id]
+        self.places[:] = [other for other in self.places if other.drive_id != place.drive_id]
         self.places.append(place)
         node = self._directory.get(place.drive_id)
         if node is None:
@@ -336,7 +355,7 @@ async def _serve_cluster(context: WorkerContext, *, serves_s3: bool) -> None:
     task: Task = context.payload
     configure(task.config.log_level)
     async with AsyncExitStack() as stack:
-        credentials = open_credentials(task.config, GATEWAY)
+        credentials = open_credentials(task.config, GATEWAY, started=True)
         kv = await open_etcd(task.config, credentials)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, time.time_ns() // 1_000_000)
@@ -430,7 +449,7 @@ async def node_worker(context: WorkerContext) -> None:
     configure(task.config.log_level)
     config = task.config
     async with AsyncExitStack() as stack:
-        credentials = open_credentials(config, NODE)
+        credentials = open_credentials(config, NODE, started=True)
         kv = await open_etcd(config, credentials)
         stack.push_async_callback(kv.close)
         identity = await found_store(kv, time.time_ns() // 1_000_000)
@@ -444,7 +463,9 @@ async def node_worker(context: WorkerContext) -> None:
             kv, ttl_seconds=config.lease_seconds, heartbeat_seconds=config.heartbeat_seconds
         )
         registration = Registration(kv, lease, records, nonces_of(task))
-        watch = DriveWatch(node_directory(task, drives), registration.drive_changed)
+        directory = node_directory(task, drives)
+        context.busy_disks = lambda: busy_disks(directory)
+        watch = DriveWatch(directory, registration.drive_changed)
         app = build_node_app(drives, identity.cluster_secret, registration)
         try:
             await registration.wait_for_former(config.lease_seconds + FORMER_SECONDS)
@@ -475,28 +496,42 @@ async def node_worker(context: WorkerContext) -> None:
 async def open_served_drives(
     task: Task, context: WorkerContext, stack: AsyncExitStack
 ) -> dict[str, Drive]:
-    """The drives of a process that work, by id; the supervisor holds their locks. One that does not
-    is left out, and its node counts as down; raises what the last one fails with when none works.
-    """
-    drives: dict[str, Drive] = {}
-    for place in task.drives:
+    """The drives of a process that work, by id; the supervisor holds their locks. One that does
+    not, or hangs, is left out, and its node counts as down; raises what the last one fails with if
+    none works."""
+
+    async def opened(place: DriveAt) -> Drive | Exception:
         try:
-            drive = await open_drive(context, place, stack)
+            async with asyncio.timeout(OPEN_SECONDS_MAX):
+                return await open_drive(context, place, stack)
+        except TimeoutError:
+            return DriveError(f"{place.path} hangs")
         except (IdentityError, DriveError, OSError) as error:
-            log.warning("drive %s cannot be used: %s", place.path, error)
+            return error
+
+    drives: dict[str, Drive] = {}
+    outcomes = await asyncio.gather(*(opened(place) for place in task.drives))
+    for place, outcome in zip(task.drives, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            log.warning("drive %s cannot be used: %s", place.path, outcome)
             if not drives and place is task.drives[-1]:
-                raise
-            continue
-        drives[place.drive_id] = drive
+                raise outcome
+        else:
+            drives[place.drive_id] = outcome
     return drives
 
 
 async def open_drive(context: WorkerContext, place: DriveAt, stack: AsyncExitStack) -> Drive:
     """A drive whose lock the supervisor holds; `stack` closes it. Raises IdentityError, DriveError,
     OSError."""
-    adopt(place.path, context.fds[place.drive_id])
+    lock = context.fds[place.drive_id]
     ratio = context.payload.config.reserve_percent / 100
-    drive = await asyncio.to_thread(LocalDrive.open, place.path, reserve_ratio=ratio)
+
+    def opened() -> LocalDrive:
+        adopt(place.path, lock)
+        return LocalDrive.open(place.path, reserve_ratio=ratio)
+
+    drive = await alone(opened)
     stack.push_async_callback(drive.close)
     await drive.stats()
     return drive

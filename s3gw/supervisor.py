@@ -22,7 +22,9 @@ worker (with SO_REUSEPORT those clients get a reset), and an idle worker takes t
 A worker that dies is started again, at once the first time, then with growing pauses. One that
 dies before all have served for the first time is a configuration that cannot work: the others are
 stopped and its exit code returned. SIGTERM or SIGINT stops the workers gracefully, at once those
-that do not serve yet; a second one or `graceful_seconds` kills them.
+that do not serve yet; a second one or `graceful_seconds` kills them. A worker in which something
+**hangs** that may do so for ever (a disk) ends by itself shortly before, without it: what it had
+under way there is as after a crash. No thread that hangs keeps a process from ending.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,6 +56,9 @@ RESTART_SECONDS_MAX: Final = 5.0
 # A worker that has lived this long was healthy: its next restart is immediate.
 HEALTHY_SECONDS: Final = 30.0
 GRACEFUL_SECONDS: Final = 40.0
+# Of its time to stop, a worker waits so much for what hangs.
+STOP_SHARE: Final = 0.95
+LEFTOVER_SECONDS_MAX: Final = 1.0
 SCOUT_SECONDS: Final = 5.0
 
 # Large buffers (stripes, fragments) come and go per request. glibc would give each back to the
@@ -103,7 +109,8 @@ Scout = Callable[[], Iterable[Grant]]
 class WorkerContext:
     """What a worker's entry point gets. `index` is 0 … `processes` - 1 and is kept by the
     successor of a worker that died; `sockets` and `fds` are inherited; `shutdown` is set when the
-    worker should finish what it does and return; `grants` gets what was opened since the start."""
+    worker should finish what it does and return; `grants` gets what was opened since the start.
+    `busy_disks`, to be set by the worker, names those that something is under way on."""
 
     index: int
     processes: int
@@ -114,6 +121,7 @@ class WorkerContext:
     _status_fd: int
     is_ready: bool = False
     grants: asyncio.Queue[Grant] = field(default_factory=asyncio.Queue)
+    busy_disks: Callable[[], Sequence[str]] = tuple
 
     def ready(self) -> None:
         """Say that this worker serves. To be called once."""
@@ -239,6 +247,7 @@ class Supervisor:
                 "fds": dict(self._fds),
                 "grants": list(self._grants.values()),
                 "status": status_write,
+                "stop_seconds": self.graceful_seconds * STOP_SHARE,
                 "entry": pickle.dumps((self.main, self.payload)),
             }
         )
@@ -375,8 +384,39 @@ def run_worker() -> NoReturn:
         os.set_inheritable(fd, False)
     main, payload = pickle.loads(task["entry"])  # noqa: S301
     sockets = [socket.socket(fileno=fd) for fd in task["sockets"]]
-    asyncio.run(_run_main(main, payload, sockets, task, lifeline))
-    sys.exit(0)
+    code = _run(_run_main(main, payload, sockets, task, lifeline))
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not `sys.exit`, which waits for every thread: one that hangs on a disk may never end.
+    os._exit(code)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> int:
+    """The exit code of a coroutine. As `asyncio.run`, but what is left of other tasks and threads
+    is not waited for without end."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(main)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 (as the interpreter does at its end)
+        traceback.print_exc()
+        return 1
+    finally:
+        loop.run_until_complete(_end_others())
+    return 0
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=LEFTOVER_SECONDS_MAX)
 
 
 async def _run_main(
@@ -403,23 +443,34 @@ async def _run_main(
         context.grants.put_nowait(grant)
     loop.add_reader(lifeline, _take_grant, lifeline, context)
     try:
-        await _until_stopped(main(context), context)
+        await _until_stopped(main(context), context, task["stop_seconds"])
     except StartLater as reason:
         LOG.error("not started: %s", reason)  # noqa: TRY400 (what happened is all in the reason)
         sys.exit(_EXIT_LATER)
 
 
-async def _until_stopped(main: Coroutine[Any, Any, None], context: WorkerContext) -> None:
+async def _until_stopped(
+    main: Coroutine[Any, Any, None], context: WorkerContext, stop_seconds: float
+) -> None:
     """Run `main`, which ends by itself when it is asked to stop; only its start, which may wait for
-    others as long as it takes, is cut short. That is as safe as a crash is."""
+    others as long as it takes, is cut short. That is as safe as a crash is, and so is to leave it
+    when it has not ended after `stop_seconds`, since a disk hangs."""
     running = asyncio.create_task(main, name="main")
     stopping = asyncio.create_task(context.shutdown.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if running.done() or context.is_ready:
+    cut_short = not running.done() and not context.is_ready
+    if cut_short:
+        running.cancel()
+    await asyncio.wait({running}, timeout=stop_seconds)
+    if not running.done():
+        disks = ", ".join(sorted(set(context.busy_disks())))
+        if disks:
+            LOG.warning("worker %d stops while a disk hangs: %s", context.index, disks)
+            return
+    if not cut_short:
         await running
         return
-    running.cancel()
     (ended,) = await asyncio.gather(running, return_exceptions=True)
     if isinstance(ended, Exception):
         LOG.warning("stopped while it started: %r", ended)

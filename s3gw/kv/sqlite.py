@@ -162,6 +162,12 @@ class SqliteKV:
     def _used_bytes(self) -> int:
         return sum(file.stat().st_size for file in self._directory.glob(f"{sqlite_schema.FILE}*"))
 
+    def busy_disks(self) -> list[str]:
+        """The disks that are waited for, drives of the journal or the directory of the database."""
+        if self._writer.serving:
+            return self._writer.hanging()
+        return [str(self._directory)] if any(each.serving for each in self._workers()) else []
+
     async def close(self, *, seconds_max: float = CLOSE_SECONDS_MAX) -> None:
         """Serve what is queued and end, also while a disk hangs: its thread is left behind then."""
         for worker in self._workers():
@@ -170,5 +176,6 @@ class SqliteKV:
         for worker in self._workers():
             left = max(0.0, end - time.monotonic())
             if not await asyncio.to_thread(worker.join, left):
-                log.warning("the metadata is closed while a disk hangs: %s", self._writer.hanging())
+                disks = ", ".join(self._writer.hanging())
+                log.warning("the metadata is closed while a disk hangs: %s", disks)
                 return

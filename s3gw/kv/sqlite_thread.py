@@ -44,6 +44,8 @@ class Worker(ABC, Generic[R]):
         self._loop = loop
         self._queue: SimpleQueue[R | None] = SimpleQueue()
         self._closing = False
+        self.serving = False
+        """Whether it is at work now."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -87,11 +89,13 @@ class Worker(ABC, Generic[R]):
     def _run(self) -> None:
         while True:
             batch, ending = self._take()
+            self.serving = True
             try:
                 answers = self.serve(batch)
             except Exception as error:  # a bug must not leave its askers waiting
                 log.exception("%s failed", self._thread.name)
                 answers = [(request, error) for request in batch]
+            self.serving = False
             self._answer(answers)
             if ending and self._queue.empty():
                 self._answer(self.ended())

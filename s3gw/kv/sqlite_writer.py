@@ -254,10 +254,10 @@ class Writer(Worker[WriteRequest]):
         self.release()
         return ()
 
-    def hanging(self) -> str:
+    def hanging(self) -> list[str]:
         """The disks that hang, if this thread hangs."""
         drives = self._journal.hanging() if self._journal is not None else []
-        return ", ".join(map(str, drives or [self._directory]))
+        return [str(path) for path in drives or [self._directory]]
 
     def release(self) -> None:
         """Close what `open` opened, also when it failed midway."""

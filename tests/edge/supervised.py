@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,45 @@ async def ignore_shutdown(worker: WorkerContext) -> None:
     await worker.shutdown.wait()
     print("asked to stop", flush=True)
     await asyncio.Event().wait()
+
+
+async def wait_for_a_disk(worker: WorkerContext) -> None:
+    """One of asyncio's threads and the end of `main` wait for a disk."""
+    disk = Path(os.environ["LOCK_PATH"]).with_suffix(".fifo")
+    os.mkfifo(disk)
+    reading = asyncio.create_task(asyncio.to_thread(disk.read_bytes))
+    worker.busy_disks = lambda: [str(disk)]
+    worker.ready()
+    await worker.shutdown.wait()
+    await asyncio.shield(reading)
+
+
+async def leave_a_disk(worker: WorkerContext) -> None:
+    """`main` ends; one of asyncio's threads and an executor's wait for a disk."""
+    disk = Path(os.environ["LOCK_PATH"]).with_suffix(".fifo")
+    os.mkfifo(disk)
+    reading = asyncio.create_task(asyncio.to_thread(disk.read_bytes))
+    executor = ThreadPoolExecutor(1)
+    executor.submit(disk.read_bytes)
+    worker.ready()
+    await worker.shutdown.wait()
+    print("the end", flush=True)
+    reading.cancel()
+
+
+async def fail_beside_a_disk(worker: WorkerContext) -> None:
+    """A process that breaks down is started again, whatever its threads wait for."""
+    disk = Path(os.environ["LOCK_PATH"]).with_suffix(".fifo")
+    if disk.exists():
+        worker.ready()
+        print("again", flush=True)
+        await worker.shutdown.wait()
+        return
+    os.mkfifo(disk)
+    ThreadPoolExecutor(1).submit(disk.read_bytes)
+    worker.ready()
+    await asyncio.sleep(0.1)
+    raise RuntimeError("a bug")
 
 
 def scout(folder: Path) -> Iterator[Grant]:

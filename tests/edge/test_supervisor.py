@@ -341,6 +341,34 @@ def test_a_worker_that_ignores_the_stop_is_killed_after_its_time(start: Any) -> 
     assert "worker 0 is killed: it did not stop within 0.3 s" in supervised.log.read_text()
 
 
+def test_a_worker_with_a_disk_that_hangs_stops_without_it(start: Any, tmp_path: Path) -> None:
+    supervised = start("wait_for_a_disk", 1, 2.0)
+    supervised.announced_port()
+    supervised.process.terminate()
+    begun = time.monotonic()
+    assert supervised.wait() == 0
+    assert time.monotonic() - begun > 1  # it had its time
+    disk = tmp_path / "lock.fifo"
+    assert f"worker 0 stops while a disk hangs: {disk}" in supervised.log.read_text()
+
+
+def test_threads_that_hang_keep_no_process_from_ending(start: Any) -> None:
+    supervised = start("leave_a_disk", 1, 60.0)
+    supervised.announced_port()
+    supervised.process.terminate()
+    assert supervised.wait() == 0
+    assert "killed" not in supervised.log.read_text()
+
+
+def test_a_worker_that_breaks_down_beside_a_disk_that_hangs_is_started_again(start: Any) -> None:
+    supervised = start("fail_beside_a_disk", 1)
+    supervised.announced_port()
+    assert supervised.process.stdout.readline() == b"again\n"
+    assert "RuntimeError: a bug" in supervised.log.read_text()
+    supervised.process.terminate()
+    assert supervised.wait() == 0
+
+
 def test_a_second_signal_kills_at_once(start: Any) -> None:
     supervised = start("ignore_shutdown", 1, 600)
     supervised.announced_port()
