@@ -49,12 +49,14 @@ async def _entry(storage: Storage, bucket: str, ref: BlobRef, target: str, reaso
     """The blob's entry in the repair queue, if it has one, else one that is not written yet."""
     number = storage.blobs.topology.group_of(ref.profile, ref.blob).number
     wanted = [keys.repair(urgency, ref.profile, number, ref.blob) for urgency in URGENCIES]
-    for item in (await storage.store.kv.get_many(wanted)).items:
-        if item is not None:
-            record = decode(Repair, item.value)
-            if record.copy is None:
-                record = msgspec.structs.replace(record, target=target, bucket=bucket)
-            return Entry(item.key, item.revision, record)
+    found = [item for item in (await storage.store.kv.get_many(wanted)).items if item is not None]
+    entries = [Entry(item.key, item.revision, decode(Repair, item.value)) for item in found]
+    if entries:
+        entry = next((each for each in entries if each.record.copy is not None), entries[0])
+        if entry.record.copy is not None:
+            return entry
+        record = msgspec.structs.replace(entry.record, target=target, bucket=bucket)
+        return Entry(entry.key, entry.revision, record)
     key = keys.repair(URGENCY_MISPLACED, ref.profile, number, ref.blob)
     now_ms = storage.clock_ms()
     record = Repair(

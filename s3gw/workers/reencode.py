@@ -63,6 +63,8 @@ from s3gw.objects.complete import PAGE_PARTS
 from s3gw.objects.multipart import OPEN, find_upload, give_back, owner_lives
 from s3gw.objects.storage import Storage
 from s3gw.workers.contract import Claim, commit
+from s3gw.workers.damage import URGENCIES
+from s3gw.workers.versions_of import drop_unnamed, version_items
 
 ROUNDS_MAX = 4
 REFERENCES_PER_READ = 1000
@@ -126,6 +128,7 @@ async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef)
     if holder is None:
         raise NotPossibleNow("nothing holds the blob any more")
     bucket = holder.bucket
+    others = await _other_entries(storage, entry)
     found = await storage.store.get(BucketRecord, keys.bucket(bucket))
     written = await _write(storage, profile, old, found.record.placement if found.record else "")
     # By the group's record as it is known now, which the commit below is guarded by.
@@ -135,12 +138,30 @@ async def write_copy(storage: Storage, claim: Claim, entry: Entry, old: BlobRef)
     record = msgspec.structs.replace(entry.record, copy=new)
     tx = Transaction()
     tx.expect(entry.key, entry.revision)
+    for key, revision in others.items():
+        tx.expect(key, revision)
     tx.put(entry.key, record)
     tx.witness = entry.key
     references.add(storage, tx, bucket, new, keys.job_holder(old.blob))
     references.guard_placement(storage, tx, new)
     revision = await commit(storage.store, claim, tx)
     return Entry(entry.key, revision, record)
+
+
+async def _other_entries(storage: Storage, entry: Entry) -> dict[bytes, int]:
+    """Where else in the queue the blob may be, and as of which revision it is. Raises
+    NotPossibleNow when it has a copy there: two copies of one blob would share its holders."""
+    record = entry.record
+    others = {
+        keys.repair(urgency, record.profile, record.pg, record.blob): 0 for urgency in URGENCIES
+    }
+    del others[entry.key]
+    for item in (await storage.store.kv.get_many(list(others))).items:
+        if item is not None:
+            if decode(Repair, item.value).copy is not None:
+                raise NotPossibleNow("another entry of the queue moves the blob")
+            others[item.key] = item.revision
+    return others
 
 
 def destination(topology: Topology, present: str, target: str) -> Profile:
@@ -300,6 +321,8 @@ class Swap:
             tx.delete(self._entry.key)
         job_holder = keys.job_holder(self._old.blob)
         references.drop(self._storage, tx, self._bucket, self._new, job_holder)
+        await drop_unnamed(self._storage, self._claim, self._old)
+        await drop_unnamed(self._storage, self._claim, self._new)
         await commit(self._storage.store, self._claim, tx)
         return True
 
@@ -345,27 +368,6 @@ class Swap:
             raise ContentChanged(f"blob {held.blob.hex()} is not what was stored")
         return True
 
-    async def _version_items(
-        self, bucket: str, key: str, sequence: int
-    ) -> list[tuple[Item, ObjectRecord, TrashRecord | None]]:
-        """The records that may be this version, visible, noncurrent or in the trash: what is
-        stored, the version in it, and what it is in the trash."""
-        reading = await self._storage.store.kv.get_many(
-            [
-                keys.object_(bucket, key),
-                keys.version(bucket, key, sequence),
-                keys.trashed(bucket, key, sequence),
-            ]
-        )
-        *plain, trashed = reading.items
-        found: list[tuple[Item, ObjectRecord, TrashRecord | None]] = [
-            (item, decode(ObjectRecord, item.value), None) for item in plain if item is not None
-        ]
-        if trashed is not None:
-            entry = decode(TrashRecord, trashed.value)
-            found.append((trashed, entry.record, entry))
-        return [one for one in found if one[1].sequence == sequence]
-
     def _rewrite(
         self, tx: Transaction, item: Item, record: ObjectRecord, entry: TrashRecord | None
     ) -> None:
@@ -377,7 +379,7 @@ class Swap:
 
     async def _move_version(self, holder: bytes, reference: Reference) -> None:
         bucket, key, sequence = keys.split_object_holder(holder)
-        for item, record, entry in await self._version_items(bucket, key, sequence):
+        for item, record, entry in await version_items(self._storage, bucket, key, sequence):
             if isinstance(record.data, BlobRef) and self._replaces(record.data):
                 tx = self._transaction()
                 moved = msgspec.structs.replace(record, data=self._new)
@@ -417,7 +419,7 @@ class Swap:
             page = await self._storage.store.kv.scan(position, end, limit=REFERENCES_PER_READ)
             for held in (item for item in page.items if not item.value):
                 bucket, key, sequence = keys.split_object_holder(held.key[len(prefix) :])
-                for item, record, _ in await self._version_items(bucket, key, sequence):
+                for item, record, _ in await version_items(self._storage, bucket, key, sequence):
                     tx.expect(item.key, item.revision)
                     await self._follow_class(tx, bucket, record)
                     return
@@ -566,7 +568,7 @@ class Swap:
 
     async def _move_manifest_of(self, version: bytes) -> None:
         bucket, key, sequence = keys.split_object_holder(version)
-        for item, record, entry in await self._version_items(bucket, key, sequence):
+        for item, record, entry in await version_items(self._storage, bucket, key, sequence):
             data = record.data
             if isinstance(data, ManifestRef) and self._replaces(data.blob):
                 tx = self._transaction()

@@ -191,7 +191,7 @@ class RepairWorker(PeriodicWorker):
         blobs: dict[bytes, Entry] = {}
         for entry in known:
             if now_ms is None:
-                blobs.setdefault(entry.record.blob, entry)
+                _choose(blobs, entry)
             elif entry.record.not_before_ms > now_ms:
                 if notes is not None:
                     notes.note(entry.key, again_ms=entry.record.not_before_ms)
@@ -199,7 +199,7 @@ class RepairWorker(PeriodicWorker):
                 if notes is not None:
                     notes.note_held(entry)
             else:
-                blobs.setdefault(entry.record.blob, entry)
+                _choose(blobs, entry)
         entries = sorted(blobs.values(), key=lambda entry: (-self._gone(entry), entry.key))
         left = deque(entries)
 
@@ -301,6 +301,14 @@ class RepairWorker(PeriodicWorker):
         tx.put(entry.key, later)
         await commit(self._storage.store, claim, tx)
         return _Outcome(job.obstacle if job.ran else None, later.not_before_ms)
+
+
+def _choose(blobs: dict[bytes, Entry], entry: Entry) -> None:
+    """Take one entry of each blob in hand: of several the one that has a copy, for which the others
+    wait, else the most urgent."""
+    chosen = blobs.setdefault(entry.record.blob, entry)
+    if chosen.record.copy is None and entry.record.copy is not None:
+        blobs[entry.record.blob] = entry
 
 
 class _BlobRepair:
