@@ -19,6 +19,8 @@ async def complete_multipart_upload(call: Call) -> Reply:
     """Make one object of the parts that the body lists."""
     identity = upload_id(call)
     body = await call.body.read(limits.XML_LARGE_BYTES_MAX)
+    if not body:
+        raise errors.MalformedXML()  # no parts, like the empty list that it stands for
     document = await xml.parse_off_loop(
         body, limit=limits.XML_LARGE_BYTES_MAX, root="CompleteMultipartUpload", lists=("Part",)
     )
