@@ -15,7 +15,9 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,9 @@ from s3gw.files import replace_file
 JOURNAL = "journal"
 DATABASE = "metadata"
 ADDED_FILE = "drives.json"
+# Making the drives of a store takes less, unless a disk hangs.
+ALONE_SECONDS_MAX = 10.0
+ALONE_RETRY_SECONDS = 0.05
 
 
 class StartError(Exception):
@@ -88,9 +93,53 @@ def metadata_directory(config: Config) -> Path:
 def open_drives(config: Config, store_id: str = "") -> DriveSet:
     """Find the drives of a store on this machine, or make those of a new one; all are locked.
 
-    `store_id` names the store that they must belong to; "": whichever it is, or a new one. Raises
-    StartError.
+    `store_id` names the store that they must belong to; "": whichever it is, or a new one. Of two
+    who do so at once with one data directory one waits for the other. Raises StartError.
     """
+    data = Path(config.data).absolute()
+    if not data.exists() and _known(config, store_id) is None:
+        _require_writable(data)
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"{data} cannot be made: {error.strerror}") from error
+    # A drive that is the data directory, too, has a lock of its own there.
+    with _alone(data) if data not in all_paths(config) else nullcontext():
+        found = _known(config, store_id)
+        if found is None:
+            _require_writable(data)
+            found = _made(config, store_id)
+        _lock(found)
+    return found
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold off others who look for drives with this data directory, and may make them."""
+    try:
+        directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield  # the drives of a known store have their locks; whoever makes one says what is wrong
+        return
+    try:
+        deadline = time.monotonic() + ALONE_SECONDS_MAX
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StartError(f"another process is starting on {data}") from None
+                time.sleep(ALONE_RETRY_SECONDS)
+            else:
+                break
+        yield
+    finally:
+        os.close(directory)
+
+
+def _known(config: Config, store_id: str) -> DriveSet | None:
+    """The drives of the store that is there, not locked; None when one is to be made, or was begun
+    to be. Raises StartError."""
     paths = all_paths(config)
     if len(set(paths)) != len(paths):
         raise StartError("a drive is named twice")
@@ -112,18 +161,22 @@ def open_drives(config: Config, store_id: str = "") -> DriveSet:
                 "remove the directory to start without that drive, or make it a new drive with "
                 "`s3gw drive add`"
             )
-        found = DriveSet(stores[0], new=False, drives=known, absent=absent, failed=failed)
-    elif metadata.exists() and any(metadata.iterdir()) and not known:
+        return DriveSet(stores[0], new=False, drives=known, absent=absent, failed=failed)
+    if metadata.exists() and any(metadata.iterdir()) and not known:
         raise StartError(
             f"{metadata} holds the metadata of a store, but none of its drives is there"
         )
-    else:
-        _require_writable(Path(config.data).absolute())
-        store_id = store_id or (stores[0] if stores else secrets.token_hex(8))
-        found = DriveSet(store_id, new=True, drives=known)
-        found.drives += _claim(store_id, [*empty, *absent])
-        found.drives.sort(key=lambda drive: paths.index(drive.path))
-    _lock(found)
+    return None
+
+
+def _made(config: Config, store_id: str) -> DriveSet:
+    """The drives of a new store, those that are there already included."""
+    paths = all_paths(config)
+    known, empty, absent, _ = _look_at(paths)
+    store_id = store_id or (known[0].identity.store_id if known else secrets.token_hex(8))
+    found = DriveSet(store_id, new=True, drives=known)
+    found.drives += _claim(store_id, [*empty, *absent])
+    found.drives.sort(key=lambda drive: paths.index(drive.path))
     return found
 
 

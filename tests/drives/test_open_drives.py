@@ -2,16 +2,20 @@
 
 import asyncio
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from nodes.identity import DriveIdentity
-from s3gw import app, launch
+from s3gw import app, drives, launch
 from s3gw.config import Config
 from s3gw.drives import (
+    DriveSet,
     StartError,
     add_drive,
     metadata_directory,
@@ -41,6 +45,73 @@ def test_a_new_drive_belongs_to_the_store_that_its_cluster_has(tmp_path: Path) -
     release(again)
     assert not again.new
     assert again.drives[0].identity == found.drives[0].identity
+
+
+def opened_by_two(config: Config, before: Callable[[], None]) -> list[str]:
+    """What became of two who look for the drives of a new store at once, `before` the first claim
+    of each: "" or why not."""
+    claim = DriveIdentity.claim
+
+    def started() -> str:
+        try:
+            found.append(open_drives(config))
+        except StartError as error:
+            return str(error)
+        return ""
+
+    def claimed(path: Path, store_id: str) -> DriveIdentity:
+        before()
+        return claim(path, store_id)
+
+    found: list[DriveSet] = []
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(DriveIdentity, "claim", claimed)
+        said = list(threads.map(lambda _: started(), range(2)))
+    for each in found:
+        release(each)
+    return sorted(said)
+
+
+def test_of_two_who_make_a_store_at_once_one_does_and_the_other_says_why_not(
+    tmp_path: Path,
+) -> None:
+    config = Config(data=str(tmp_path / "data"))
+
+    def dawdle() -> None:
+        time.sleep(0.01)
+
+    first, second = opened_by_two(config, dawdle)
+    assert first == ""
+    assert second.endswith("drive-1 is in use by another process")
+    found = open_drives(config)
+    release(found)
+    assert len({drive.identity.store_id for drive in found.drives}) == 1
+    assert len(found.drives) == len(paths_of(config))
+
+
+def test_whoever_makes_a_store_for_too_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(data=str(tmp_path / "data"))
+    monkeypatch.setattr(drives, "ALONE_SECONDS_MAX", 0.1)
+    told = threading.Event()
+
+    def hang() -> None:
+        told.wait(10)
+
+    said: list[str] = []
+    making = threading.Thread(target=lambda: said.extend(opened_by_two(config, hang)))
+    making.start()
+    try:
+        with pytest.raises(StartError, match=r"another process is starting on .*data"):
+            while not (tmp_path / "data").exists():
+                time.sleep(0.001)
+            time.sleep(0.05)
+            open_drives(config)
+    finally:
+        told.set()
+        making.join()
+    assert said[0] == ""
 
 
 @pytest.mark.parametrize("used", [False, True])
