@@ -42,6 +42,7 @@ from s3gw.cluster.layouts import Layout
 from s3gw.cluster.topology import Profile, UnknownProfile, profile_in
 from s3gw.kv.interface import KV, Item
 from s3gw.metadata import keys
+from s3gw.metadata.everything import Steps
 from s3gw.metadata.records import (
     Count,
     MergeAlarm,
@@ -53,6 +54,7 @@ from s3gw.metadata.records import (
 )
 
 READS_AT_ONCE = 16
+ENTRIES_AT_ONCE = 1000
 SCRUB_ROUNDS_OVERDUE = 3
 
 
@@ -267,10 +269,13 @@ class _Reading:
         for profile in profiles:
             await self._read_counts(profile, family.get(profile.name, profile.name))
         entries = await self._entries()
-        judged = await asyncio.gather(
-            *(self._correct(entry, family.get(entry.profile, entry.profile)) for entry in entries)
-        )
-        waiting = [entry for entry, waits in zip(entries, judged, strict=True) if waits]
+        waiting: list[Repair] = []
+        for first in range(0, len(entries), ENTRIES_AT_ONCE):
+            some = entries[first : first + ENTRIES_AT_ONCE]
+            judged = await asyncio.gather(
+                *(self._correct(entry, family.get(entry.profile, entry.profile)) for entry in some)
+            )
+            waiting += [entry for entry, waits in zip(some, judged, strict=True) if waits]
         states = self._groups.values()
         return Ledger(
             self._revision,
@@ -344,10 +349,12 @@ class _Reading:
     async def _entries(self) -> list[Repair]:
         """The repair queue, one entry per blob, with all shards that any entry knows as lost."""
         found: dict[tuple[str, bytes], Repair] = {}
-        async for item in self._scan(keys.REPAIRS, keys.after_prefix(keys.REPAIRS)):
-            entry = decode(Repair, item.value)
-            blob = entry.profile, entry.blob
-            found[blob] = joined(found[blob], entry) if blob in found else entry
+        steps = Steps(self._kv, keys.REPAIRS, keys.after_prefix(keys.REPAIRS))
+        while items := await steps.next(limits.SCAN_ITEMS_MAX, revision=self._revision):
+            for item in items:
+                entry = decode(Repair, item.value)
+                blob = entry.profile, entry.blob
+                found[blob] = joined(found[blob], entry) if blob in found else entry
         return list(found.values())
 
     async def _correct(self, entry: Repair, profile: str) -> bool:

@@ -53,6 +53,7 @@ async def _kinds(store: Store, revision: int) -> list[bytes]:
     """What keys begin with of which there may be many, and that have no fences."""
     kinds = [keys.PARTS, keys.MANIFESTS, keys.HOLDERS, keys.REPAIRS, keys.NAMES, keys.NAMINGS]
     kinds += [keys.GARBAGE, keys.DUE, keys.PURGES]
+    kinds += [keys.BUCKETS, keys.USAGES, keys.CONFIGURATIONS, keys.IDENTITIES]
     profiles = (keys.PROFILES, keys.after_prefix(keys.PROFILES))
     async for items in _wide(store, *profiles, revision, PROFILES_PER_READ):
         for name in (item.key[len(keys.PROFILES) :] for item in items):
