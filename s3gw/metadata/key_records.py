@@ -47,6 +47,13 @@ class KeyCopy(msgspec.Struct, array_like=True, frozen=True):
     created_ms: int = 0
 
 
+class TransitProof(msgspec.Struct, array_like=True, frozen=True):
+    """From the revision of this record on nothing is stored that was wrapped by a key management
+    service before, under a version of its key that was not the newest any more."""
+
+    begun_ms: int
+
+
 class RewrapJob(msgspec.Struct, array_like=True, frozen=True):
     """Wrapping all data keys anew, under the newest version of what each is wrapped under. `state`:
     walking or done. `stage` and `cursor` say where the walk is, `walked` how many records it has

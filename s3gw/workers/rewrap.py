@@ -7,9 +7,10 @@ holds the worker's lock goes on where the record says.
 
 Records move while it walks (a rename, an undo), also behind it. So the walk proves nothing, and
 after it comes the proof: when no process that lives has another master key as its present one, the
-others are barred (s3gw.objects.keyring.ring), and all records are read again as they were at one
-later revision, which a pin keeps in the history. What is met there that is under a former key is
-wrapped anew and makes another proof necessary, as does whoever has wrapped under a barred master
+others are barred (s3gw.objects.keyring.ring), as is what was wrapped under a former version of a
+key of the key management service and is not stored yet. All records are read again as they were at
+one later revision, which a pin keeps in the history. What is met there that is under a former key
+is wrapped anew and makes another proof necessary, as does whoever has wrapped under a barred master
 key meanwhile: he took the bar back, and the record of master keys is another one. A proof that met
 nothing ends the job; in the same commit the former master keys are struck out, and a process may
 start without them.
@@ -26,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Unpack
 
 import msgspec
@@ -39,7 +41,7 @@ from s3gw.errors import (
 from s3gw.kv.interface import Compacted, Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.inventory_records import Pin
-from s3gw.metadata.key_records import MasterKeysInUse, NamedKey, RewrapJob
+from s3gw.metadata.key_records import MasterKeysInUse, NamedKey, RewrapJob, TransitProof
 from s3gw.metadata.records import (
     Description,
     Encryption,
@@ -184,7 +186,11 @@ class Rewrapper(PeriodicWorker):
         tx.expect(keys.REWRAP, revision)
         tx.put(keys.REWRAP, proof)
         tx.put(PIN, Pin(self._storage.clock_ms()), lease=self._storage.lease())
+        if self._storage.ring.sources.transit is not None:
+            tx.put(keys.TRANSIT_PROOF, TransitProof(self._storage.clock_ms()))
         await commit(self._storage.store, claim, tx)
+        with suppress(S3Error):  # whoever loses a commit by that learns of it then
+            await self._storage.ring.learn_proof()
         return True
 
     async def _page(self, claim: Claim, job: RewrapJob, revision: int) -> RewrapJob:

@@ -22,6 +22,11 @@ record that it moves. So when one reading of everything at one later revision me
 (s3gw.workers.rewrap), and the record is still as it was, nothing will ever be; it is struck out,
 stays barred, and may be thrown away. A process that has it as its present one for all that is
 refused: it was not started again with the new one.
+
+**Nor is anything stored under a former version of a key of the key management service once the
+proof has begun that nothing is.** The proof begins with a commit that writes `kms/transit`, and who
+stores what he has wrapped there is guarded by that record. When he loses by it he asks the service
+which version its keys have by now: what he has wrapped under a former one is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,6 +62,7 @@ from s3gw.objects.keyring.transit import Transit, version_of
 SSE_S3, SSE_KMS, SSE_C = "AES256", "aws:kms", "customer"
 UNDER_MASTER, UNDER_NAMED, UNDER_TRANSIT, UNDER_CUSTOMER = b"\x01", b"\x02", b"\x03", b"\x04"
 PROCESSES_MAX = 10_000
+ROTATED = "The encryption key was rotated while the request was under way. Please try again."
 NO_MASTER_KEY = "Server-side encryption was asked for, but this store has no master key."
 
 
@@ -110,6 +117,10 @@ class Ring:
         # Of `kms/master` as it says that the present master key may be wrapped under; 0: not known.
         self._master_revision = 0
         self._wraps = False
+        # Of `kms/transit`, -1: not known; the keys there that this process has wrapped under, each
+        # with the version below which nothing wrapped may be stored any more.
+        self._proof_revision = -1
+        self._floors: dict[str, int] = {}
 
     # Names.
 
@@ -164,6 +175,7 @@ class Ring:
             kms = encryption.kind == SSE_KMS
             name = named_by(encryption.key_name) if kms else sources.transit_key
             if sources.transit is not None:
+                await self._know_proof(name)
                 text = await sources.transit.wrap(name, data_key, context)
                 return _under_transit(name, text), None
             wrapped, copy = await self._wrap_named(name, data_key, context)
@@ -227,6 +239,7 @@ class Ring:
         form, wrapped = encryption.wrapped_key[:1], encryption.wrapped_key[1:]
         if form == UNDER_TRANSIT and self.sources.transit is not None:
             name, before = _of_transit(wrapped)
+            await self._know_proof(name)
             after = await self.sources.transit.rewrap(name, before)
             if version_of(after) == version_of(before):
                 return None
@@ -275,21 +288,57 @@ class Ring:
 
     def guard(self, tx: Transaction, encryption: Encryption | None) -> None:
         """Have the commit that stores what was just wrapped take effect only if it may still be
-        wrapped so. When it is lost: `refresh`."""
-        if encryption is not None and encryption.wrapped_key[:1] == UNDER_MASTER:
+        wrapped so. When it is lost: `refresh`. Raises ServiceUnavailable where it may not."""
+        form = b"" if encryption is None else encryption.wrapped_key[:1]
+        if form == UNDER_MASTER:
             tx.guards.append(self._master_guard())
+        elif form == UNDER_TRANSIT and encryption is not None:
+            name, text = _of_transit(encryption.wrapped_key[1:])
+            if version_of(text) < self._floors.get(name, 0):
+                raise errors.ServiceUnavailable(ROTATED, headers=dict(errors.RETRY_SOON))
+            tx.guards.append(At(keys.TRANSIT_PROOF, max(0, self._proof_revision)))
 
     async def refresh(self, conflict: Conflict) -> None:
         """After a lost commit, if that may be why: learn again that the present master key may be
-        wrapped under. Raises S3Error when it may not."""
+        wrapped under, or which version the keys of the service have by now. Raises S3Error when it
+        may not, or the service does not answer."""
         lost = conflict.guard
-        why = lost is None or (isinstance(lost, At) and lost.key == keys.MASTER_KEYS)
-        if not why or not self._wraps:
+        named = lost.key if isinstance(lost, At) else b""
+        if self._proof_revision >= 0 and (lost is None or named == keys.TRANSIT_PROOF):
+            await self.learn_proof()
+        if not self._wraps or not (lost is None or named == keys.MASTER_KEYS):
             return
         # Somebody else in this process may have learned it again meanwhile, or be at it.
         if lost is None or lost == self._master_guard():
             self._master_revision = 0
         await self.usable_master()
+
+    async def _know_proof(self, name: str) -> None:
+        """Before something is wrapped under a key of the service: what its commit is guarded by."""
+        if self._proof_revision < 0:
+            found = await self._proof_now()
+            if self._proof_revision < 0:  # another's, and what he wrapped since, is not passed over
+                self._proof_revision = found
+        self._floors.setdefault(name, 0)
+
+    async def _proof_now(self) -> int:
+        (item,) = (await self._kv.get_many([keys.TRANSIT_PROOF])).items
+        return item.revision if item is not None else 0
+
+    async def learn_proof(self) -> None:
+        """Learn of the last proof, and which version each key has that this process has wrapped
+        under: what it wrapped under a former one has come too late. Raises S3Error."""
+        transit, revision = self.sources.transit, await self._proof_now()
+        if transit is None or revision == self._proof_revision:
+            return
+        floors = {}
+        for name in list(self._floors):
+            with suppress(errors.KMSNotFoundException):  # nothing under it is opened any more
+                text = await transit.wrap(name, os.urandom(KEY_BYTES), b"")
+                floors[name] = version_of(text)
+        for name, version in floors.items():
+            self._floors[name] = max(version, self._floors[name])
+        self._proof_revision = max(revision, self._proof_revision)
 
     async def note_in_use(self, name: bytes) -> int:
         """Something is to be wrapped under the master key with this id, barred or not; the revision
