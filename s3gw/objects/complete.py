@@ -69,7 +69,10 @@ from s3gw.wire.checksums import (
 )
 from s3gw.wire.checksums import encode as encode_checksum
 
-PAGE_PARTS = 1000
+# A move of a part writes its page, so pages are small; with as many as this, an object's record has
+# a hundred offsets at most.
+PAGE_PARTS = 100
+PAGES_PER_COMMIT = 10
 DEFAULT_ALGORITHM = ALGORITHMS["CRC64NVME"]
 COMPLETED_MS = 24 * 3600 * 1000
 # For another request that completes the upload: longer than the lease of a process that died, and
@@ -409,15 +412,15 @@ async def _write_pages(
     """The pages that reads use; invisible until the object's record names the manifest."""
     offsets: list[int] = []
     offset = 0
-    for page, row in enumerate(range(0, len(chosen), PAGE_PARTS)):
-        parts = tuple(chosen[row : row + PAGE_PARTS])
-        offsets.append(offset)
-        offset += sum(part.size for part in parts)
-        key = keys.manifest_page(upload.upload_id, page)
+    pages = [chosen[row : row + PAGE_PARTS] for row in range(0, len(chosen), PAGE_PARTS)]
+    for first in range(0, len(pages), PAGES_PER_COMMIT):
         tx = Transaction()
         tx.expect(upload.record_key, upload.upload_revision)
-        tx.put(key, ManifestPage(parts))
-        tx.witness = key
+        for page, parts in enumerate(pages[first : first + PAGES_PER_COMMIT], first):
+            offsets.append(offset)
+            offset += sum(part.size for part in parts)
+            tx.witness = keys.manifest_page(upload.upload_id, page)
+            tx.put(tx.witness, ManifestPage(tuple(parts)))
         await storage.store.apply(tx)
     ref: BlobRef = blob.written.ref
     return ManifestRef(upload.upload_id, len(chosen), tuple(offsets), PAGE_PARTS, ref)
