@@ -123,7 +123,8 @@ class Resource:
     """What an action is done to: a bucket, or one of its keys. `bucket` is None where there is
     none (yet). `found` says that the key was looked up: the version named, or else the visible one,
     is then `record`. `named` is the ARN of what is neither: an encryption key. `initiator_id`
-    is the unique id of who began the upload that is asked about."""
+    is the unique id of who began the upload that is asked about; `replaces` says that a write would
+    replace what is not a version of the key."""
 
     bucket_name: str = ""
     bucket: BucketRecord | None = None
@@ -133,6 +134,7 @@ class Resource:
     version_id: str | None = None
     named: str = ""
     initiator_id: str = ""
+    replaces: bool = False
 
     @classmethod
     def of_target(cls, target: Target, version_id: str | None) -> Resource:
@@ -287,6 +289,13 @@ class Access:
             resource = Resource(call.bucket_name, call.bucket_record, call.key, True, record)
             self.require(call, "s3:PutObject", resource)
 
+    def require_parts(self, call: Call, initiator_id: str) -> None:
+        """The same of a write to an upload, which one may allow for own uploads alone: this one was
+        begun by the identity of this unique id, "" for the account. Raises AccessDenied."""
+        if initiator_id != call.principal.user_id and _lists(call.bucket_record):
+            resource = Resource(call.bucket_name, call.bucket_record, call.key, replaces=True)
+            self.require(call, "s3:PutObject", resource)
+
     def decision(self, call: Call, action: str, resource: Resource) -> Decision:
         """The decision, with what decided it."""
         return self._decide(call, self._context(call, action, resource), resource)
@@ -395,7 +404,7 @@ def resource_policies(resource: Resource, *, lists: bool = True) -> list[Policy]
     if lists and bucket is not None and _lists(bucket):
         ignored = _block(bucket).ignore_public_acls
         kept = bucket.documents.get(acl.DOCUMENT, b"")
-        replaces = record is not None
+        replaces = record is not None or resource.replaces
         found.append(
             as_policy(kept, bucket.owner, Kind.BUCKET, ignore_public=ignored, replaces=replaces)
         )

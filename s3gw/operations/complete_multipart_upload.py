@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from s3gw import errors, limits
 from s3gw.objects.complete import Completion, PartChoice, complete_upload
+from s3gw.operations.begun_upload import require_completion
 from s3gw.operations.call import Call, Reply, xml_reply
 from s3gw.operations.describe import write_check
 from s3gw.operations.encryption import check_upload_key, encryption_headers
@@ -18,6 +19,7 @@ from s3gw.wire.xml import Writer
 async def complete_multipart_upload(call: Call) -> Reply:
     """Make one object of the parts that the body lists."""
     identity = upload_id(call)
+    await require_completion(call, identity)
     body = await call.body.read(limits.XML_LARGE_BYTES_MAX)
     if not body:
         raise errors.MalformedXML()  # no parts, like the empty list that it stands for

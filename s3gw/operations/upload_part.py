@@ -25,6 +25,7 @@ async def upload_part(call: Call) -> Reply:
             ProposedSize=str(size), MaxSizeAllowed=str(limits.PART_BYTES_MAX)
         )
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
+    call.access.require_parts(call, upload.record.initiator_id)
     _require_checksum(call, upload)
     framing = await opened_upload(call, upload)
     check = still_allowed_in_bucket(call)

@@ -28,6 +28,7 @@ async def upload_part_copy(call: Call) -> Reply:
     """Store a stored object, or a range of it, as a part of an upload."""
     number = part_number(call)
     upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call), number)
+    call.access.require_parts(call, upload.record.initiator_id)
     source = await load_source(call)
     record = source_version(source).record
     first, stop = _span(call, source, source)

@@ -93,6 +93,30 @@ def test_an_upload_of_who_may_only_create_cannot_replace_what_came_meanwhile(s3,
     assert s3.get_object(Bucket=listed, Key="k")["Body"].read() == b"mine"
 
 
+def test_who_may_only_create_adds_nothing_to_uploads_of_others(s3, listed, make_user, upload_parts):
+    s3.put_bucket_acl(Bucket=listed, ACL="public-read-write")
+    upload, parts = upload_parts(listed, "k", [b"mine"])
+    path, query = f"/{listed}/k", f"uploadId={upload}"
+    s3.put_object(Bucket=listed, Key="source", Body=b"x", ACL="public-read")
+    listed_part = f"<Part><PartNumber>1</PartNumber><ETag>{parts[0]['ETag']}</ETag></Part>"
+    body = f"<CompleteMultipartUpload>{listed_part}</CompleteMultipartUpload>".encode()
+    source = {"x-amz-copy-source": f"{listed}/source"}
+
+    def attempts(user):
+        return [
+            user.request("PUT", path, f"partNumber=1&{query}", body=b"theirs"),
+            user.request("PUT", path, f"partNumber=1&{query}", headers=source),
+            user.request("POST", path, query, body=body),
+        ]
+
+    assert [reply.code for reply in attempts(make_user())] == ["AccessDenied"] * 3
+    target = {"Bucket": listed, "Key": "k", "UploadId": upload}
+    assert s3.list_parts(**target)["Parts"][0]["ETag"] == parts[0]["ETag"]
+    allowed = attempts(make_user(allow("s3:PutObject"), allow("s3:GetObject")))
+    assert [reply.status for reply in allowed[:2]] == [200, 200]
+    assert b"InvalidPart" in allowed[2].body  # the part was replaced
+
+
 def test_who_began_an_upload_lists_its_parts_and_ends_it(s3, bucket, put_policy, make_user):
     path, put = f"/{bucket}/k", allow("s3:PutObject")
     user, other = make_user(put), make_user(put)
