@@ -111,8 +111,6 @@ class Steps:
         """Begin a new round with the next read, to another end if one is given."""
         self._position = self._start
         self._end = end or self._end
-        if not self._kv.range_costs_its_size:
-            self._step = NUMBER_MAX
 
     @property
     def ended(self) -> bool:
