@@ -111,7 +111,7 @@ def test_the_null_version_of_the_source_may_be_named(s3, bucket, source):
     assert s3.get_object(Bucket=bucket, Key="copy")["Body"].read() == b"hello"
 
 
-@pytest.mark.parametrize("value", ["", "/", "no-key", "/no-key", "bucket/%ff"])
+@pytest.mark.parametrize("value", ["", "/", "no-key", "/no-key", "bucket/%ff", "No_Bucket/k"])
 def test_a_source_that_names_no_object_is_refused(http, bucket, value):
     reply = http.request("PUT", f"/{bucket}/copy", headers={"x-amz-copy-source": value})
     assert (reply.status, reply.code) == (400, "InvalidArgument")

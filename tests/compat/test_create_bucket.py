@@ -138,3 +138,14 @@ def test_a_bucket_can_be_made_with_tags(s3, name, refused):
         s3.create_bucket(
             Bucket=f"tagged-{SUFFIX}", CreateBucketConfiguration={"Tags": [tags[0]] * 2}
         )
+
+
+def test_a_new_bucket_is_answered_with_its_arn(http, name):
+    assert http.request("PUT", f"/{name}")["x-amz-bucket-arn"] == f"arn:aws:s3:::{name}"
+
+
+def test_object_lock_is_asked_for_as_true_or_false(s3, http, name):
+    for value, status in (("yes", 400), ("1", 400), ("False", 200)):
+        headers = {"x-amz-bucket-object-lock-enabled": value}
+        assert http.request("PUT", f"/{name}", headers=headers).status == status
+    assert "Status" not in s3.get_bucket_versioning(Bucket=name)

@@ -145,3 +145,17 @@ def test_304_repeats_what_caches_need(s3, http, bucket):
         assert reply[name] == found[name]
     assert reply["x-amz-request-id"]
     assert reply["date"]
+
+
+@pytest.mark.parametrize("listing", ["uploads", "versions"])
+def test_a_key_has_no_listing(http, bucket, listing):
+    http.request("PUT", f"/{bucket}/k", body=b"x")
+    reply = http.request("GET", f"/{bucket}/k", listing)
+    assert (reply.status, reply.code) == (400, "InvalidRequest")
+
+
+def test_a_copy_source_is_refused(http, bucket):
+    http.request("PUT", f"/{bucket}/k", body=b"x")
+    reply = http.request("GET", f"/{bucket}/k", headers={"x-amz-copy-source": f"/{bucket}/k"})
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+    assert b"only specify a copy source header for copy requests" in reply.body

@@ -61,3 +61,17 @@ def test_a_missing_key_is_refused(s3, bucket, refused):
 def test_a_missing_bucket_is_refused(s3, missing_bucket, refused):
     with refused("NoSuchBucket", 404):
         s3.get_object_attributes(Bucket=missing_bucket, Key="k", ObjectAttributes=ALL)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "InvalidRequest"),
+        ({"x-amz-object-attributes": " , "}, "InvalidRequest"),
+        ({"x-amz-object-attributes": "ETag,Owner"}, "InvalidArgument"),
+    ],
+)
+def test_attributes_that_are_missing_or_unknown_are_refused(s3, http, bucket, headers, code):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"hello")
+    reply = http.request("GET", f"/{bucket}/k", "attributes", headers=headers)
+    assert (reply.status, reply.code) == (400, code)

@@ -20,3 +20,7 @@ def test_boto3_sees_the_region_and_the_missing_bucket(s3, bucket, missing_bucket
 
 def test_a_trailing_slash_after_the_bucket_is_still_the_bucket(http, bucket):
     assert http.request("HEAD", f"/{bucket}/").status == 200
+
+
+def test_a_bucket_is_answered_with_its_arn(http, bucket):
+    assert http.request("HEAD", f"/{bucket}")["x-amz-bucket-arn"] == f"arn:aws:s3:::{bucket}"

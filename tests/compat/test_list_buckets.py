@@ -55,7 +55,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(s3, family):
     assert (found, pages) == (names, 3)
 
 
-@pytest.mark.parametrize("maximum", [0, 10_001])
+@pytest.mark.parametrize("maximum", [0, 10_001, -3, "x"])
 def test_a_page_size_out_of_range_is_refused(http, maximum):
     reply = http.request("GET", "/", f"max-buckets={maximum}")
     assert (reply.status, reply.code) == (400, "InvalidArgument")

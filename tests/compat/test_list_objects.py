@@ -133,3 +133,9 @@ def test_a_written_key_is_listed_at_once_by_every_gateway(server, bucket):
     for number in range(5):
         writer.put_object(Bucket=bucket, Key=f"k{number}", Body=b"")
         assert len(keys(reader.list_objects(Bucket=bucket))) == number + 1
+
+
+@pytest.mark.parametrize("name", ["start-after", "continuation-token"])
+def test_a_parameter_of_version_2_is_refused(http, bucket, name):
+    reply = http.request("GET", f"/{bucket}", f"{name}=a")
+    assert (reply.status, reply.code) == (400, "InvalidArgument")

@@ -259,3 +259,43 @@ def test_missing_versions_markers_and_strangers(s3, http, locked, refused):
         for subresource in ("retention", "legal-hold"):
             assert http.send(method, f"/{locked}/k", subresource).status == 403
         assert http.send(method, f"/{locked}", "object-lock").status == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"x-amz-object-lock-legal-hold": "on"}, b"Legal Hold must be either of"),
+        ({"x-amz-object-lock-mode": "governance"}, b"Unknown wormMode directive"),
+        ({"x-amz-object-lock-retain-until-date": "tomorrow"}, b"retain until date"),
+    ],
+)
+def test_a_header_that_is_wrong_in_itself_is_told_whatever_the_bucket(
+    http, bucket, locked, headers, message
+):
+    both = {"x-amz-object-lock-mode": "GOVERNANCE"}
+    if "x-amz-object-lock-retain-until-date" in headers:
+        headers = both | headers
+    for name in (bucket, locked):
+        reply = http.request("PUT", f"/{name}/k", headers=headers, body=b"x")
+        assert (reply.status, reply.code) == (400, "InvalidArgument")
+        assert message in reply.body
+
+
+@pytest.mark.parametrize(
+    ("period", "message"),
+    [
+        ("<Days>0</Days>", b"must be a positive integer value"),
+        ("<Days>-1</Days>", b"must be a positive integer value"),
+        ("<Days>36501</Days>", b"too large"),
+        ("<Years>101</Years>", b"too large"),
+    ],
+)
+def test_a_default_period_out_of_range_is_refused(http, locked, period, message):
+    body = (
+        "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>"
+        f"<DefaultRetention><Mode>GOVERNANCE</Mode>{period}</DefaultRetention></Rule>"
+        "</ObjectLockConfiguration>"
+    )
+    reply = http.request("PUT", f"/{locked}", "object-lock", body=body.encode())
+    assert (reply.status, reply.code) == (400, "InvalidArgument")
+    assert message in reply.body

@@ -96,3 +96,9 @@ def test_a_bucket_without_rules_and_one_that_is_missing_are_refused(http, bucket
     ):
         reply = http.send("OPTIONS", f"/{name}/k", headers=asks())
         assert (reply.status, reply.code, cors_of(reply)) == (status, code, {})
+
+
+@pytest.mark.parametrize("asked", ["x y", "content-type, a/b", "x-amz-*", "né"])
+def test_a_header_that_has_no_such_name_is_refused(http, shared, asked):
+    reply = http.send("OPTIONS", f"/{shared}/k", headers=asks(headers=asked))
+    assert (reply.status, reply.code) == (400, "BadRequest")

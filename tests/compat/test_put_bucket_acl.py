@@ -284,3 +284,9 @@ def test_a_missing_bucket(s3, missing_bucket, refused):
 
 def _md5(body):
     return base64.b64encode(hashlib.md5(body).digest()).decode()
+
+
+def test_a_body_beside_headers_is_refused_before_either_is_read(http, listed):
+    headers = {"x-amz-grant-read": "id=nobody"}
+    reply = http.request("PUT", f"/{listed}", "acl", headers=headers, body=b"<not an ACL")
+    assert (reply.status, reply.code) == (400, "UnexpectedContent")

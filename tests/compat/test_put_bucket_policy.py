@@ -403,3 +403,13 @@ def test_the_expected_owner_may_be_named_by_account_or_canonical_id(http, s3, ke
 
 def _md5(body):
     return base64.b64encode(hashlib.md5(body).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [(b"[]", b"first byte must be"), (b'{"Statement": [}', b"This policy contains invalid Json")],
+)
+def test_a_document_that_is_no_json_object_is_told_why(http, bucket, document, message):
+    reply = http.request("PUT", f"/{bucket}", "policy", body=document)
+    assert (reply.status, reply.code) == (400, "MalformedPolicy")
+    assert message in reply.body
