@@ -13,14 +13,24 @@ rename takes the object away from its old name without deleting it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from s3gw.kv.interface import At, Item, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import BucketRecord, ObjectRecord, TrashRecord, Usage, decode
+from s3gw.metadata.records import (
+    BucketRecord,
+    ObjectRecord,
+    RecordFormatError,
+    TrashRecord,
+    Usage,
+    decode,
+)
 from s3gw.metadata.store import Transaction, Versioned, versioned
 from s3gw.objects import references
 from s3gw.objects.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +103,18 @@ async def list_trash(
     storage: Storage, bucket: str, prefix: str, *, after: bytes = b"", most: int
 ) -> tuple[list[Trashed], bool]:
     """What is in the trash under a prefix, by key and newest first, behind the record at `after`;
-    and whether there may be more than `most`."""
+    and whether there may be more than `most`. What cannot be read is left out."""
     base = keys.trash(bucket) + keys.escaped(prefix)
     end = keys.after_prefix(base)
     position = max(base, after + b"\x00") if after else base
     listed: list[Trashed] = []
     while position < end and len(listed) < most:
         page = await storage.store.scan_listed(position, end, limit=most - len(listed))
-        listed += map(of_item, page.items)
+        for item in page.items:
+            try:
+                listed.append(of_item(item))
+            except RecordFormatError:  # one must not hide all others
+                log.exception("%r in the trash cannot be read", item.key)
         if not page.more:
             return listed, False
         position = page.items[-1].key + b"\x00"

@@ -20,7 +20,13 @@ from s3gw import limits
 from s3gw.kv.interface import KV, Conflict, Item
 from s3gw.metadata import keys
 from s3gw.metadata.lifecycle_records import LifecycleJob
-from s3gw.metadata.records import BucketRecord, ObjectRecord, UploadRecord, decode
+from s3gw.metadata.records import (
+    BucketRecord,
+    ObjectRecord,
+    RecordFormatError,
+    UploadRecord,
+    decode,
+)
 from s3gw.metadata.store import Transaction
 from s3gw.objects import lifecycle
 from s3gw.objects.storage import Storage
@@ -53,6 +59,15 @@ async def jobs(kv: KV) -> list[tuple[str, Item]]:
         start = page.items[-1].key + b"\x00"
 
 
+def _is_readable(bucket: str, item: Item) -> bool:
+    try:
+        decode(LifecycleJob, item.value)
+    except RecordFormatError:  # it must not hold up other buckets
+        log.exception("the lifecycle rules of bucket %s are not walked", bucket)
+        return False
+    return True
+
+
 class LifecycleWalk(PeriodicWorker):
     """The worker. One unit is one page of one job."""
 
@@ -80,7 +95,7 @@ class LifecycleWalk(PeriodicWorker):
 
     async def work(self, claim: Claim) -> bool:
         """A page of the next job; False when there is none."""
-        found = await jobs(self._storage.store.kv)
+        found = [job for job in await jobs(self._storage.store.kv) if _is_readable(*job)]
         if not found:
             return False
         bucket, item = next((job for job in found if job[0] > self._turn), found[0])

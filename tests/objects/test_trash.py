@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from s3gw import errors, limits
+from s3gw.kv.interface import Put
 from s3gw.metadata import keys
 from s3gw.metadata.counters import total
 from s3gw.metadata.records import Usage
@@ -187,6 +188,24 @@ async def test_pages_of_the_trash(kept: Process) -> None:
         paged += [(one.key, one.record.record.size) for one in found]
         after = found[-1].record_key
     assert paged == whole
+
+
+@pytest.mark.parametrize("page", [1, 2, 1000])
+async def test_what_cannot_be_read_hides_nothing_else_in_the_trash(
+    kept: Process, page: int
+) -> None:
+    sequences = {}
+    for key in ("a", "b", "c", "d"):
+        sequences[key] = (await operations.put(kept, key, DATA)).sequence
+        await operations.delete(kept, key)
+    damaged = [keys.trashed(BUCKET, key, sequences[key]) for key in ("b", "d")]
+    await kept.kv.commit([], [Put(key, b"\xff") for key in damaged])
+    listed, after, more = [], b"", True
+    while more:
+        found, more = await trash.list_trash(kept.storage, BUCKET, "", after=after, most=page)
+        listed += [one.key for one in found]
+        after = found[-1].record_key if found else after
+    assert listed == ["a", "c"]
 
 
 async def test_a_bucket_with_trash_alone_can_be_deleted_and_what_was_in_it_restored(

@@ -126,6 +126,19 @@ async def test_what_is_due_goes_beside_a_version_that_fails(
     await at_rest(process)
 
 
+async def test_rules_are_walked_beside_a_job_that_cannot_be_read(
+    memory_store: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = memory_store
+    for other in ("a-bucket", "z-bucket"):
+        await process.kv.commit([], [Put(keys.lifecycle(other), b"\xff")])
+    await expiring(process, "a", "b")
+    assert len(queue(process)) == 2
+    (job,) = (await process.kv.get_many([keys.lifecycle(BUCKET)])).items
+    assert job is None
+    assert logged(caplog)
+
+
 async def test_an_engine_that_does_not_answer_is_no_failure_of_an_entry(
     memory_store: Process, monkeypatch: Injected
 ) -> None:
