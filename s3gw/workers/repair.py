@@ -166,12 +166,17 @@ class RepairWorker(PeriodicWorker):
                 return page, True
 
     async def _look_first(self, claim: Claim, now_ms: int) -> None:
-        """What has become critical is not made to wait until the walk over a long queue is back."""
-        start = keys.repairs(URGENCY_CRITICAL)
-        page = await self._storage.store.kv.scan(
-            start, keys.after_prefix(start), limit=BATCH_ENTRIES
-        )
-        await self._take(claim, page.items, RepairReport(), now_ms)
+        """What has become critical is not made to wait until the walk over a long queue is back,
+        nor behind what waits for nodes."""
+        position = keys.repairs(URGENCY_CRITICAL)
+        end = keys.after_prefix(position)
+        while position < end:
+            stop, behind = self._waiting.unread(position)
+            page = await self._storage.store.kv.scan(position, min(stop, end), limit=BATCH_ENTRIES)
+            if page.items:
+                await self._take(claim, page.items, RepairReport(), now_ms)
+                return
+            position = behind
 
     async def _take(
         self,

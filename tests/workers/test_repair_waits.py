@@ -13,6 +13,7 @@ from s3gw.metadata import keys
 from s3gw.metadata.records import PgRecord, Repair, Slot, decode, encode
 from s3gw.workers import repair
 from s3gw.workers.contract import UNCLAIMED
+from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.repair import RepairWorker
 from s3gw.workers.waiting import UNREAD_SECONDS_PER_ENTRY
 from tests.stores.memory_store import PROFILE, MemoryCluster, Process
@@ -195,6 +196,36 @@ async def test_news_of_what_waits_is_acted_on(
     assert [entry.lost for entry in entries(memory_cluster).values()] == [(1, 4)]
     await rounds(memory_store, worker)
     assert [entry.lost for entry in entries(memory_cluster).values()] == [(4,)]
+
+
+async def test_what_becomes_critical_is_seen_behind_many_that_wait(
+    memory_cluster: MemoryCluster, memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the walk over the rest of the queue takes."""
+    monkeypatch.setattr(repair, "BATCH_ENTRIES", 3)
+    monkeypatch.setattr("s3gw.workers.waiting.UNREAD_SECONDS_PER_ENTRY", 300.0)
+    for number in range(NUMBER):
+        await put(memory_store, f"k{number}", BIG)
+        ref = await blob_of(memory_store, f"k{number}")
+        lost = [i for i in range(6) if place(memory_store, ref, i)[0] in DOWN]
+        flip(memory_cluster, memory_store, ref, *lost)
+        await queue(memory_store, repair_of(memory_store, ref, *lost), urgency=URGENCY_CRITICAL)
+    for name in DOWN:
+        set_live(memory_store, name, live=False)
+    worker = RepairWorker(memory_store.storage)
+    await rounds(memory_store, worker, 20)
+    left = set(entries(memory_cluster))
+    assert len(left) > 3
+    last = Repair(PROFILE, 2**16 - 1, b"\xff" * 16, "found", 1, lost=(0, 1))  # nobody holds it
+    key = keys.repair(URGENCY_CRITICAL, last.profile, last.pg, last.blob)
+    await memory_store.kv.commit([], [Put(key, encode(last))])
+    monkeypatch.setattr(worker, "_page", no_walk)
+    await worker.work(UNCLAIMED)
+    assert set(entries(memory_cluster)) == left
+
+
+async def no_walk(*_: object) -> bool:
+    return False
 
 
 async def test_what_could_not_be_put_off_is_tried_again(
