@@ -136,7 +136,7 @@ class RemoteDrive:
 
     async def stats(self) -> DriveStats:
         data, _ = await self._call("GET", f"/v1/{self._drive_id}/stats")
-        return DriveStats(*_decode(data, tuple[str, str, int, int, bool]))
+        return DriveStats(*_decode(data, tuple[str, str, int, int, bool, int]))
 
     async def close(self) -> None:
         """Nothing to release: connections belong to the session."""

@@ -96,6 +96,29 @@ class PgRevisions:
             finally:
                 self._filesystem.unlock(table)
 
+    def damaged(self) -> int:
+        """How many entries are damaged, or sealed over damage, and not yet healed."""
+        files = [f"{REVISIONS}/{name}" for name, _ in self._filesystem.entries(REVISIONS)]
+        return sum(len(self._damaged_in(file)) for file in files)
+
+    def _damaged_in(self, file: str) -> set[int]:
+        """The groups of such entries."""
+        found = self._suspect(file)
+        return found & self._suspect(file) if found else found  # one may be written this moment
+
+    def _suspect(self, file: str) -> set[int]:
+        try:
+            data = self._filesystem.read(file, 0, _CEILING_AT).rstrip(b"\0")
+        except FileNotFoundError:
+            return set()  # the drive was emptied this moment
+        data += bytes(-len(data) % _ENTRY.size)
+        return {
+            group
+            for group, (number, complement) in enumerate(_ENTRY.iter_unpack(data))
+            if (number or complement)
+            and (number ^ complement != _COMPLEMENT or is_seal(number) or number == REVISION_MAX)
+        }
+
     def close(self) -> None:
         with self._mutex:
             for table in self._tables.values():

@@ -59,13 +59,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DriveStats:
-    """Identity and space of a drive. `writable` is False below the reserve."""
+    """Identity and space of a drive. `writable` is False below the reserve. `damaged_revisions` are
+    those of placement groups that cannot be read, and refuse deletes until they are healed."""
 
     store_id: str
     drive_id: str
     capacity_bytes: int
     free_bytes: int
     writable: bool
+    damaged_revisions: int = 0
 
 
 class DriveError(Exception):

@@ -57,6 +57,8 @@ THREADS_PER_DRIVE = 4
 FLUSH_BYTES = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024
 SPACE_SECONDS = 1.0
+# Damaged revisions are counted by reading all of them: a MiB per profile.
+COUNT_SECONDS = 60.0
 DROP_SECONDS_MAX = 1.0
 CLOSE_SECONDS_MAX = 5.0
 QUARANTINE = "quarantine"
@@ -169,6 +171,8 @@ class LocalDrive:
         self._group = GroupCommit(filesystem, self._directories, self._reserve.admit, self._threads)
         self._revisions = PgRevisions(filesystem)
         self._first_seen: dict[tuple[str, int], tuple[array[int], array[float]]] = {}
+        self._counted_at: float | None = None
+        self._damaged_revisions = 0
         self._closed = False
 
     @classmethod
@@ -232,12 +236,17 @@ class LocalDrive:
         removed or emptied, which reads alone would take for missing shards; or that it is not at
         its path any more, where the next start would look for it in vain."""
         space = await self._run(self._space)
+        now = self._clock()
+        if self._counted_at is None or not 0 <= now - self._counted_at < COUNT_SECONDS:
+            self._damaged_revisions = await self._run(self._revisions.damaged)
+            self._counted_at = now
         return DriveStats(
             store_id=self._store_id,
             drive_id=self._drive_id,
             capacity_bytes=space.capacity_bytes,
             free_bytes=space.free_bytes,
             writable=space.free_bytes > space.capacity_bytes * self._reserve_ratio,
+            damaged_revisions=self._damaged_revisions,
         )
 
     @property

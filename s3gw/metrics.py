@@ -80,6 +80,9 @@ FAMILIES: dict[str, Family] = {
     "s3gw_nodes_live": Family(GAUGE, (), "nodes that are up"),
     "s3gw_capacity_bytes": Family(GAUGE, (), "size of all live drives"),
     "s3gw_free_bytes": Family(GAUGE, (), "free space of all live drives"),
+    "s3gw_damaged_revisions": Family(
+        GAUGE, (), "revisions of placement groups on live drives that were damaged, not yet healed"
+    ),
     "s3gw_layout_epoch": Family(GAUGE, (), "epoch of the layout"),
     "s3gw_engine_used_bytes": Family(GAUGE, (), "size of the metadata engine"),
     "s3gw_engine_quota_bytes": Family(GAUGE, (), "its quota; 0 when only the disk limits it"),

@@ -30,6 +30,7 @@ class Facts:
     nodes_needed: int = 1
     nodes_down: int = 0
     drives_full: int = 0
+    damaged_revisions: int = 0
     lost_blobs: int = 0
     critical_blobs: int = 0
     reduced_blobs: int = 0
@@ -145,6 +146,16 @@ RULES: tuple[Rule, ...] = (
         lambda f: f"{f.drives_full} drives are at least {DRIVE_FULL_SHARE:.0%} full",
         points=10,
         points_max=30,
+    ),
+    Rule(
+        "revisions of placement groups damaged",
+        lambda f: f.damaged_revisions,
+        lambda f: (
+            f"on drives {f.damaged_revisions} revisions of placement groups were damaged: nothing "
+            "of these groups is deleted there until they are healed"
+        ),
+        points=5,
+        points_max=10,
     ),
     Rule(
         "repair queue older than an hour",

@@ -142,6 +142,10 @@ class Survey:
         return sum(stats.free_bytes for stats in self.stats.values())
 
     @property
+    def damaged_revisions(self) -> int:
+        return sum(stats.damaged_revisions for stats in self.stats.values())
+
+    @property
     def repair_oldest_seconds(self) -> float:
         if self.ledger is None or not self.ledger.oldest_repair_ms:
             return 0.0
@@ -231,6 +235,7 @@ class Surveyor:
             nodes_needed=self._nodes_needed,
             nodes_down=len(members - live),
             drives_full=sum(1 for stats in survey.stats.values() if full(stats)),
+            damaged_revisions=survey.damaged_revisions,
             lost_blobs=blobs(Redundancy.LOST),
             critical_blobs=blobs(Redundancy.CRITICAL),
             reduced_blobs=blobs(Redundancy.REDUCED),
@@ -269,6 +274,7 @@ class Surveyor:
             ("s3gw_nodes_live", ()): sum(1 for node in directory.all() if node.live),
             ("s3gw_capacity_bytes", ()): survey.capacity_bytes,
             ("s3gw_free_bytes", ()): survey.free_bytes,
+            ("s3gw_damaged_revisions", ()): survey.damaged_revisions,
         }
         if survey.layout is not None:
             known |= {node.node for node in survey.layout.record.nodes}

@@ -16,6 +16,8 @@ from nodes.pg_revisions import (
     is_seal,
 )
 from nodes.protocol import DriveError, StalePgRevision
+from nodes.store import COUNT_SECONDS, LocalDrive
+from tests.nodes.drives import Clock
 from tests.nodes.simulated_filesystem import Directory, File, PowerCut, SimulatedFilesystem
 
 NEVER = 1 << 60
@@ -183,3 +185,42 @@ def test_a_power_cut_while_a_damaged_entry_is_sealed_allows_no_older_delete(seed
     assert revisions.seen("p", GROUP) >= SEAL
     for neighbour in (GROUP - 1, GROUP + 1):
         assert revisions.seen("p", neighbour) == 12
+
+
+@pytest.mark.parametrize("ceiling", [True, False])
+def test_what_is_damaged_is_counted_until_it_is_healed(ceiling: bool) -> None:
+    filesystem = damaged(Random(3), 12)
+    if not ceiling:  # sealed for good
+        for copy in range(CEILING_COPIES):
+            offset = TABLE_BYTES - (copy + 1) * SECTOR_BYTES
+            table_of(filesystem).seen[offset : offset + 16] = b"\xff" * 16
+    revisions = PgRevisions(filesystem)
+    assert revisions.damaged() == 1
+    assert is_refused(revisions, 12)
+    assert revisions.damaged() == 1
+    revisions.show("q", 60_000, 5)
+    assert revisions.damaged() == 1
+    seal = revisions.seen("p", GROUP)
+    if ceiling:
+        revisions.show("p", GROUP, seal + 1)
+    assert revisions.damaged() == (0 if ceiling else 1)
+
+
+def test_without_damage_nothing_is_counted() -> None:
+    revisions = PgRevisions(SimulatedFilesystem(Random(1), NEVER))
+    assert revisions.damaged() == 0
+    for group, revision in ((0, 1), (7, 256), (65_535, 2**32), (3, SEAL + 1)):
+        revisions.show("p", group, revision)
+    assert revisions.damaged() == 0
+
+
+async def test_a_drive_tells_of_it_within_a_minute() -> None:
+    filesystem, clock = damaged(Random(3), 12), Clock()
+    drive = LocalDrive(filesystem, store_id="s", drive_id="d", clock=clock)
+    assert (await drive.stats()).damaged_revisions == 1
+    seal = PgRevisions(filesystem)
+    assert is_refused(seal, 12)
+    await drive.show_pg_revision("p", GROUP, seal.seen("p", GROUP) + 1)
+    assert (await drive.stats()).damaged_revisions == 1
+    clock.now += COUNT_SECONDS
+    assert (await drive.stats()).damaged_revisions == 0
