@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from nodes.protocol import DriveError
 
@@ -40,6 +41,35 @@ async def alone(function: Callable[..., Result], *arguments: Any) -> Result:
 
     threading.Thread(target=work, name="disk", daemon=True).start()
     return await future
+
+
+class DiskCall(Generic[Result]):
+    """A call that a disk may never let return, for who has no event loop."""
+
+    def __init__(self, function: Callable[..., Result], *arguments: Any) -> None:
+        self._call = partial(function, *arguments)
+        self._result: list[Result] = []
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        # A daemon: the interpreter waits for no other kind to end.
+        threading.Thread(target=self._run, name="disk", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result.append(self._call())
+        except BaseException as error:  # noqa: BLE001 (carried to who asked)
+            self._error = error
+        self._ended.set()
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it returned within so many seconds."""
+        return self._ended.wait(seconds)
+
+    def result(self) -> Result:
+        """What it returned, or what it raises, once it has ended."""
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
 
 
 class DiskThreads:

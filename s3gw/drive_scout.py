@@ -16,15 +16,14 @@ and what it answers at last is taken then.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import secrets
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from nodes import identity
+from nodes.disk_threads import DiskCall
 from nodes.identity import DriveIdentity, DriveInUse, IdentityError
 from s3gw.config import Config
 from s3gw.drives import DriveAt, StartError, all_paths
@@ -34,35 +33,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS_MAX = 2.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class _Look:
-    """A look at a directory, which may take for ever. `replaces` is the lock that was the drive's
-    then, None when there was none."""
-
-    def __init__(self, look_at: Callable[[], tuple[Grant, int | None] | None]) -> None:
-        self._look_at = look_at
-        self._found: tuple[Grant, int | None] | None = None
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
-        # A daemon: the interpreter waits for no other kind to end.
-        threading.Thread(target=self._run, name="drive-look", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._found = self._look_at()
-        except BaseException as error:  # noqa: BLE001 (carried to who asked)
-            self._error = error
-        self._ended.set()
-
-    def ended(self, seconds: float) -> bool:
-        return self._ended.wait(seconds)
-
-    def found(self) -> tuple[Grant, int | None] | None:
-        """What came of it, once it has ended. Raises IdentityError, OSError."""
-        if self._error is not None:
-            raise self._error
-        return self._found
 
 
 class DriveScout:
@@ -81,7 +51,7 @@ class DriveScout:
         self._store_id = store_id
         self._locks = locks
         self._look_seconds_max = look_seconds_max
-        self._looks: dict[Path, _Look] = {}
+        self._looks: dict[Path, DiskCall[tuple[Grant, int | None] | None]] = {}
         self._said: dict[Path, str] = {}
 
     def __call__(self) -> Iterator[Grant]:
@@ -106,13 +76,13 @@ class DriveScout:
         look = self._looks.get(path)
         seconds = 0.0
         if look is None:
-            look = self._looks[path] = _Look(functools.partial(self._look_at, path))
+            look = self._looks[path] = DiskCall(self._look_at, path)
             seconds = self._look_seconds_max
         if not look.ended(seconds):
             self._say(path, "it hangs")
             return None
         del self._looks[path]
-        found = look.found()
+        found = look.result()
         self._said.pop(path, None)
         if found is None:
             return None

@@ -2,9 +2,9 @@
 
 Nothing is touched until everything has been looked at: a drive of another store, an empty
 directory where a known drive is expected, or shards without metadata end the start with one line.
-A known drive whose directory is *absent*, cannot be read or has lost its shards is a lost drive:
-the store starts without it. An *empty* directory is not: it may be a file system that was not
-mounted.
+A known drive whose directory is *absent*, cannot be read, hangs or has lost its shards is a lost
+drive: the store starts without it. An *empty* directory is not: it may be a file system that was
+not mounted.
 
 `drive add` notes the path of a new drive in `drives.json` of the data directory, so that a running
 `up` finds it there (s3gw.drive_scout), and every later one.
@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from nodes import identity
+from nodes.disk_threads import DiskCall
 from nodes.identity import DriveEmptied, DriveIdentity, IdentityError, Unwritable
 from s3gw.config import Config
 from s3gw.files import replace_file
@@ -31,6 +32,8 @@ from s3gw.files import replace_file
 JOURNAL = "journal"
 DATABASE = "metadata"
 ADDED_FILE = "drives.json"
+# As long as a disk that stood still may take.
+LOOK_SECONDS_MAX = 30.0
 # Making the drives of a store takes less, unless a disk hangs.
 ALONE_SECONDS_MAX = 10.0
 ALONE_RETRY_SECONDS = 0.05
@@ -185,21 +188,34 @@ def _look_at(
 ) -> tuple[list[DriveIdentity], list[Path], list[Path], dict[Path, str]]:
     """Which directories hold drives, which are empty, which are not there, and which cannot be used
     and why. Raises StartError for one that is no drive."""
-    known, empty, absent = [], [], []
+    known: list[DriveIdentity] = []
+    empty: list[Path] = []
+    absent: list[Path] = []
     failed: dict[Path, str] = {}
-    for path in paths:
+    looks = {path: DiskCall(_drive_at, path) for path in paths}
+    end = time.monotonic() + LOOK_SECONDS_MAX
+    for path, look in looks.items():
         try:
-            if not identity.is_empty(path):
-                known.append(DriveIdentity.open(path))
-            elif path.exists():
-                empty.append(path)
-            else:
-                absent.append(path)
+            if not look.ended(max(0.0, end - time.monotonic())):
+                failed[path] = f"{path} hangs"
+                continue
+            found = look.result()
         except (Unwritable, DriveEmptied) as error:
             failed[path] = str(error)
         except IdentityError as error:
             raise StartError(str(error)) from error
+        else:
+            if isinstance(found, DriveIdentity):
+                known.append(found)
+            else:
+                (empty if found else absent).append(path)
     return known, empty, absent, failed
+
+
+def _drive_at(path: Path) -> DriveIdentity | bool:
+    """The drive in a directory; when there is none, whether there is a directory. Raises
+    IdentityError."""
+    return path.exists() if identity.is_empty(path) else DriveIdentity.open(path)
 
 
 def add_drive(config: Config, path: Path, metadata_store: str) -> DriveIdentity:

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from nodes.identity import DriveIdentity, DriveInUse, lock
-from s3gw import app
+from s3gw import app, drives
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.membership import Membership
 from s3gw.cluster.topology import Topology
 from s3gw.config import Config
 from s3gw.drive_scout import DriveScout
-from s3gw.drives import DriveAt, add_drive, open_drives, release
+from s3gw.drives import DriveAt, StartError, add_drive, open_drives, release
 from s3gw.kv.interface import Put
 from s3gw.kv.memory import MemoryKV, MemoryStore
 from s3gw.supervisor import Grant, WorkerContext
@@ -213,7 +213,7 @@ def hanging_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadin
 
 
 def looking() -> int:
-    return sum(thread.name == "drive-look" for thread in threading.enumerate())
+    return sum(thread.name == "disk" for thread in threading.enumerate())
 
 
 def test_a_disk_that_hangs_hides_no_other_and_is_found_when_it_answers(
@@ -242,6 +242,33 @@ def test_a_disk_that_hangs_hides_no_other_and_is_found_when_it_answers(
             pass
         assert found == {hung.identity.drive_id: str(hung.path)}
     assert machine.look() == {}
+
+
+def test_a_start_goes_on_without_a_disk_that_hangs_which_is_found_when_it_answers(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(machine.found)
+    hung = machine.path("drive-2")
+    monkeypatch.setattr(drives, "LOOK_SECONDS_MAX", 1.0)
+    with hanging_at(hung, monkeypatch) as goes_on:
+        machine.start()
+        assert machine.found.failed == {hung: f"{hung} hangs"}
+        assert [drive.path.name for drive in machine.found.drives] == [
+            f"drive-{number}" for number in (1, 3, 4, 5, 6)
+        ]
+        goes_on.set()
+    assert machine.look() == {machine.ids["drive-2"]: str(hung)}
+
+
+def test_no_store_is_made_while_a_disk_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drives, "LOOK_SECONDS_MAX", 0.2)
+    config = Config(data=str(tmp_path), drives=6)
+    hung = DriveIdentity.claim(tmp_path / "drive-3", "s").path
+    with hanging_at(hung, monkeypatch), pytest.raises(StartError, match="drive-3 hangs"):
+        open_drives(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["drive-3"]
 
 
 def test_a_drive_that_hung_and_was_found_elsewhere_meanwhile_is_not_taken(
