@@ -191,7 +191,7 @@ class RepairWorker(PeriodicWorker):
         (None: all are) are passed over. `walked_at` is the revision at which the walk read them."""
         known = [entry for item in items if (entry := _entry(item)) is not None]
         notes = self._waiting if walked_at and now_ms is not None else None
-        if notes is not None and now_ms is not None:
+        if notes is not None and now_ms is not None and known:
             notes.read(known, walked_at, now_ms)
         blobs: dict[bytes, Entry] = {}
         for entry in known:

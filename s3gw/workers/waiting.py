@@ -104,8 +104,8 @@ class Waiting:
         return first, end if first == end else keys.after_prefix(first)
 
     def read(self, entries: Sequence[Entry], revision: int, now_ms: int) -> None:
-        """Entries of the walk, in order, before they are tried."""
-        self._close(keep=_prefix(entries[0].key) if entries else b"")
+        """Entries of the walk, one at least, in order, before they are tried."""
+        self._close(keep=_prefix(entries[0].key))
         for entry in entries:
             prefix = _prefix(entry.key)
             part = self._being_read.get(prefix)
