@@ -257,7 +257,7 @@ def _read(path: Path) -> Identity:
         with open(path / ID_FILE, "rb") as file:
             return _parse(path, file.read(ID_FILE_BYTES_MAX))
     except FileNotFoundError as error:
-        raise NotADrive(f"{path} is not a drive: there is no {ID_FILE}") from error
+        raise NotADrive(f"{path} is not empty and not a drive: there is no {ID_FILE}") from error
     except OSError as error:
         raise Unwritable(f"{path / ID_FILE} cannot be read: {error.strerror}") from error
 

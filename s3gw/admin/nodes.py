@@ -39,6 +39,10 @@ def _unknown(node: str) -> Exception:
     return not_found("NoSuchNode", f"there is no node {node}")
 
 
+def _not_in_layout(node: str) -> Exception:
+    return not_found("NoSuchNode", f"there is no node {node} in the layout")
+
+
 async def _views(port: AdminPort) -> list[models.Node]:
     directory = port.storage.blobs.directory
     survey = await port.surveyor.survey.get()
@@ -145,7 +149,7 @@ async def decommission(port: AdminPort, path: models.NodePath) -> models.StateAn
     layout = await layouts.current(port.storage.store.kv)
     member = layout.node(path.node)
     if member is None:
-        raise _unknown(path.node)
+        raise _not_in_layout(path.node)
     if member.state not in LEAVING:
         return await drain(port, path)
     await port.storage.blobs.topology.load()
@@ -167,7 +171,7 @@ async def _set_state(
     layout = await layouts.current(port.storage.store.kv)
     member = layout.node(node_id)
     if member is None:
-        raise _unknown(node_id)
+        raise _not_in_layout(node_id)
     epoch = layout.epoch
     if member.state != state:
         if member.state not in allowed:

@@ -68,6 +68,9 @@ async def test_a_node_goes_from_active_over_draining_out_of_the_layout(admin: Ad
     assert (done["state"], done["epoch"], done["done"]) == ("", 5, True)
     layout = await admin.get("/admin/layout")
     assert "d0" not in [node["node"] for node in layout["nodes"]]
+    gone = await admin.send("POST", "/admin/nodes/d0/decommission")
+    assert gone.status_code == 404  # though it is listed: it is registered
+    assert gone.json()["message"] == "there is no node d0 in the layout"
 
 
 async def test_a_drain_says_what_no_other_node_can_take(memory_cluster: MemoryCluster) -> None:

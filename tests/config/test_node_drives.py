@@ -161,7 +161,7 @@ def test_mistakes_stop_the_start_and_touch_nothing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "holiday.jpg").touch()
-    with pytest.raises(StartError, match="is not a drive"):
+    with pytest.raises(StartError, match="not empty and not a drive: there is no id"):
         start(settings)
     with pytest.raises(StartError, match="named twice"):
         start(config(tmp_path, "b", "b"))
