@@ -100,6 +100,7 @@ async def change_bucket(
     these and `check` raise.
     """
     with storage.turns.of(keys.bucket(name)) as turn:
+        await turn.behind_others()
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             bucket = await find_bucket(storage, name)
             assert bucket.record is not None

@@ -27,6 +27,8 @@ async def change_version(
     the data, may raise S3Error, and is called again after a lost commit. Raises NoSuchKey,
     NoSuchVersion, MethodNotAllowed for a delete marker, OutcomeUnknown."""
     with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        if await turn.behind_others():
+            target = await read_target(storage, target.bucket_name, target.key, target.asked)
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             check(target)
             found = target.found

@@ -140,6 +140,11 @@ async def copy_object(
     if same and asked is not None:
         target = await publish.read_target(storage, target.bucket_name, target.key, asked)
     with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        if await turn.behind_others():
+            source = await publish.read_target(storage, source.bucket_name, source.key, asked)
+            target = await publish.read_target(
+                storage, target.bucket_name, target.key, asked if same else None
+            )
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             if same:
                 source = target  # as read at one revision: the commit's guard is then on both

@@ -68,6 +68,10 @@ async def delete_again(
     """`delete_object` asked for several times in a row, as far as one commit goes: what each of
     the first did, at least one. All of these are decided on the same: once the key is hidden."""
     with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        if await turn.behind_others():
+            target = await publish.read_target(
+                storage, target.bucket_name, target.key, target.asked
+            )
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             tx = publish.guarded(target)
             tx.guards += guards

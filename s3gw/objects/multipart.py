@@ -237,6 +237,10 @@ async def _publish_part(
     part_key = keys.part(upload.upload_id, number)
     placed = publish.Placed(ingested.written)
     with storage.turns.of(part_key) as turn:
+        if await turn.behind_others():
+            upload = await find_upload(
+                storage, upload.bucket_name, upload.key, upload.upload_id, number
+            )
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             check(upload.bucket, upload.bucket_revision)
             require_open(upload)

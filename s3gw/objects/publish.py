@@ -456,6 +456,8 @@ async def publish(
     OutcomeUnknown.
     """
     with storage.turns.of(keys.object_(target.bucket_name, target.key)) as turn:
+        if await turn.behind_others():
+            target = await read_target(storage, target.bucket_name, target.key)
         for _ in range(limits.COMMIT_ATTEMPTS_MAX):
             check(target)
             if placed is not None:

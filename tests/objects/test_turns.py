@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from s3gw.kv.interface import Conflict
+from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord
 from s3gw.objects import publish
 from s3gw.objects.buckets import change_bucket
@@ -120,3 +122,59 @@ async def test_a_turn_ends_with_its_block_however_that_ends() -> None:
     with turns.of(b"k") as turn:
         await turn.wait()
         assert turns.lock(b"k").locked()
+
+
+def test_who_comes_waits_behind_those_who_have_lost_but_not_for_long() -> None:
+    async def scenario() -> list[tuple[str, bool, float]]:
+        turns, done = Turns(), []
+        clock = asyncio.get_running_loop().time
+
+        async def lost(name: str, seconds: float) -> None:
+            with turns.of(b"k") as turn:
+                await turn.wait()
+                await asyncio.sleep(seconds)
+                done.append((name, True, round(clock(), 3)))
+
+        async def newcomer(name: str, key: bytes) -> None:
+            with turns.of(key) as turn:
+                waited = await turn.behind_others()
+                done.append((name, waited, round(clock(), 3)))
+                await turn.wait()
+
+        losers = [asyncio.ensure_future(lost("first", 0.2)), asyncio.ensure_future(lost("long", 9))]
+        await asyncio.sleep(0.1)
+        await asyncio.gather(newcomer("new", b"k"), newcomer("elsewhere", b"other"), *losers)
+        return done
+
+    assert run_virtual(scenario()) == [
+        ("elsewhere", False, 0.1),
+        ("first", True, 0.2),
+        ("new", True, 1.1),
+        ("long", True, 9.2),
+    ]
+
+
+async def test_what_was_read_before_others_were_done_is_read_again(memory_store: Process) -> None:
+    """Its first commit is its only one."""
+    await put(memory_store, "source", b"s")
+    commits = memory_store.kv.commit
+    conflicts = 0
+
+    async def counted(*arguments: Any) -> int:
+        nonlocal conflicts
+        try:
+            return await commits(*arguments)
+        except Conflict:
+            conflicts += 1
+            raise
+
+    target = await publish.read_target(memory_store.storage, BUCKET, "source")
+    lock = memory_store.storage.turns.lock(keys.object_(BUCKET, "source"))
+    await lock.acquire()
+    memory_store.kv.commit = counted  # type: ignore[method-assign]
+    late = asyncio.ensure_future(change_version(memory_store.storage, target, tagged("late")))
+    await asyncio.sleep(0)
+    await put(await memory_store.cluster.process(seed=9), "source", b"newer")
+    lock.release()
+    record = await late
+    assert (record.size, record.description.tags, conflicts) == (5, {"a": "late"}, 0)
