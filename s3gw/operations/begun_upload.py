@@ -4,6 +4,9 @@ By default the initiator of an upload may end it and list its parts, so that who
 nothing behind. So it is authorized once the upload has been read; to whom may neither, it does not
 say which uploads there are. And whom only an access control list lets write completes no uploads of
 others, as it replaces nothing. Source: S3 User Guide, "Multipart upload API and permissions".
+
+A policy that demands an encryption is about what the upload was begun with: parts and completion
+cannot name one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from s3gw.buckets import acl
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.operations.call import Call
 from s3gw.operations.parameters import upload_id
+from s3gw.operations.request_values import encryption_values
+
+OF_AN_UPLOAD = frozenset({"UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
 
 
 async def begun_upload(call: Call, action: str) -> Upload:
@@ -38,3 +44,18 @@ async def require_completion(call: Call, identity: bytes) -> None:
     except errors.NoSuchUpload:
         return  # what is not there, or was completed before, is answered as it is
     call.access.require_parts(call, upload.record.initiator_id)
+
+
+async def learn_upload(call: Call) -> bool:
+    """Give a call about parts the encryption that their upload was begun with, as condition keys.
+    Returns whether there is one: policies may then decide otherwise."""
+    if call.operation not in OF_AN_UPLOAD or call.principal.is_anonymous:
+        return False
+    try:
+        upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call))
+    except (errors.NoSuchUpload, errors.NoSuchBucket):
+        return False
+    encryption = upload.record.description.encryption
+    if encryption is not None:
+        call.upload_values = encryption_values(encryption)
+    return bool(call.upload_values)

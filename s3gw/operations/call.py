@@ -86,7 +86,8 @@ class Call:
     says; `asked` is the action of the row as it was asked for, with the values of the body.
     `identify_again` says who asks, and by which policies, as it is known by then; None for nobody.
     `fields` are those of a form, by lower-case name; `initiator_id` is the unique id of who began
-    the upload that is asked about, where that counts."""
+    the upload that is asked about, where that counts, and `upload_values` are the condition keys
+    that the upload was begun with and its parts cannot have."""
 
     operation: str
     bucket_name: str
@@ -109,6 +110,7 @@ class Call:
     asked: tuple[str, dict[str, tuple[str, ...]]] | None = None
     identify_again: Callable[[], tuple[Principal, Permissions]] | None = None
     initiator_id: str = ""
+    upload_values: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def bucket(self) -> BucketRecord:

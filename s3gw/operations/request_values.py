@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from s3gw.auth.policy import principal_values
 from s3gw.auth.sigv4 import basic_time
 from s3gw.errors import S3Error
-from s3gw.metadata.records import ObjectRecord
+from s3gw.metadata.records import Encryption, ObjectRecord
+from s3gw.objects.keyring.ring import SSE_KMS, SSE_S3
 from s3gw.operations.call import Call
 from s3gw.wire.copy_source import parse_copy_source
 from s3gw.wire.dates import iso8601_ms, parse_iso8601_ms
@@ -65,6 +66,7 @@ CREATIONS = {
 CHECKSUM_KEY, CHECKSUM_HEADER = "s3:x-amz-checksum-algorithm", "x-amz-checksum-algorithm"
 SECONDS_PER_DAY = 86_400
 LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
+ENCRYPTION_KEY = "s3:x-amz-server-side-encryption"
 COPY_SOURCE_KEY, COPY_SOURCE_HEADER = "s3:x-amz-copy-source", "x-amz-copy-source"
 
 
@@ -87,6 +89,7 @@ def request_values(call: Call, account: str) -> Found:
     for header, key in HEADER_KEYS.items():
         if header in call.headers:
             values[key] = (call.headers[header],)
+    values |= call.upload_values
     if call.operation == "DeleteObjects":
         # Its entries have their conditions; a header that nothing looks at is none.
         values.pop(IF_MATCH_KEY, None)
@@ -127,6 +130,16 @@ def object_values(
         values |= existing_tag_values(record.description.tags)
     if own and call.operation in WRITES:
         values |= _written_values(call)
+    return values
+
+
+def encryption_values(encryption: Encryption) -> Found:
+    """The keys of what asked for this encryption."""
+    values: Found = {}
+    if encryption.kind in (SSE_S3, SSE_KMS):
+        values[ENCRYPTION_KEY] = (encryption.kind,)
+    if encryption.key_name:
+        values[f"{ENCRYPTION_KEY}-aws-kms-key-id"] = (encryption.key_name,)
     return values
 
 

@@ -34,6 +34,7 @@ from s3gw.metrics import Metrics
 from s3gw.objects import publish
 from s3gw.objects.storage import Storage
 from s3gw.operations.access import Access
+from s3gw.operations.begun_upload import learn_upload
 from s3gw.operations.bucket_subresources import fresh_answer
 from s3gw.operations.call import ANONYMOUS, Call, Origin, Principal, Reply, Settings, xml_reply
 from s3gw.operations.present import visible
@@ -257,7 +258,7 @@ class S3App:
         await self._load(call, resolved)
         seen.bucket = call.bucket_record
         if resolved.row.asks is not Asks.NOBODY:
-            self._authorize(call, resolved)
+            await self._authorize(call, resolved)
         return await self._operate(call, resolved)
 
     async def _authenticate(
@@ -317,13 +318,18 @@ class S3App:
             raise errors.NoSuchBucket(BucketName=call.bucket_name)
         call.bucket_record, call.bucket_revision = bucket.record, bucket.revision
 
-    def _authorize(self, call: Call, resolved: Resolved) -> None:
+    async def _authorize(self, call: Call, resolved: Resolved) -> None:
         """Ask the policies for the row's action; where the operation itself asks for what it finds,
         only refuse those who could not be allowed anything. Raises AccessDenied."""
         owner = call.bucket_record.owner if call.bucket_record else call.principal.id
         call.access.require_owner(call, "x-amz-expected-bucket-owner", owner)
         if resolved.row.asks is Asks.ROW:
-            call.access.require_row(call, resolved.action)
+            try:
+                call.access.require_row(call, resolved.action)
+            except errors.AccessDenied:
+                if not await learn_upload(call):
+                    raise
+                call.access.require_row(call, resolved.action)
         elif call.access.is_hopeless(call):
             raise errors.AccessDenied()
 

@@ -6,6 +6,7 @@ import json
 import urllib.parse
 
 import pytest
+from botocore.exceptions import ClientError
 
 from compose.s3_http import UNSIGNED_PAYLOAD
 
@@ -272,6 +273,47 @@ def test_conditions(http, s3, bucket, condition, status):
 def test_conditions_of_writes(http, bucket, condition, headers, status):
     deny(http, bucket, Action="s3:PutObject", Condition=condition)
     assert http.request("PUT", f"/{bucket}/k", headers=headers, body=b"x").status == status
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"Null": {"s3:x-amz-server-side-encryption": "true"}},
+        {"StringNotEquals": {"s3:x-amz-server-side-encryption": "AES256"}},
+    ],
+    ids=json.dumps,
+)
+def test_an_encryption_that_is_demanded_is_that_of_the_upload(http, s3, bucket, condition):
+    """Parts and completion cannot name one; an upload that is not there has none."""
+    key = {"Bucket": bucket, "Key": "k"}
+    s3.put_object(Bucket=bucket, Key="source", Body=b"x")
+    deny(http, bucket, Action="s3:PutObject", Condition=condition)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.create_multipart_upload(**key)
+    begun = s3.create_multipart_upload(**key, ServerSideEncryption="AES256")
+    part = {**key, "UploadId": begun["UploadId"]}
+    first = s3.upload_part(**part, PartNumber=1, Body=bytes(5 << 20))["ETag"]
+    source = {"Bucket": bucket, "Key": "source"}
+    second = s3.upload_part_copy(**part, PartNumber=2, CopySource=source)["CopyPartResult"]["ETag"]
+    parts = [{"PartNumber": 1, "ETag": first}, {"PartNumber": 2, "ETag": second}]
+    s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    assert s3.head_object(**key)["ServerSideEncryption"] == "AES256"
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.upload_part(**key, UploadId="0" * 32, PartNumber=1, Body=b"x")
+
+
+def test_an_upload_that_is_not_encrypted_as_demanded_gets_no_parts(http, s3, bucket):
+    key = {"Bucket": bucket, "Key": "k"}
+    part = {**key, "UploadId": s3.create_multipart_upload(**key)["UploadId"]}
+    other = {"StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"}}
+    deny(http, bucket, Action="s3:PutObject", Condition=other)
+    path = f"/{bucket}/k"
+    query = f"partNumber=1&uploadId={part['UploadId']}"
+    assert http.request("PUT", path, query, body=b"x").code == "AccessDenied"
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.complete_multipart_upload(
+            **part, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": "0" * 32}]}
+        )
 
 
 def test_deletes_without_a_condition_can_be_denied(http, s3, bucket):
