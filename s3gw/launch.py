@@ -203,6 +203,10 @@ def run(role: Callable[[Config], int], config: Config) -> int:
     except (BindError, ConfigError, StartError, JoinError, JournalError, EngineError) as error:
         _say(f"s3gw: {error}")
         return EXIT_START
+    except BrokenPipeError:
+        # Who reads has gone (`| head`); nothing is to be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:  # before there was anything to stop
         return EXIT_INTERRUPTED
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from compose.local import Credentials, Etcd, Up, running, s3gw, wait_until
+from nodes.identity import DriveIdentity
 from tests.cluster.load import client
 from tests.rescue.test_rebuild import data_of
 
@@ -228,3 +231,19 @@ def test_a_snapshot_that_the_store_took_by_itself_is_restored(made: Made, data: 
         found = seen(client(store.endpoints[0], CREDENTIALS))
         assert found.pop("newer")[0] == b"n" * 100
         assert found == made.expected
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    DriveIdentity.claim(tmp_path / "drive", "store")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "s3gw", "rescue", "list", str(tmp_path / "drive"), "--json"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
