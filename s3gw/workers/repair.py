@@ -68,6 +68,10 @@ STEP_SECONDS_MIN = 120.0
 STEP_BYTES_PER_SECOND_MIN = 1024 * 1024
 
 
+class _Stopped(Exception):
+    """The worker is to end: the entry is left as it is."""
+
+
 class State(Enum):
     """A shard as its node sees it."""
 
@@ -111,11 +115,11 @@ class RepairWorker(PeriodicWorker):
         self._throttle = throttle or Throttle(lambda: 0)
         self._position = self._group_end = keys.REPAIRS
         self._waiting = Waiting(storage)
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Begin with no other blob."""
-        self._stopping = True
+        """Begin with no other blob, and with no other shard that has to wait for bandwidth."""
+        self._stopping.set()
 
     async def work(self, claim: Claim) -> bool:
         now_ms = self._storage.clock_ms()
@@ -210,7 +214,7 @@ class RepairWorker(PeriodicWorker):
 
         async def lane() -> None:
             try:
-                while left and not self._stopping:
+                while left and not self._stopping.is_set():
                     entry = left.popleft()
                     outcome = await self._repair(claim, entry, report, now_ms is not None)
                     if notes is not None and outcome is not None:
@@ -242,7 +246,9 @@ class RepairWorker(PeriodicWorker):
     ) -> _Outcome | None:
         """Repair a blob; what became of its entry, None when that is not known. With `quietly` one
         that waits for nodes, as it did before, is not written again."""
-        job = _BlobRepair(self._storage, claim, self._throttle, report, entry.record.lost)
+        job = _BlobRepair(
+            self._storage, claim, self._throttle, report, entry.record.lost, self._stopping
+        )
         try:
             if await self._try(job, entry, report):
                 await self._settle(claim, entry, report)
@@ -251,6 +257,8 @@ class RepairWorker(PeriodicWorker):
                 report.later += 1
                 return _Outcome(job.obstacle)
             return await self._put_off(claim, entry, job, report)
+        except _Stopped:
+            return None
         except (Conflict, OutcomeUnknown):
             report.later += 1  # somebody else has changed the entry or the blob: next time
             return None
@@ -267,7 +275,7 @@ class RepairWorker(PeriodicWorker):
             job.hopeless = not job.lacks_nodes()
         except TimeoutError:
             log.warning("the repair of blob %s took too long", entry.record.blob.hex())
-        except (EngineError, OutcomeUnknown, ClaimLost):
+        except (EngineError, OutcomeUnknown, ClaimLost, _Stopped):
             raise
         except Exception:
             # One blob, always among the first, must not hold up the repair of all others.
@@ -329,8 +337,10 @@ class _BlobRepair:
         throttle: Throttle,
         report: RepairReport,
         lost: tuple[int, ...],
+        stopping: asyncio.Event,
     ) -> None:
         self._storage = storage
+        self._stopping = stopping
         self._claim = claim
         self._throttle = throttle
         self._report = report
@@ -385,13 +395,28 @@ class _BlobRepair:
         _, nodes, _ = self._storage.blobs.topology.location(self._ref)
         return not all(self._storage.blobs.directory.usable(node) for node in nodes if node)
 
+    async def _take_turn(self, size: int) -> None:
+        """Wait until so many bytes may be moved. Raises _Stopped when the worker is stopped first:
+        of what would follow nothing has begun."""
+        turn = asyncio.ensure_future(self._throttle.take(size))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([turn, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise _Stopped
+            turn.result()
+        finally:
+            turn.cancel()
+            stopping.cancel()
+            await asyncio.gather(turn, stopping, return_exceptions=True)
+
     async def _rewrite(self, entry: Entry, ref: BlobRef) -> bool:
         """Write the blob anew: one that is not at home, or has too few whole shards."""
         topology = self._storage.blobs.topology
         goal = reencode.destination(topology, ref.profile, entry.record.target)
         try:
             reencode.require_opening(self._storage, goal)
-            await self._throttle.take(2 * ref.size)
+            await self._take_turn(2 * ref.size)
             async with asyncio.timeout(_step_seconds(2 * ref.size)):
                 entry = await reencode.write_copy(self._storage, self._claim, entry, ref)
         except NotPossibleNow as reason:
@@ -447,7 +472,7 @@ class _BlobRepair:
         if node is not None and node.is_full(directory.clock()):
             return False  # known before anything is read for it
         size = ref.size + scheme.fragment_bytes(ref.size)
-        await self._throttle.take(size)
+        await self._take_turn(size)
         # Another worker may have replaced it while this one waited: a whole one is not set aside.
         state = await self._state(ref, index, node_id)
         if node is None or state in (State.WHOLE, State.UNKNOWN):

@@ -3,11 +3,13 @@ are back."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
+from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Page, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import PgRecord, Repair, Slot, decode, encode
@@ -295,3 +297,30 @@ async def test_a_worker_that_is_stopped_begins_with_no_other_blob(
     await worker.work(UNCLAIMED)
     assert begun <= repair.BLOBS_AT_ONCE
     assert len(entries(memory_cluster)) == NUMBER - begun, "what was begun is done"
+
+
+async def test_a_worker_that_is_stopped_does_not_wait_for_bandwidth(
+    memory_cluster: MemoryCluster, memory_store: Process
+) -> None:
+    for number in range(NUMBER):
+        await put(memory_store, f"k{number}", BIG)
+        ref = await blob_of(memory_store, f"k{number}")
+        flip(memory_cluster, memory_store, ref, 0)
+        await queue(memory_store, repair_of(memory_store, ref, 0))
+    waits = asyncio.Event()
+
+    async def forever(seconds: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    throttle = Throttle(lambda: 1.0, clock=lambda: 0.0, sleep=forever)
+    worker = RepairWorker(memory_store.storage, throttle=throttle)
+    before = entries(memory_cluster)
+    working = asyncio.create_task(worker.work(UNCLAIMED))
+    await waits.wait()
+    worker.stop()
+    await asyncio.wait_for(working, 30)
+    left = entries(memory_cluster)
+    assert left.items() <= before.items(), "none is put off for it"
+    assert len(left) >= NUMBER - 1
+    assert len(asyncio.all_tasks()) == 1
