@@ -238,10 +238,6 @@ class RequestHeaderSectionTooLarge(S3Error):
     status, message = 400, "Your request header and query string exceed the maximum allowed size."
 
 
-class RequestIsNotMultiPartContent(S3Error):
-    status, message = 400, "Bucket POST must be of the enclosure-type multipart/form-data."
-
-
 class RequestTimeout(S3Error):
     status = 400
     message = (

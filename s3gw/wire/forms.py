@@ -26,7 +26,7 @@ from s3gw.errors import (
     InvalidArgument,
     MalformedPOSTRequest,
     MaxPostPreDataLengthExceededError,
-    RequestIsNotMultiPartContent,
+    PreconditionFailed,
 )
 from s3gw.limits import FORM_FIELDS_BYTES_MAX
 
@@ -44,7 +44,7 @@ class FormDecoder:
     """One form. `fields` are those before the file, by lower-case name; `filename` is what the
     browser calls the file, without folders, or "".
 
-    Raises RequestIsNotMultiPartContent, MalformedPOSTRequest; `feed` and `finish` also
+    Raises PreconditionFailed, MalformedPOSTRequest; `feed` and `finish` also
     MaxPostPreDataLengthExceededError, IncorrectNumberOfFilesInPostRequest, InvalidArgument.
     """
 
@@ -153,7 +153,10 @@ def parse_boundary(content_type: str) -> bytes:
     """
     media_type, _, _ = content_type.partition(";")
     if media_type.strip().lower() != MEDIA_TYPE:
-        raise RequestIsNotMultiPartContent
+        # As Amazon S3 does, though its list of errors has RequestIsNotMultiPartContent for this.
+        raise PreconditionFailed(
+            Condition=f"Bucket POST must be of the enclosure-type {MEDIA_TYPE}"
+        )
     found = BOUNDARY.search(content_type)
     if found is None:
         raise MalformedPOSTRequest

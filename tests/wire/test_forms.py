@@ -213,9 +213,9 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
 @pytest.mark.parametrize(
     ("content_type", "error"),
     [
-        ("", errors.RequestIsNotMultiPartContent),
-        ("application/x-www-form-urlencoded", errors.RequestIsNotMultiPartContent),
-        ("multipart/mixed; boundary=x", errors.RequestIsNotMultiPartContent),
+        ("", errors.PreconditionFailed),
+        ("application/x-www-form-urlencoded", errors.PreconditionFailed),
+        ("multipart/mixed; boundary=x", errors.PreconditionFailed),
         ("multipart/form-data", errors.MalformedPOSTRequest),
         ("multipart/form-data; boundary=", errors.MalformedPOSTRequest),
         ('multipart/form-data; boundary=""', errors.MalformedPOSTRequest),
