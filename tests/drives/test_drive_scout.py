@@ -385,6 +385,37 @@ async def test_a_drive_that_hangs_keeps_no_other_from_being_used(
             following.cancel()
 
 
+async def test_a_process_starts_without_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "OPEN_SECONDS_MAX", 0.5)
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        process = Process(tmp_path, stack)
+        hung = process.claim("d2")
+        process.context.fds["d2"] = lock(hung)
+        task = app.Task(Config(), "s", (process.place("d1"), process.place("d2")))
+        process.context.payload = task
+        opened, goes_on = DriveIdentity.open, threading.Event()
+
+        def slowly(path: str, **expected: str) -> DriveIdentity:
+            if path == str(hung):
+                goes_on.wait()
+            return opened(path, **expected)
+
+        monkeypatch.setattr(DriveIdentity, "open", slowly)
+        try:
+            assert list(await app.open_served_drives(task, process.context, stack)) == ["d1"]
+            assert f"{hung} hangs" in caplog.text
+            process.late.places.append(process.place("d1"))
+            process.late.await_others(task.drives)
+            following = asyncio.create_task(process.late.follow(process.kv, 1))
+        finally:
+            goes_on.set()
+        while "d2" not in process.live():
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+
 async def test_a_drive_that_is_back_takes_the_place_of_its_dead_handle(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         process = Process(tmp_path, stack)

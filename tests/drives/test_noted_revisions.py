@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,36 @@ async def test_a_drive_that_fails_does_not_keep_the_others_from_being_told(
     found = DriveIdentity.open(good.path).identity
     assert (found.incarnation, found.revision) == (1, revision)
     assert DriveIdentity.open(foreign.path).identity == foreign.identity
+
+
+async def test_a_drive_that_hangs_keeps_no_other_from_being_told_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "NOTE_SECONDS", 0.001)
+    kv = MemoryKV(MemoryStore())
+    hung, good = (DriveIdentity.claim(tmp_path / name, "s", drive_id=name) for name in ("a", "b"))
+    goes_on, opened, asked = threading.Event(), DriveIdentity.open, []
+
+    def slowly(path: str, **expected: str) -> DriveIdentity:
+        if path == str(hung.path):
+            asked.append(path)
+            goes_on.wait()
+        return opened(path, **expected)
+
+    monkeypatch.setattr(DriveIdentity, "open", slowly)
+    drives = [DriveAt(str(drive.path), drive.identity.drive_id) for drive in (hung, good)]
+    noting = asyncio.create_task(app.note_revisions(kv, 1, drives))
+    try:
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                revision = await kv.commit([], [Put(b"k", b"")])
+                while opened(good.path).identity.revision < revision:
+                    await asyncio.sleep(0.001)
+            assert len(asked) == 1
+            goes_on.set()
+            while opened(hung.path).identity.revision < revision:
+                await asyncio.sleep(0.001)
+    finally:
+        goes_on.set()
+        noting.cancel()
+        await asyncio.wait([noting])

@@ -498,3 +498,29 @@ async def test_what_is_remembered_of_listed_shards_is_small(
     assert sum(map(sys.getsizeof, kept)) < 20 * count
     clock.now += 50
     assert {entry.age_seconds for entry in await drive.list("4+2", 0)} == {50}
+
+
+async def test_a_drive_that_hangs_is_closed_without_waiting_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    DriveIdentity.claim(tmp_path, "store")
+    drive = LocalDrive.open(tmp_path)
+    assert drive.busy_at == ""
+    goes_on = threading.Event()
+    closed: list[PosixFilesystem] = []
+    name = ShardName("4+2", 0, bytes(16), 0)
+    monkeypatch.setattr(PosixFilesystem, "size", lambda *_: goes_on.wait() and 7)
+    monkeypatch.setattr(PosixFilesystem, "shut", closed.append)
+    asked = asyncio.ensure_future(drive.size(name))
+    try:
+        await asyncio.sleep(0)
+        assert drive.busy_at == str(tmp_path)
+        await drive.close(seconds_max=0.05)
+        assert f"drive {tmp_path} hangs" in caplog.text
+        assert closed == []  # its thread has the files in use
+        with pytest.raises(DriveError, match="closed"):
+            await drive.size(name)
+    finally:
+        goes_on.set()
+    assert await asked == 7
+    assert drive.busy_at == ""
