@@ -16,7 +16,7 @@
     pg/<profile>/<pg:2>
     profile/<profile>, layout/<epoch:8>, node/<id>
     reprofile/<bucket>
-    kms/master, kms/rewrap, kms/key/<name>
+    kms/master, kms/rewrap, kms/transit, kms/key/<name>
     draft, tunables, scrub, departure/<node>, failing/<node>
     snapshot/<revision:8>, restored
     usage/<bucket>/<slot:1>, grant/<bucket>, slots/<block:1>
@@ -175,11 +175,6 @@ def versions_of(bucket_name: str, key: str) -> bytes:
 
 def version(bucket_name: str, key: str, sequence: int) -> bytes:
     return versions_of(bucket_name, key) + (SEQUENCE_MAX - sequence).to_bytes(8, "big")
-
-
-def version_sequence(key: bytes) -> int:
-    """The sequence in the key of a noncurrent version."""
-    return SEQUENCE_MAX - int.from_bytes(key[-8:], "big")
 
 
 def split_upload(key: bytes) -> tuple[str, str, bytes]:

@@ -4,6 +4,7 @@ younger, whether object lock keeps them."""
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ from s3gw.buckets.lifecycle import NEWER_VERSIONS_MAX, Configuration
 from s3gw.buckets.lifecycle_due import Action, Kind, Version, judge
 from s3gw.kv.interface import At, Guard, Item
 from s3gw.metadata import keys
-from s3gw.metadata.records import ObjectRecord, decode
+from s3gw.metadata.records import ObjectRecord, RecordFormatError, decode
 from s3gw.objects import lifecycle
 from s3gw.objects.publish import Found, Target
 from s3gw.objects.storage import Storage
+
+log = logging.getLogger(__name__)
 
 SINCE_VERSIONS = 1000
 PUSHED_VERSIONS = 16
@@ -80,7 +83,10 @@ async def due_now(
     many younger ones each of them has."""
     found: list[tuple[Found, bytes | None]] = []
     for item, newer in zip(items, younger, strict=False):
-        record = decode(ObjectRecord, item.value)
+        record = _record(item)
+        if record is None:
+            log.error("no lifecycle rule is applied to %r, which cannot be read", item.key)
+            continue
         action = _wanted_now(storage, target, configuration, record, now_ms, newer)
         if action is not None:
             held = action.kind is Kind.REMOVE and is_locked(record, now_ms)
@@ -132,11 +138,11 @@ async def pushed_out(
             found = await due_now(storage, target, configuration, page.items, now_ms, younger)
             due += [one for one in found if not one.passed]
         seen += len(page.items)
-        later += sum(
-            item.revision > since or _noncurrent_ms(item) >= since_ms for item in page.items
-        )
-        if page.items:
-            through = keys.version_sequence(page.items[-1].key)
+        for item in page.items:
+            record = _record(item)
+            if record is not None:
+                through = record.sequence
+                later += item.revision > since or record.noncurrent_ms >= since_ms
         if not page.more:
             break
         position = page.items[-1].key + b"\x00"
@@ -178,8 +184,12 @@ async def youngest(storage: Storage, target: Target, end: bytes, most: int) -> l
     return found
 
 
-def _noncurrent_ms(item: Item) -> int:
-    return decode(ObjectRecord, item.value).noncurrent_ms
+def _record(item: Item) -> ObjectRecord | None:
+    """A version; None for one that cannot be read, which must not hold up others."""
+    try:
+        return decode(ObjectRecord, item.value)
+    except RecordFormatError:
+        return None
 
 
 def _behind_all(target: Target) -> bytes:

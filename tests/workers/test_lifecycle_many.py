@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from s3gw import errors
+from s3gw.kv.interface import Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import ObjectRecord, decode
 from s3gw.workers import key_versions
@@ -200,3 +201,19 @@ async def test_a_look_that_had_to_wait_goes_as_far_as_it_would_have_then(
     monkeypatch.setattr(key_versions, "pushed_out", plain)
     await worker.run_once()
     assert await tagged_left(memory_store) == 0
+
+
+async def test_a_version_that_cannot_be_read_keeps_no_other_of_its_key(
+    memory_store: Process,
+) -> None:
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1, newer=2), chosen=OLD))
+    await carry_out(memory_store)
+    await put_many(memory_store, 1, TAGGED)
+    (damaged, *_) = await put_many(memory_store, 2)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    await carry_out(memory_store)
+    await put_many(memory_store, 30)
+    await memory_store.kv.commit([], [Put(keys.version(BUCKET, "k", damaged), b"\xff")])
+    report = await carry_out(memory_store)
+    assert (report.removed, report.waiting, queue(memory_store)) == (1, 0, [])
