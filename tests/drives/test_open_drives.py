@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -48,8 +47,8 @@ def test_a_new_drive_belongs_to_the_store_that_its_cluster_has(tmp_path: Path) -
 
 
 def opened_by_two(config: Config, before: Callable[[], None]) -> list[str]:
-    """What became of two who look for the drives of a new store at once, `before` the first claim
-    of each: "" or why not."""
+    """What became of two who look for the drives of a new store at once: "" or why not. `before`
+    is called before each claim."""
     claim = DriveIdentity.claim
 
     def started() -> str:
@@ -76,11 +75,7 @@ def test_of_two_who_make_a_store_at_once_one_does_and_the_other_says_why_not(
     tmp_path: Path,
 ) -> None:
     config = Config(data=str(tmp_path / "data"))
-
-    def dawdle() -> None:
-        time.sleep(0.01)
-
-    first, second = opened_by_two(config, dawdle)
+    first, second = opened_by_two(config, lambda: None)
     assert first == ""
     assert second.endswith("drive-1 is in use by another process")
     found = open_drives(config)
@@ -94,19 +89,18 @@ def test_whoever_makes_a_store_for_too_long_is_not_waited_for(
 ) -> None:
     config = Config(data=str(tmp_path / "data"))
     monkeypatch.setattr(drives, "ALONE_SECONDS_MAX", 0.1)
-    told = threading.Event()
+    hanging, told = threading.Event(), threading.Event()
 
     def hang() -> None:
+        hanging.set()
         told.wait(10)
 
     said: list[str] = []
     making = threading.Thread(target=lambda: said.extend(opened_by_two(config, hang)))
     making.start()
     try:
+        assert hanging.wait(10)
         with pytest.raises(StartError, match=r"another process is starting on .*data"):
-            while not (tmp_path / "data").exists():
-                time.sleep(0.001)
-            time.sleep(0.05)
             open_drives(config)
     finally:
         told.set()
