@@ -62,7 +62,7 @@ from s3gw.kv.interface import (
     Unavailable,
 )
 from s3gw.kv.journal import Journal
-from s3gw.kv.sqlite import SqliteKV
+from s3gw.kv.sqlite import CLOSE_SECONDS_MAX, SqliteKV
 from s3gw.logs import configure
 from s3gw.metadata import keys
 from s3gw.metadata.records import LayoutRecord, NodeRecord, StoreRecord, decode
@@ -234,7 +234,7 @@ async def up_worker(context: WorkerContext) -> None:
         paths = [Path(place.path) for place in task.drives if place.drive_id in drives]
         journal = journal_on(task.config, paths)
         kv = await open_sqlite(task.config, paths, metadata_directory(task.config), journal)
-        stack.push_async_callback(kv.close)
+        stack.push_async_callback(kv.close, seconds_max=CLOSE_SECONDS_MAX)
         identity = await found_store(kv, 0)
         gateway = Gateway(task.config, kv, identity)
         context.busy_disks = lambda: busy_disks(gateway.directory) + kv.busy_disks()

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 HISTORY_SECONDS = 3600.0
 CLOSE_SECONDS_MAX = 8.0
-"""How long to wait for threads at the end; what one does that comes later is as after a crash."""
+"""For a process that ends after it: what a thread did not do by then is as after a crash."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -168,13 +168,14 @@ class SqliteKV:
             return self._writer.hanging()
         return [str(self._directory)] if any(each.serving for each in self._workers()) else []
 
-    async def close(self, *, seconds_max: float = CLOSE_SECONDS_MAX) -> None:
-        """Serve what is queued and end, also while a disk hangs: its thread is left behind then."""
+    async def close(self, *, seconds_max: float | None = None) -> None:
+        """Serve what is queued and end. With a limit also while a disk hangs: its thread is left
+        behind then."""
         for worker in self._workers():
             worker.stop()
-        end = time.monotonic() + seconds_max
+        begun = time.monotonic()
         for worker in self._workers():
-            left = max(0.0, end - time.monotonic())
+            left = None if seconds_max is None else max(0.0, begun + seconds_max - time.monotonic())
             if not await asyncio.to_thread(worker.join, left):
                 disks = ", ".join(self._writer.hanging())
                 log.warning("the metadata is closed while a disk hangs: %s", disks)

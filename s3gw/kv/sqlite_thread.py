@@ -68,8 +68,9 @@ class Worker(ABC, Generic[R]):
         self._closing = True
         self._queue.put(None)
 
-    def join(self, seconds: float) -> bool:
-        """Wait, blocking, until the thread has ended after `stop`; whether it has in time."""
+    def join(self, seconds: float | None) -> bool:
+        """Wait, blocking, until the thread has ended after `stop`; whether it has in time (None: it
+        has all the time)."""
         if self._thread.is_alive():
             self._thread.join(seconds)
         return not self._thread.is_alive()
