@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from nodes import http_share
 from nodes.http_guard import GuardOptions, bind, serve
 from nodes.http_share import SHARE, Share, make_share
 from s3gw.supervisor import Grant, StartLater, Supervisor, WorkerContext
@@ -56,7 +57,10 @@ async def serve_pid(worker: WorkerContext) -> None:
     await serve(app, worker.sockets, GuardOptions(graceful_seconds=5), worker.shutdown, share)
 
 
-serve_evenly = serve_pid
+async def serve_evenly(worker: WorkerContext) -> None:
+    """The same, with patience: on a busy machine the other process needs more than a moment."""
+    http_share.LEAVE_SECONDS = 20.0  # type: ignore[misc]
+    await serve_pid(worker)
 
 
 async def fail_to_start(worker: WorkerContext) -> None:
