@@ -383,7 +383,7 @@ class Lifecycle(PeriodicWorker):
             target = dataclasses.replace(target, asked=None)
         storage, owner = under(self._storage, claim), target.bucket.owner
         try:
-            await delete_object(storage, target, _once(), owner=owner, guards=guards)
+            await delete_object(storage, target, _only(target), owner=owner, guards=guards)
         except errors.AccessDenied:
             return [self._locked(target, found, now_ms)], True
         self._count("hidden" if hides else "markers" if found.record.marker else "removed")
@@ -514,14 +514,11 @@ def _rules(target: Target, entry: Entry) -> Configuration | None:
     return lifecycle.configuration_of(target.bucket)
 
 
-def _once() -> Check:
-    """A check that lets a change through only as it was decided: at the first attempt."""
-    tried = False
+def _only(decided: Target) -> Check:
+    """A check that lets a change through only as it was decided: on this reading, no later one."""
 
     def check(target: Target) -> None:
-        nonlocal tried
-        if tried:
+        if target is not decided:
             raise Changed
-        tried = True
 
     return check

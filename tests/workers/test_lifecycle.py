@@ -19,6 +19,7 @@ from s3gw.objects import publish
 from s3gw.objects.buckets import change_bucket, create_bucket, delete_bucket
 from s3gw.objects.steady_clock import SteadyClock
 from s3gw.objects.trash import list_trash
+from s3gw.objects.turns import Turn
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.lifecycle import Lifecycle
 from s3gw.workers.lifecycle_walk import LifecycleWalk
@@ -447,3 +448,22 @@ async def test_two_workers_at_once_do_everything_once(memory_store: Process) -> 
     bucket = await memory_store.storage.store.get(BucketRecord, keys.bucket(BUCKET))
     assert bucket.record is not None
     assert await record(memory_store, "k0") is None
+
+
+async def test_what_is_written_while_a_rule_waits_for_its_turn_stays(
+    memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await memory_store.cluster.process(seed=7)
+    await set_rules(memory_store, rule(expires(1)))
+    await put(memory_store, "k", b"old")
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+
+    async def behind_others(turn: Turn) -> bool:
+        monkeypatch.undo()
+        await put(other, "k", b"new")
+        return True
+
+    monkeypatch.setattr(Turn, "behind_others", behind_others)
+    report = await carry_out(memory_store)
+    assert (report.removed, report.lost) == (0, 1)
+    assert await get(memory_store, "k") == b"new"
