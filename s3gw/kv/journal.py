@@ -41,6 +41,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
 
 from s3gw.kv.journal_folder import Folder, Record
@@ -132,6 +133,7 @@ class Journal:
         if not drives or copies < 1:
             raise ValueError(f"a journal with {copies} copies on {len(drives)} drives")
         self._folders = [Folder(drive) for drive in drives]
+        self._added: SimpleQueue[Folder] = SimpleQueue()
         self._copies = copies
         self._segment_bytes = segment_bytes
         self._rotate_at = segment_bytes
@@ -153,9 +155,7 @@ class Journal:
         path before is forgotten. May be called beside the writer's thread."""
         folder = Folder(drive)
         _tried(folder, folder.survey)
-        members = self._members  # are left to the writer, which finds out that they fail
-        others = [old for old in self._folders if old.path != folder.path or old in members]
-        self._folders = [*others, folder]
+        self._added.put(folder)
 
     def begin(self, position: Position | None, revision: int, database: Database) -> Position:
         """Make journal and database agree; return where the journal ends. `position` and
@@ -164,6 +164,7 @@ class Journal:
         if position is not None and self._is_attached(position):
             return position
         self._detach()
+        self._take_added()
         return self._settle(position, revision, database)
 
     def append(self, position: Position, commits: Sequence[Commit], database: Database) -> Position:
@@ -239,6 +240,13 @@ class Journal:
                 folder.detach()
         self._attached = None
 
+    def _take_added(self) -> None:
+        """Count on the drives that came, when nothing is attached. The one before at the same path
+        goes, also from the set: else one drive could pass for two copies."""
+        while not self._added.empty():
+            folder = self._added.get()
+            self._folders = [old for old in self._folders if old.path != folder.path] + [folder]
+
     def _on_all(self, work: Callable[[Folder], object]) -> dict[Folder, Trouble]:
         """Do something on all members at once; return those that failed."""
         return self._threads.on_all(self._members, work)
@@ -266,8 +274,9 @@ class Journal:
         that `failed`, and from spare drives, which get a snapshot. Returns the start of its first
         segment."""
         self._detach()
+        self._take_added()
         refused = set(failed)
-        keep = [folder for folder in members if folder not in refused]
+        keep = [each for each in members if each not in refused and each in self._folders]
         start = position
         while True:
             # A number that was tried before may be on a drive that did not say so.

@@ -150,6 +150,7 @@ class Folder:
         """Write durably at `offset` of the attached segment."""
         view = memoryview(entry)
         while view:
+            self._require_asker()
             written = os.pwrite(self._fd, view, offset)
             view, offset = view[written:], offset + written
         os.fdatasync(self._fd)
@@ -158,6 +159,7 @@ class Folder:
     def cut(self, offset: int) -> None:
         """Remove, durably, what lies behind `offset` of the attached segment."""
         if os.fstat(self._fd).st_size != offset:
+            self._require_asker()
             os.ftruncate(self._fd, offset)
             os.fdatasync(self._fd)
 

@@ -7,8 +7,9 @@ caller says how long to wait. Long work counts its steps (`Folder.steps`): who g
 
 A drive that was left behind is not asked again before its thread has come back. What that one did
 meanwhile is no harm: a late entry is one that the set may have or not, at the end of a segment that
-the drive's next one replaces; no file loses or gets a name any more (`Folder.left_behind`); and
-what it wrote until then has a name of its own, which no other process opens.
+the drive's next one replaces; no write, cut or name is begun any more (`Folder.left_behind`), since
+another process may have the drive in the set still; and what it wrote until then has a name of its
+own, which no other process opens.
 
 The threads are daemons: the interpreter waits for no other kind to end, and one may never do so.
 """
