@@ -426,13 +426,12 @@ class Lifecycle(PeriodicWorker):
                     if through:
                         continue
                     return again
+                if len(again) == LOCKED_PER_LOOK:  # that one's own look goes on
+                    return [*again, self._at_once(entry, one.found, now_ms)]
                 self._promised.add(one.held)
                 again.append(Next(one.held))
             if not page.more or not (due or through):
                 return again
-            if len(again) >= LOCKED_PER_LOOK:
-                self._promised.discard(again.pop().key)
-                return [*again, self._at_once(entry, due[-1].found, now_ms)]
             position = page.items[-1].key + b"\x00"
             limit = min(2 * limit, SINCE_VERSIONS) if through else limit
         return again

@@ -157,3 +157,32 @@ async def test_locked_versions_are_not_walked_over_again_for_each_that_comes() -
     few, many = await cost_of_a_version_more(30), await cost_of_a_version_more(120)
     assert (few[1], many[1]) == (31, 121)
     assert many[0] == few[0] < 20
+
+
+async def test_many_locked_versions_behind_a_gap_are_taken_a_commit_at_a_time(
+    memory_store: Process,
+) -> None:
+    """Far behind what goes, where versions are read by the hundred, lie more locked ones than one
+    commit holds entries for."""
+    old = {"age": "old"}
+    tag = "<Filter><Tag><Key>age</Key><Value>old</Value></Tag></Filter>"
+    await set_versioning(memory_store, "Enabled")
+    await set_rules(memory_store, rule(removes(1, newer=2), chosen=tag))
+    await carry_out(memory_store)
+    until_ms = memory_store.storage.clock_ms() + YEAR_MS
+    locked = [
+        (await put_tagged(memory_store, "k", b"x", old, locked_until_ms=until_ms)).sequence
+        for _ in range(140)
+    ]
+    for tags, number in ((None, 112), (old, 17), (None, 3)):
+        for _ in range(number):
+            await put_tagged(memory_store, "k", b"x", tags)
+    memory_store.cluster.clock.advance(DAY + ROUNDED)
+    worker = Lifecycle(memory_store.storage)
+    while len(sequences(memory_store)) == 140 + 112 + 17 + 2:
+        assert await worker.work(UNCLAIMED)
+    await worker.run_once()
+    assert len(sequences(memory_store)) == 140 + 112 + 2
+    ends = [(due, sequence) for due, _, sequence in queue(memory_store) if due >= until_ms]
+    assert sorted(sequence for _, sequence in ends) == sorted(locked)
+    check(memory_store)
