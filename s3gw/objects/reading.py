@@ -67,6 +67,7 @@ class Reading:
                 await self._storage.store.kv.commit([], [Put(key, b"", lease)])
             except EngineError:
                 await self._take_back()
+                self._storage.to_withdraw.add(key)  # it may yet be taken
                 self._announce_at = self._storage.monotonic() + ANNOUNCE_RETRY_SECONDS
 
     async def _take_back(self) -> None:
@@ -102,11 +103,12 @@ async def keep_withdrawing(
     while True:
         await sleep(WITHDRAW_SECONDS)
         for key in tuple(storage.to_withdraw):
+            storage.to_withdraw.discard(key)  # before: what fails meanwhile is added again
             try:
                 await storage.store.shielded(_withdraw(storage, key))
             except EngineError:
+                storage.to_withdraw.add(key)
                 break
-            storage.to_withdraw.discard(key)
 
 
 async def read_version(

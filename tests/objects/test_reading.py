@@ -362,3 +362,29 @@ def test_a_removal_that_the_engine_did_not_take_is_sent_again(
         keeping.cancel()
 
     announcing(scenario)
+
+
+def test_an_announcement_that_the_engine_takes_late_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(process: Process, data: BlobRef) -> None:
+        keeping = asyncio.ensure_future(keep_withdrawing(process.storage))
+        reading, commit = old_read(process), process.kv.commit
+        late: list[Awaitable[int]] = []
+
+        async def under_way(guards: Sequence[Guard], writes: Sequence[Write]) -> int:
+            late.append(commit(guards, writes))
+            raise Unavailable("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(process.kv, "commit", under_way)
+            await reading.going_on(data)
+            await reading.ended()
+        await asyncio.gather(*late)
+        assert len(readings(process)) == 1
+        await asyncio.sleep(15)
+        assert readings(process) == []
+        assert not process.storage.to_withdraw
+        keeping.cancel()
+
+    announcing(scenario)
