@@ -12,6 +12,7 @@ import errno
 import fcntl
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,6 +71,14 @@ class Filesystem(Protocol):
     def read(self, path: str, offset: int, length: int) -> bytes: ...
 
     def size(self, path: str) -> int: ...
+
+    def changed(self, path: str) -> float:
+        """When a file last got a name, or changed otherwise, as `now` counts."""
+        ...
+
+    def now(self) -> float:
+        """Seconds of the clock that the file system marks files with."""
+        ...
 
     def remove(self, path: str) -> None: ...
 
@@ -187,6 +196,12 @@ class PosixFilesystem:
 
     def size(self, path: str) -> int:
         return os.stat(path, dir_fd=self._root).st_size
+
+    def changed(self, path: str) -> float:
+        return os.stat(path, dir_fd=self._root).st_ctime
+
+    def now(self) -> float:
+        return time.time()
 
     def remove(self, path: str) -> None:
         os.unlink(path, dir_fd=self._root)

@@ -347,13 +347,8 @@ class LocalDrive:
             name, size, lambda at, length: self._filesystem.read(path, at, length)
         )
         if verdict.whole:
-            # Who hears so counts on it, while its writer may not have synced its name yet, or have
-            # failed to.
-            directory = self._filesystem.open_directory(_directory(name.profile, name.pg))
-            try:
-                self._filesystem.sync_directory(directory)
-            finally:
-                self._filesystem.close(directory)
+            # Who hears so counts on it.
+            self._directories.require_durable(_directory(name.profile, name.pg), _file(name))
         return verdict
 
     def _quarantine(self, name: ShardName) -> None:

@@ -32,6 +32,8 @@ from nodes.protocol import Buffer, DriveError
 SMALL_SHARD_BYTES = 128 * 1024
 BATCH_SHARDS_MAX = 64
 BATCHES_IN_FLIGHT_MAX = 2
+# The kernel marks files with a clock that is up to 10 ms late.
+CLOCK_SECONDS_MAX = 1.0
 DATA = "data"
 
 
@@ -45,6 +47,7 @@ class Directories:
     def __init__(self, filesystem: Filesystem) -> None:
         self._filesystem = filesystem
         self._known: set[str] = set()
+        self._synced: dict[str, float] = {}
 
     def open(self, path: str) -> int:
         """Open `data/<profile>/<pg>` for publishing. Raises OSError."""
@@ -56,6 +59,24 @@ class Directories:
         self._make(path.rpartition("/")[0])
         self._make(path)
         return self._filesystem.open_directory(path)
+
+    def require_durable(self, path: str, name: str) -> None:
+        """Make a name durable that is seen in a directory, whoever gave it: its writer may not have
+        synced the directory yet, have failed to, or have died. That needs no sync when one of this
+        process began after the file got its name: a scrub of many old shards takes one per
+        directory. (One per process and directory would not do: the writer that failed may be
+        another process.) Raises OSError."""
+        synced, now = self._synced.get(path, 0.0), self._filesystem.now()
+        named = self._filesystem.changed(f"{path}/{name}")
+        # A sync of the future is no measure: the clock was put back.
+        if named < synced - CLOCK_SECONDS_MAX and synced <= now:
+            return
+        directory = self._filesystem.open_directory(path)
+        try:
+            self._filesystem.sync_directory(directory)
+        finally:
+            self._filesystem.close(directory)
+        self._synced[path] = now
 
     def _make(self, path: str) -> None:
         if path in self._known:

@@ -27,6 +27,7 @@ class PowerCut(BaseException):
 class File:
     seen: bytearray = field(default_factory=bytearray)
     stored: bytes = b""
+    named: int = 0
 
 
 @dataclass(eq=False)
@@ -157,6 +158,7 @@ class SimulatedFilesystem:
         if name in target.seen:
             raise FileExistsError(name)
         target.change(name, self._file_at(file))
+        self._file_at(file).named = self.steps
         self._end(cut)
 
     def close(self, descriptor: int) -> None:
@@ -170,6 +172,14 @@ class SimulatedFilesystem:
     def size(self, path: str) -> int:
         self._end(self._step())
         return len(self._file(path).seen)
+
+    def changed(self, path: str) -> float:
+        self._end(self._step())
+        return self._file(path).named
+
+    def now(self) -> float:
+        """Each step takes a second."""
+        return self.steps
 
     def remove(self, path: str) -> None:
         cut = self._step()

@@ -30,7 +30,8 @@ from nodes.protocol import (
     ShardName,
     StalePgRevision,
 )
-from nodes.store import LocalDrive
+from nodes.store import LocalDrive, shard_path
+from nodes.sync import CLOCK_SECONDS_MAX
 from tests.nodes.drives import Clock, make_shard
 
 NAME = ShardName("p", 1, bytes(range(16)), 2)
@@ -248,6 +249,44 @@ async def test_concurrent_writers_share_the_directory_sync(
     assert filesystem.calls.count("sync_directory") < 20
     last_link = len(filesystem.calls) - filesystem.calls[::-1].index("publish")
     assert "sync_directory" in filesystem.calls[last_link:]
+
+
+async def test_what_is_verified_is_synced_once_unless_it_may_be_newer(
+    drive: LocalDrive, filesystem: FaultyFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [ShardName("p", 1, bytes([n] * 16), 0) for n in range(8)]
+    for name in names:
+        await drive.write(name, make_shard(name, b"x"))
+    times = {"changed": 1_000.0, "now": 2_000.0}
+    monkeypatch.setattr(filesystem, "changed", lambda path: times["changed"])
+    monkeypatch.setattr(filesystem, "now", lambda: times["now"])
+
+    async def syncs(**now: float) -> int:
+        times.update(now)
+        filesystem.calls.clear()
+        for name in names:
+            assert (await drive.verify(name)).whole
+        return filesystem.calls.count("sync_directory")
+
+    filesystem.failing["sync_directory"] = errno.EIO
+    with pytest.raises(DriveError):
+        await syncs()
+    filesystem.failing.clear()
+    assert await syncs() == 1  # the one that failed does not count
+    assert await syncs(now=3_000.0) == 0
+    assert await syncs(changed=2_500.0) == 1  # named since then, perhaps by another process
+    assert await syncs(changed=3_000.0) == len(names)  # or just then
+    assert await syncs(changed=500.0, now=600.0) == 1  # the clock was put back
+    assert await syncs(changed=599.5) == len(names)
+
+
+async def test_the_file_system_says_when_a_file_got_its_name(
+    drive: LocalDrive, filesystem: FaultyFilesystem
+) -> None:
+    before = filesystem.now()
+    await drive.write(NAME, make_shard(NAME, b"x"))
+    named = filesystem.changed(shard_path(NAME))
+    assert before - CLOCK_SECONDS_MAX < named <= filesystem.now()
 
 
 async def test_a_cancelled_write_leaves_nothing_or_a_whole_shard(
