@@ -547,10 +547,11 @@ class Swap:
             return  # more versions than one look can guard: the blob stays where it is
         new_key = references.key_of(self._storage.blobs.topology, self._new, holder)
         new = await self._storage.store.get(Reference, new_key)
-        if new.record is None:
+        # Where the copy is moved as well, that may have let go of what nobody named yet.
+        if new.record is None or new.record.dropped_due_ms:
             tx = self._transaction()
             tx.expect(item.key, item.revision)
-            tx.expect(new_key, 0)
+            tx.expect(new_key, new.revision)
             tx.expect(versions[0].key, versions[0].revision)
             references.add(self._storage, tx, reference.bucket, self._new, holder)
             tx.witness = new_key

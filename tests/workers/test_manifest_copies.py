@@ -15,6 +15,7 @@ from s3gw.workers.damage import URGENCY_DAMAGED
 from s3gw.workers.reencode import Entry, NotPossibleNow, Swap
 from tests.stores.memory_store import BUCKET, Process
 from tests.stores.operations import copy, delete, get
+from tests.workers.test_repair_queue import entries
 from tests.workers.test_reprofile import WIDE, make_wide
 from tests.workers.test_transition import DATA, SMALL, at_rest, known, upload
 
@@ -112,3 +113,24 @@ async def test_a_blob_has_one_copy_at_a_time(process: Process) -> None:
     assert found.key == entry.key, "who moves it goes on with the copy that is there"
     await come_to_rest(process)
     assert await get(process, "k") == DATA + SMALL
+
+
+@pytest.mark.parametrize("commits", [1, 2, 3])
+async def test_a_copy_that_is_moved_itself_meanwhile_is_not_lost(
+    process: Process, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """A move dies when the manifest has its reference to the copy, which not all versions name yet.
+    Then the copy is moved on, and lets go of that."""
+    await copy(process, "k", "l")
+    await move_until_killed(process, monkeypatch, commits=commits)
+    (moving,) = entries(process.cluster).values()
+    copied = moving.copy
+    assert copied is not None
+    onward = await blob_move._entry(process.storage, BUCKET, copied, "", "a test")
+    onward = await reencode.write_copy(process.storage, UNCLAIMED, onward, copied)
+    assert onward.record.copy is not None
+    assert not await Swap(process.storage, UNCLAIMED, onward, copied).run(), "a job has it"
+    await come_to_rest(process)
+    for key in ("k", "l"):
+        assert (await manifest_blob(process, key)).blob == onward.record.copy.blob
+        assert await get(process, key) == DATA + SMALL
