@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from s3gw import errors
 from s3gw.buckets import acl
+from s3gw.metadata import keys
+from s3gw.metadata.records import CompletedRecord, Encryption
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.operations.call import Call
 from s3gw.operations.parameters import upload_id
@@ -52,10 +54,24 @@ async def learn_upload(call: Call) -> bool:
     if call.operation not in OF_AN_UPLOAD or call.principal.is_anonymous:
         return False
     try:
-        upload = await find_upload(call.storage, call.bucket_name, call.key, upload_id(call))
+        encryption = await _encryption(call, upload_id(call))
     except (errors.NoSuchUpload, errors.NoSuchBucket):
         return False
-    encryption = upload.record.description.encryption
     if encryption is not None:
         call.upload_values = encryption_values(encryption)
     return bool(call.upload_values)
+
+
+async def _encryption(call: Call, identity: bytes) -> Encryption | None:
+    """That of an upload. One that was completed has it still: who did not get that answer asks
+    again. Raises NoSuchBucket, NoSuchUpload."""
+    try:
+        upload = await find_upload(call.storage, call.bucket_name, call.key, identity)
+    except errors.NoSuchUpload:
+        if call.operation != "CompleteMultipartUpload":
+            raise
+    else:
+        return upload.record.description.encryption
+    completed = keys.completed(call.bucket_name, identity)
+    done = (await call.storage.store.get(CompletedRecord, completed)).record
+    return done.encryption if done is not None and done.key == call.key else None

@@ -296,8 +296,11 @@ def test_an_encryption_that_is_demanded_is_that_of_the_upload(http, s3, bucket, 
     source = {"Bucket": bucket, "Key": "source"}
     second = s3.upload_part_copy(**part, PartNumber=2, CopySource=source)["CopyPartResult"]["ETag"]
     parts = [{"PartNumber": 1, "ETag": first}, {"PartNumber": 2, "ETag": second}]
-    s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    done = s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
     assert s3.head_object(**key)["ServerSideEncryption"] == "AES256"
+    # Whoever did not get the answer asks again.
+    again = s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    assert again["ETag"] == done["ETag"]
     with pytest.raises(ClientError, match="AccessDenied"):
         s3.upload_part(**key, UploadId="0" * 32, PartNumber=1, Body=b"x")
 
