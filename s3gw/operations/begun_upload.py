@@ -18,9 +18,7 @@ from s3gw.metadata.records import CompletedRecord, Encryption
 from s3gw.objects.multipart import Upload, find_upload
 from s3gw.operations.call import Call
 from s3gw.operations.parameters import upload_id
-from s3gw.operations.request_values import encryption_values
-
-OF_AN_UPLOAD = frozenset({"UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
+from s3gw.operations.request_values import OF_AN_UPLOAD, encryption_values
 
 
 async def begun_upload(call: Call, action: str) -> Upload:

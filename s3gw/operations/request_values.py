@@ -66,7 +66,9 @@ CREATIONS = {
 CHECKSUM_KEY, CHECKSUM_HEADER = "s3:x-amz-checksum-algorithm", "x-amz-checksum-algorithm"
 SECONDS_PER_DAY = 86_400
 LISTING_PARAMETERS = ("prefix", "delimiter", "max-keys")
+OF_AN_UPLOAD = frozenset({"UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
 ENCRYPTION_KEY = "s3:x-amz-server-side-encryption"
+ENCRYPTION_KEYS = (ENCRYPTION_KEY, f"{ENCRYPTION_KEY}-aws-kms-key-id")
 COPY_SOURCE_KEY, COPY_SOURCE_HEADER = "s3:x-amz-copy-source", "x-amz-copy-source"
 
 
@@ -89,7 +91,11 @@ def request_values(call: Call, account: str) -> Found:
     for header, key in HEADER_KEYS.items():
         if header in call.headers:
             values[key] = (call.headers[header],)
-    values |= call.upload_values
+    if call.operation in OF_AN_UPLOAD:
+        # The upload has its encryption; what its parts and its end say of one encrypts nothing.
+        for key in ENCRYPTION_KEYS:
+            values.pop(key, None)
+        values |= call.upload_values
     if call.operation == "DeleteObjects":
         # Its entries have their conditions; a header that nothing looks at is none.
         values.pop(IF_MATCH_KEY, None)
@@ -139,7 +145,7 @@ def encryption_values(encryption: Encryption) -> Found:
     if encryption.kind in (SSE_S3, SSE_KMS):
         values[ENCRYPTION_KEY] = (encryption.kind,)
     if encryption.key_name:
-        values[f"{ENCRYPTION_KEY}-aws-kms-key-id"] = (encryption.key_name,)
+        values[ENCRYPTION_KEYS[1]] = (encryption.key_name,)
     return values
 
 
