@@ -313,7 +313,8 @@ class RepairWorker(PeriodicWorker):
         )
         tx.put(entry.key, later)
         await commit(self._storage.store, claim, tx)
-        return _Outcome(job.obstacle if job.ran else None, later.not_before_ms)
+        again_ms = later.not_before_ms or self._storage.clock_ms()
+        return _Outcome(job.obstacle if job.ran else None, again_ms)
 
 
 def _choose(blobs: dict[bytes, Entry], entry: Entry) -> None:

@@ -13,7 +13,7 @@ from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Page, Put
 from s3gw.metadata import keys
 from s3gw.metadata.records import PgRecord, Repair, Slot, decode, encode
-from s3gw.workers import repair
+from s3gw.workers import repair, waiting
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.damage import URGENCY_CRITICAL
 from s3gw.workers.repair import RepairWorker
@@ -195,6 +195,37 @@ async def test_news_of_what_waits_is_acted_on(
     await rounds(memory_store, worker, 20)
     flip(memory_cluster, memory_store, ref, 1)  # it was mended when the entry was tried
     await queue(memory_store, repair_of(memory_store, ref, 1))
+    assert [entry.lost for entry in entries(memory_cluster).values()] == [(1, 4)]
+    await rounds(memory_store, worker)
+    assert [entry.lost for entry in entries(memory_cluster).values()] == [(4,)]
+
+
+async def test_what_becomes_known_while_a_blob_is_tried_is_acted_on_in_the_next_round(
+    memory_cluster: MemoryCluster, memory_store: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long what waits for nodes is not read."""
+    monkeypatch.setattr(waiting, "UNREAD_SECONDS_PER_ENTRY", 1000.0)
+    await put(memory_store, "k", BIG)
+    ref = await blob_of(memory_store, "k")
+    away, _ = place(memory_store, ref, 4)
+    flip(memory_cluster, memory_store, ref, 4)
+    await queue(memory_store, repair_of(memory_store, ref, 4))
+    set_live(memory_store, away, live=False)
+    plain, told = repair._BlobRepair.run, False
+
+    async def told_of_more(job: repair._BlobRepair, entry: Any) -> bool:
+        nonlocal told
+        done = await plain(job, entry)
+        if not told:
+            told = True
+            flip(memory_cluster, memory_store, ref, 1)
+            more = msgspec.structs.replace(entry.record, lost=(1, 4))
+            await memory_store.kv.commit([], [Put(entry.key, encode(more))])
+        return done
+
+    monkeypatch.setattr(repair._BlobRepair, "run", told_of_more)
+    worker = RepairWorker(memory_store.storage)
+    await rounds(memory_store, worker)
     assert [entry.lost for entry in entries(memory_cluster).values()] == [(1, 4)]
     await rounds(memory_store, worker)
     assert [entry.lost for entry in entries(memory_cluster).values()] == [(4,)]
