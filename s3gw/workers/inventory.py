@@ -423,16 +423,25 @@ async def encoded(
         text = (await told).decode(errors="replace").strip()
         if code:
             raise EncoderFailed(text.splitlines()[-1] if text else f"it ended with {code}")
-        if text:
-            more = msgspec.json.decode(text.splitlines()[-1], type=Omitted)
-            omitted.add(more.count, more.first)
-            log.error("%s records under bucket %s cannot be read", more.count, header.bucket)
+        for line in text.splitlines():
+            _learn(line, header.bucket, omitted)
     finally:
         feeding.cancel()
         told.cancel()
         if process.returncode is None:
             process.kill()
         await asyncio.gather(feeding, told, process.wait(), return_exceptions=True)
+
+
+def _learn(line: str, bucket: str, omitted: Omitted) -> None:
+    """What the process says at its end about what it left out. Libraries write other lines."""
+    try:
+        more = msgspec.json.decode(line, type=Omitted)
+    except msgspec.DecodeError:
+        log.warning("a report of bucket %s: %s", bucket, line)
+        return
+    omitted.add(more.count, more.first)
+    log.error("%s records under bucket %s cannot be read", more.count, bucket)
 
 
 async def _feed(pipe: asyncio.StreamWriter, header: Header, rows: AsyncIterator[Rows]) -> None:

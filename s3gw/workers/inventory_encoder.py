@@ -5,7 +5,8 @@ Parquet, of its memory: gateways only pass bytes through. It reads frames (a len
 big-endian, and so many bytes) from standard input: one of a `Header`, then of `Rows`, then an empty
 one. Without that the report is not whole, and neither is what was written: the process fails. It
 writes the file to standard output, as far as it can be written. A version whose record cannot be
-read is left out; how many these are is said on standard error at the end, as an `Omitted`.
+read is left out; how many these are is said on standard error at the end, by a line of an
+`Omitted`.
 
 pyarrow is imported here alone, and only for Parquet.
 """
@@ -226,7 +227,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if omitted.count:
-        sys.stderr.buffer.write(msgspec.json.encode(omitted))
+        sys.stderr.buffer.write(b"\n" + msgspec.json.encode(omitted) + b"\n")
     return 0
 
 

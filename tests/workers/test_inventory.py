@@ -463,6 +463,31 @@ async def test_a_report_lacks_only_what_cannot_be_read_and_says_so(store: Proces
     assert ((await run_of(store)).rows, (await run_of(store)).note) == (len(KEYS) - 2, "")
 
 
+NOISY = """
+import atexit, sys
+from s3gw.workers.inventory_encoder import main
+sys.stderr.write("the size of the cache is not known")
+atexit.register(sys.stderr.write, "bye")
+sys.exit(main())
+"""
+
+
+async def test_what_libraries_write_in_the_process_fails_no_report_and_hides_nothing(
+    store: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "noisy_encoder.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("s3gw.workers.inventory.ENCODER", "noisy_encoder")
+    for key in KEYS:
+        await put(store, key, b"x")
+    await store.kv.commit([], [Put(keys.object_(BUCKET, KEYS[1]), b"\xff")])
+    await configure(store, configuration())
+    await InventoryWorker(store.storage, rows_per_file=2).run_once()
+    run = await run_of(store)
+    assert (run.state, run.rows) == ("done", len(KEYS) - 1)
+    assert "left out (1)" in run.note
+
+
 async def test_configurations_that_cannot_be_read_stop_no_other_bucket(store: Process) -> None:
     await make_reports(store, "broken")
     begun = encode(InventoryRun(b"b" * 16, "done", manifest="kept"))
