@@ -45,6 +45,27 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class _LeftOpening(Exception):
+    """Nobody waits any more for the thread that opens; what it has open goes when it ends."""
+
+
+async def _opened(loop: asyncio.AbstractEventLoop, writer: Writer) -> None:
+    """Open it. Who is cancelled meanwhile leaves the thread what it works with, the writers' lock
+    above all: else it would write to the journal beside another process."""
+    # No task, which a loop that ends would cancel.
+    opening = loop.run_in_executor(None, writer.open)
+    try:
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+
+        def release(ended: asyncio.Future[None]) -> None:
+            ended.exception()  # nobody is there to be told
+            writer.release()
+
+        opening.add_done_callback(release)
+        raise _LeftOpening from None
+
+
 class SqliteKV:
     """See `s3gw.kv.interface.KV` for the contract. Made by `open`."""
 
@@ -87,8 +108,10 @@ class SqliteKV:
         )
 
         try:
-            await asyncio.to_thread(writer.open)
+            await _opened(loop, writer)
             engine = await asyncio.to_thread(cls, metadata_dir, loop, writer)
+        except _LeftOpening:
+            raise asyncio.CancelledError from None
         except (sqlite3.Error, OSError) as error:
             writer.release()
             raise sqlite_schema.translate(error) from error

@@ -4,20 +4,24 @@ That a single entry or name is not taken is in test_journal.py."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3gw.kv.interface import Put
+from s3gw.kv.journal import Journal
 from s3gw.kv.journal_folder import Folder
 from s3gw.kv.journal_format import Position
 from s3gw.kv.journal_snapshot import put_snapshot
 from s3gw.kv.journal_threads import DriveThreads
+from s3gw.kv.sqlite import SqliteKV
 from tests.kv.test_journal import Host, everything, fill
 
 PATIENCE = 0.1
@@ -267,3 +271,38 @@ def test_threads_end_and_are_used_again(host: Host) -> None:
         assert alive() - before <= len(folders)
     threads.close()
     wait_until(lambda: alive() == before)
+
+
+async def test_who_is_cancelled_while_it_opens_keeps_the_lock_until_its_thread_has_ended(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else that one would write to the journal beside another process."""
+    begins, goes_on = threading.Event(), threading.Event()
+    begin = Journal.begin
+
+    def late(self: Journal, *arguments: Any) -> Position:
+        begins.set()
+        goes_on.wait()
+        return begin(self, *arguments)
+
+    def is_free() -> bool:
+        with (host.metadata / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    monkeypatch.setattr(Journal, "begin", late)
+    opening = asyncio.create_task(SqliteKV.open(host.metadata, Journal(host.drives, 3)))
+    try:
+        await until(begins.is_set)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert not is_free()
+    finally:
+        goes_on.set()
+    await until(is_free)
+    async with host.up() as engine:
+        assert await everything(engine) == []
