@@ -17,11 +17,13 @@ TOKEN = "s.token-of-the-gateway"
 
 @dataclass
 class FakeVault:
-    """`keys` has the versions of each key. `broken` answers as a sealed Vault does."""
+    """`keys` has the versions of each key; the token may do nothing with those that are `closed`.
+    `broken` answers as a sealed Vault does."""
 
     mount: str = "transit"
     keys: dict[str, list[bytes]] = field(default_factory=dict)
     broken: bool = False
+    closed: set[str] = field(default_factory=set)
     requests: list[httpx.Request] = field(default_factory=list)
 
     def make(self, name: str) -> None:
@@ -43,6 +45,8 @@ class FakeVault:
         action, _, name = rest.partition("/")
         if prefix or request.method != "POST":
             return httpx.Response(404, json={"errors": []})
+        if name in self.closed:
+            return httpx.Response(403, json={"errors": ["permission denied"]})
         if name not in self.keys:
             return httpx.Response(400, json={"errors": ["encryption key not found"]})
         body = json.loads(request.content)

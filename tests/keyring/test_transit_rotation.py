@@ -172,3 +172,62 @@ async def test_it_costs_one_read_of_each_process(store: Store) -> None:
         await encrypted.put(store.late, f"k{number}", BODY)
     assert asked == 1
     assert len(store.vault.requests) == 5
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_key_that_is_closed_to_the_gateway_closes_no_other_after_a_rotation(
+    store: Store, used: bool
+) -> None:
+    closed = encrypted.Wanted("aws:kms", "another")
+    await encrypted.put(store.late, "before", BODY)
+    if used:
+        await encrypted.put(store.late, "closed", BODY, closed)
+        await operations.delete(store.late, "closed")
+    store.vault.closed.add("another")
+    with pytest.raises(errors.ServiceUnavailable):
+        await encrypted.put(store.late, "closed", BODY, closed)
+    store.vault.rotate("default")
+    await rewrap.start(store.other.storage)
+    worker = Rewrapper(store.other.storage)
+    while await worker.work():
+        pass
+    await encrypted.put(store.late, "k", BODY)
+    assert await encrypted.get(store.other, "k") == BODY
+    store.vault.closed.clear()
+    await encrypted.put(store.late, "closed", BODY, closed)
+    assert await encrypted.get(store.other, "closed", wanted=closed) == BODY
+
+
+async def test_of_a_key_that_the_service_tells_nothing_about_only_what_is_wrapped_then_is_stored(
+    store: Store,
+) -> None:
+    """Two writes are held up while the key is rotated: one has wrapped before, the other, whose
+    key the service did not tell the version of, wraps again."""
+
+    async def meanwhile() -> None:
+        await store.wrap_all_anew()
+        store.vault.closed.add("default")
+        await store.late.storage.ring.learn_proof()
+        store.vault.closed.clear()
+
+    await encrypted.put(store.late, "before", BODY)
+    store.between(meanwhile)
+    with pytest.raises(errors.ServiceUnavailable):
+        await encrypted.put(store.late, "k", BODY)
+    await encrypted.put(store.late, "k", BODY)
+    assert await encrypted.get(store.other, "k") == BODY
+
+
+async def test_a_key_that_is_first_used_while_the_proof_is_learned_of_is_not_passed_over(
+    store: Store,
+) -> None:
+    async def meanwhile() -> None:
+        await store.wrap_all_anew()
+        await store.late.storage.ring.learn_proof()
+
+    await encrypted.put(store.late, "other", BODY, encrypted.Wanted("aws:kms", "another"))
+    store.between(meanwhile)
+    with pytest.raises(errors.ServiceUnavailable):
+        await encrypted.put(store.late, "k", BODY)
+    await encrypted.put(store.late, "k", BODY)
+    assert await encrypted.get(store.other, "k") == BODY

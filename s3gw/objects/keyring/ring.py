@@ -31,12 +31,14 @@ which version its keys have by now: what he has wrapped under a former one is re
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -62,6 +64,7 @@ from s3gw.objects.keyring.transit import Transit, version_of
 SSE_S3, SSE_KMS, SSE_C = "AES256", "aws:kms", "customer"
 UNDER_MASTER, UNDER_NAMED, UNDER_TRANSIT, UNDER_CUSTOMER = b"\x01", b"\x02", b"\x03", b"\x04"
 PROCESSES_MAX = 10_000
+UNKNOWN = sys.maxsize
 ROTATED = "The encryption key was rotated while the request was under way. Please try again."
 NO_MASTER_KEY = "Server-side encryption was asked for, but this store has no master key."
 
@@ -118,7 +121,7 @@ class Ring:
         self._master_revision = 0
         self._wraps = False
         # Of `kms/transit`, -1: not known; the keys there that this process has wrapped under, each
-        # with the version below which nothing wrapped may be stored any more.
+        # with the version below which nothing wrapped may be stored any more, which may be UNKNOWN.
         self._proof_revision = -1
         self._floors: dict[str, int] = {}
 
@@ -175,9 +178,8 @@ class Ring:
             kms = encryption.kind == SSE_KMS
             name = named_by(encryption.key_name) if kms else sources.transit_key
             if sources.transit is not None:
-                await self._know_proof(name)
-                text = await sources.transit.wrap(name, data_key, context)
-                return _under_transit(name, text), None
+                wrapping = partial(sources.transit.wrap, name, data_key, context)
+                return _under_transit(name, await self._noted(name, wrapping)), None
             wrapped, copy = await self._wrap_named(name, data_key, context)
             return UNDER_NAMED + wrapped, copy
         return UNDER_MASTER + (await self.usable_master()).wrap(data_key, context), None
@@ -239,8 +241,8 @@ class Ring:
         form, wrapped = encryption.wrapped_key[:1], encryption.wrapped_key[1:]
         if form == UNDER_TRANSIT and self.sources.transit is not None:
             name, before = _of_transit(wrapped)
-            await self._know_proof(name)
-            after = await self.sources.transit.rewrap(name, before)
+            wrapping = partial(self.sources.transit.rewrap, name, before)
+            after = await self._noted(name, wrapping)
             if version_of(after) == version_of(before):
                 return None
             return msgspec.structs.replace(encryption, wrapped_key=_under_transit(name, after))
@@ -301,7 +303,7 @@ class Ring:
     async def refresh(self, conflict: Conflict) -> None:
         """After a lost commit, if that may be why: learn again that the present master key may be
         wrapped under, or which version the keys of the service have by now. Raises S3Error when it
-        may not, or the service does not answer."""
+        may not."""
         lost = conflict.guard
         named = lost.key if isinstance(lost, At) else b""
         if self._proof_revision >= 0 and (lost is None or named == keys.TRANSIT_PROOF):
@@ -313,13 +315,22 @@ class Ring:
             self._master_revision = 0
         await self.usable_master()
 
-    async def _know_proof(self, name: str) -> None:
-        """Before something is wrapped under a key of the service: what its commit is guarded by."""
+    async def _noted(self, name: str, wrapping: Callable[[], Awaitable[str]]) -> str:
+        """What was wrapped under a key of the service; what its commit is guarded by is known
+        before that. A key that nothing was wrapped under is not noted: its name may be anything."""
         if self._proof_revision < 0:
             found = await self._proof_now()
             if self._proof_revision < 0:  # another's, and what he wrapped since, is not passed over
                 self._proof_revision = found
-        self._floors.setdefault(name, 0)
+        began, floor = self._proof_revision, self._floors.get(name)
+        text = await wrapping()
+        if began != self._proof_revision:
+            self._floors.setdefault(name, UNKNOWN)
+        elif floor == UNKNOWN:
+            self._floors[name] = version_of(text)  # of the time of the proof, or a later one
+        else:
+            self._floors.setdefault(name, 0)
+        return text
 
     async def _proof_now(self) -> int:
         (item,) = (await self._kv.get_many([keys.TRANSIT_PROOF])).items
@@ -327,17 +338,22 @@ class Ring:
 
     async def learn_proof(self) -> None:
         """Learn of the last proof, and which version each key has that this process has wrapped
-        under: what it wrapped under a former one has come too late. Raises S3Error."""
+        under: what it wrapped under a former one has come too late. Where the service does not tell
+        so of a key, everything has, until something is wrapped under it again."""
         transit, revision = self.sources.transit, await self._proof_now()
         if transit is None or revision == self._proof_revision:
             return
-        floors = {}
-        for name in list(self._floors):
-            with suppress(errors.KMSNotFoundException):  # nothing under it is opened any more
-                text = await transit.wrap(name, os.urandom(KEY_BYTES), b"")
-                floors[name] = version_of(text)
-        for name, version in floors.items():
-            self._floors[name] = max(version, self._floors[name])
+
+        async def version_now(name: str) -> int:
+            try:
+                return version_of(await transit.wrap(name, os.urandom(KEY_BYTES), b""))
+            except errors.S3Error:  # it may be this key alone that is closed to the gateway
+                return UNKNOWN
+
+        asked = list(self._floors)
+        versions = dict(zip(asked, await asyncio.gather(*map(version_now, asked)), strict=True))
+        for name, floor in self._floors.items():
+            self._floors[name] = max(floor, versions.get(name, UNKNOWN))
         self._proof_revision = max(revision, self._proof_revision)
 
     async def note_in_use(self, name: bytes) -> int:
