@@ -93,15 +93,16 @@ class Waiting:
     def unread(self, position: bytes) -> tuple[bytes, bytes]:
         """The next range from a position on that need not be read now; both ends are the end of
         the queue when all is to be read."""
-        now = self._storage.monotonic()
         end = keys.after_prefix(keys.REPAIRS)
-        ahead = (
-            prefix
-            for prefix, part in self._known.items()
-            if prefix >= position and now < part.unread_until and self._still(prefix, part)
-        )
-        first = min(ahead, default=end)
-        return first, end if first == end else keys.after_prefix(first)
+        ahead = (prefix for prefix in self._known if prefix >= position and self._rests(prefix))
+        first = behind = min(ahead, default=end)
+        while behind in self._known and self._rests(behind):
+            behind = keys.after_prefix(behind)  # of one profile, group by group
+        return first, behind
+
+    def _rests(self, prefix: bytes) -> bool:
+        part = self._known[prefix]
+        return self._storage.monotonic() < part.unread_until and self._still(prefix, part)
 
     def read(self, entries: Sequence[Entry], revision: int, now_ms: int) -> None:
         """Entries of the walk, one at least, in order, before they are tried."""

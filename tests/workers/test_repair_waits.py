@@ -16,8 +16,9 @@ from s3gw.metadata.records import PgRecord, Repair, Slot, decode, encode
 from s3gw.workers import repair, waiting
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.damage import URGENCY_CRITICAL
+from s3gw.workers.reencode import Entry
 from s3gw.workers.repair import RepairWorker
-from s3gw.workers.waiting import UNREAD_SECONDS_PER_ENTRY
+from s3gw.workers.waiting import UNREAD_SECONDS_PER_ENTRY, Obstacle, Waiting
 from tests.stores.memory_store import PROFILE, MemoryCluster, Process
 from tests.stores.operations import blob_of, get, put
 from tests.workers.test_repair_queue import BIG, entries, flip, place, queue, repair_of, set_live
@@ -355,3 +356,24 @@ async def test_a_worker_that_is_stopped_does_not_wait_for_bandwidth(
     assert left.items() <= before.items(), "none is put off for it"
     assert len(left) >= NUMBER - 1
     assert len(asyncio.all_tasks()) == 1
+
+
+def test_what_is_not_read_of_neighbouring_groups_is_one_range(memory_store: Process) -> None:
+    """A walk over thousands of groups that wait takes a few reads, not one for each."""
+    groups = 256
+    waits = Waiting(memory_store.storage)
+    blob, end = b"b" * 16, keys.after_prefix(keys.REPAIRS)
+    for name in ("a", "b"):
+        for number in range(groups):
+            record = Repair(name, number, blob, "found", 1)
+            entry = Entry(keys.repair(2, name, number, blob), 1, record)
+            waits.read([entry], 1, 1)
+            waits.note(entry.key, Obstacle(nodes={"gone"}))
+    waits.walked()
+    for name in ("a", "b"):
+        first = keys.repair(2, name, 0, b"")
+        assert waits.unread(first) == (first, keys.after_prefix(keys.repair(2, name, 255, b"")))
+    middle = keys.repair(2, "a", 100, blob)
+    assert waits.unread(middle)[0] == keys.repair(2, "a", 101, b"")
+    memory_store.cluster.clock.advance(waiting.UNREAD_SECONDS_PER_ENTRY * 2)
+    assert waits.unread(keys.REPAIRS) == (end, end)
