@@ -532,8 +532,12 @@ async def open_drive(context: WorkerContext, place: DriveAt, stack: AsyncExitSta
         return LocalDrive.open(place.path, reserve_ratio=ratio)
 
     drive = await alone(opened)
+    try:
+        await drive.stats()
+    except BaseException:  # and it may be tried again for ever
+        await drive.close()
+        raise
     stack.push_async_callback(drive.close)
-    await drive.stats()
     return drive
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from nodes.identity import DriveIdentity, DriveInUse, lock
+from nodes.protocol import DriveError, DriveStats
+from nodes.store import LocalDrive
 from s3gw import app, drives
 from s3gw.cluster.directory import Directory, Node
 from s3gw.cluster.membership import Membership
@@ -414,6 +416,31 @@ async def test_a_process_starts_without_a_disk_that_hangs(
         while "d2" not in process.live():
             await asyncio.sleep(0.01)
         following.cancel()
+
+
+async def test_a_drive_that_fails_when_it_is_opened_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again every few seconds, for as long as it fails."""
+
+    async def failing(self: LocalDrive) -> DriveStats:
+        await stats(self)  # in a thread
+        raise DriveError("Input/output error")
+
+    def held() -> tuple[int, int]:
+        threads = sum(thread.name.startswith("drive-d1") for thread in threading.enumerate())
+        return len(os.listdir("/proc/self/fd")), threads
+
+    stats = LocalDrive.stats
+    monkeypatch.setattr(LocalDrive, "stats", failing)
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        process = Process(tmp_path, stack)
+        before = held()
+        for _ in range(5):
+            with pytest.raises(DriveError, match="output error"):
+                await app.open_drive(process.context, process.place("d1"), stack)
+        while held() != before:  # the threads end by themselves
+            await asyncio.sleep(0.01)
 
 
 async def test_a_drive_that_is_back_takes_the_place_of_its_dead_handle(tmp_path: Path) -> None:
