@@ -146,8 +146,7 @@ def store_of_metadata(directory: Path) -> str:
 
 
 async def open_etcd(config: Config, credentials: TlsCredentials | None = None) -> EtcdKV:
-    """The engine on etcd, with the certificates of this process where its URLs are https. Raises
-    ConfigError."""
+    """The engine on etcd, with certificates where its URLs are https. Raises ConfigError."""
     try:
         return await EtcdKV.connect(
             config.etcd, quota_bytes=config.etcd_quota_bytes, tls=credentials
@@ -497,8 +496,7 @@ async def open_served_drives(
     task: Task, context: WorkerContext, stack: AsyncExitStack
 ) -> dict[str, Drive]:
     """The drives of a process that work, by id; the supervisor holds their locks. One that does
-    not, or hangs, is left out, and its node counts as down; raises what the last one fails with if
-    none works."""
+    not, or hangs, is left out: its node is down. If none works, raises what the last fails with."""
 
     async def opened(place: DriveAt) -> Drive | Exception:
         try:
@@ -522,8 +520,7 @@ async def open_served_drives(
 
 
 async def open_drive(context: WorkerContext, place: DriveAt, stack: AsyncExitStack) -> Drive:
-    """A drive whose lock the supervisor holds; `stack` closes it. Raises IdentityError, DriveError,
-    OSError."""
+    """A locked drive; `stack` closes it. Raises IdentityError, DriveError, OSError."""
     lock = context.fds[place.drive_id]
     ratio = context.payload.config.reserve_percent / 100
 
