@@ -13,9 +13,9 @@ etcd 3.4. So every read ends a little ahead:
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from s3gw.kv.interface import KV, Item
+from s3gw.kv.interface import KV, Item, Page
 from s3gw.metadata import keys
 from s3gw.metadata.store import Store
 
@@ -34,7 +34,7 @@ async def all_keys(
     """All items of [start, end) at a revision, in order, up to `limit` at a time. `fence/` is left
     out where a range costs its size. Raises Compacted and other errors of the engine."""
     if not store.kv.range_costs_its_size:
-        async for items in _wide(store, start, end, revision, limit):
+        async for items in _paged(store.kv.scan, start, end, revision, limit):
             yield items
         return
     many = await _kinds(store, revision)
@@ -44,8 +44,12 @@ async def all_keys(
     for first, last in itertools.pairwise(within):
         if first == keys.FENCES:
             continue
-        read = _listed if first in keys.LISTED else _close if first in many else _wide
-        async for items in read(store, first, last, revision, limit):
+        if first in many:
+            pages = _close(store, first, last, revision, limit)
+        else:
+            scan = store.scan_listed if first in keys.LISTED else store.kv.scan
+            pages = _paged(scan, first, last, revision, limit)
+        async for items in pages:
             yield items
 
 
@@ -55,31 +59,19 @@ async def _kinds(store: Store, revision: int) -> list[bytes]:
     kinds += [keys.GARBAGE, keys.DUE, keys.PURGES]
     kinds += [keys.BUCKETS, keys.USAGES, keys.CONFIGURATIONS, keys.IDENTITIES]
     profiles = (keys.PROFILES, keys.after_prefix(keys.PROFILES))
-    async for items in _wide(store, *profiles, revision, PROFILES_PER_READ):
+    async for items in _paged(store.kv.scan, *profiles, revision, PROFILES_PER_READ):
         for name in (item.key[len(keys.PROFILES) :] for item in items):
             kinds += [keys.BLOBS + name + b"/", keys.COUNTS + name + b"/"]
     return kinds
 
 
-async def _wide(
-    store: Store, start: bytes, end: bytes, revision: int, limit: int
+async def _paged(
+    scan: Callable[..., Awaitable[Page]], start: bytes, end: bytes, revision: int, limit: int
 ) -> AsyncIterator[Sequence[Item]]:
+    """A range, page by page to its end, as `scan` reads it: of the engine, or along fences."""
     more = True
     while more:
-        page = await store.kv.scan(start, end, limit=limit, revision=revision)
-        yield page.items
-        more = page.more
-        if more:
-            start = page.items[-1].key + b"\x00"
-
-
-async def _listed(
-    store: Store, start: bytes, end: bytes, revision: int, limit: int
-) -> AsyncIterator[Sequence[Item]]:
-    """A range whose records have fences."""
-    more = True
-    while more:
-        page = await store.scan_listed(start, end, limit=limit, revision=revision)
+        page = await scan(start, end, limit=limit, revision=revision)
         yield page.items
         more = page.more
         if more:

@@ -110,19 +110,24 @@ async def tried_for_days(process: Process, worker: Lifecycle, days: int) -> None
             pass
 
 
-@pytest.mark.parametrize("same_worker", [True, False])
-async def test_what_waits_for_nodes_goes_within_minutes_of_their_return(
-    memory_store: Process, same_worker: bool
-) -> None:
-    """Also where another process has the work by then."""
-    process = memory_store
+async def with_all_due(process: Process) -> Lifecycle:
+    """A worker, at a time when all of many objects are due to be moved."""
     await make_cold(process)
     await set_rules(process, TO_COLD)
     for number in range(OBJECTS):
         await put(process, f"k{number}", BODY)
     await LifecycleWalk(process.storage).run_once()
     process.cluster.clock.advance(DAY + ROUNDED)
-    worker = Lifecycle(process.storage)
+    return Lifecycle(process.storage)
+
+
+@pytest.mark.parametrize("same_worker", [True, False])
+async def test_what_waits_for_nodes_goes_within_minutes_of_their_return(
+    memory_store: Process, same_worker: bool
+) -> None:
+    """Also where another process has the work by then."""
+    process = memory_store
+    worker = await with_all_due(process)
     set_live(process, live=False)
     await tried_for_days(process, worker, 2)
     now_ms = process.storage.clock_ms()
@@ -140,13 +145,7 @@ async def test_what_waits_for_another_profile_is_not_looked_at_for_a_node_that_d
     memory_store: Process,
 ) -> None:
     process = memory_store
-    await make_cold(process)
-    await set_rules(process, TO_COLD)
-    for number in range(OBJECTS):
-        await put(process, f"k{number}", BODY)
-    await LifecycleWalk(process.storage).run_once()
-    process.cluster.clock.advance(DAY + ROUNDED)
-    worker = Lifecycle(process.storage)
+    worker = await with_all_due(process)
     others = [node for node in process.directory.all() if node.id != "d0"]
     set_live(process, live=False)
     others[0].live = False
