@@ -12,7 +12,7 @@ import pytest
 from s3gw.cluster.tunables import Throttle
 from s3gw.kv.interface import Page, Put
 from s3gw.metadata import keys
-from s3gw.metadata.records import PgRecord, Repair, Slot, decode, encode
+from s3gw.metadata.records import BlobRef, PgRecord, Repair, Slot, decode, encode
 from s3gw.workers import repair, waiting
 from s3gw.workers.contract import UNCLAIMED
 from s3gw.workers.damage import URGENCY_CRITICAL
@@ -182,16 +182,22 @@ async def test_damage_on_a_node_that_is_down_waits_for_it_or_for_another_slot(
     assert await get(memory_store, "k") == BIG
 
 
+async def lost_with_its_node(cluster: MemoryCluster, process: Process, *damaged: int) -> BlobRef:
+    """A blob of which these shards are damaged, and shard 4 is known to be, whose node is down."""
+    await put(process, "k", BIG)
+    ref = await blob_of(process, "k")
+    away, _ = place(process, ref, 4)
+    flip(cluster, process, ref, *damaged)
+    await queue(process, repair_of(process, ref, 4))
+    set_live(process, away, live=False)
+    return ref
+
+
 async def test_news_of_what_waits_is_acted_on(
     memory_cluster: MemoryCluster, memory_store: Process
 ) -> None:
     """An entry that is written again is another one."""
-    await put(memory_store, "k", BIG)
-    ref = await blob_of(memory_store, "k")
-    away, _ = place(memory_store, ref, 4)
-    flip(memory_cluster, memory_store, ref, 1, 4)
-    await queue(memory_store, repair_of(memory_store, ref, 4))
-    set_live(memory_store, away, live=False)
+    ref = await lost_with_its_node(memory_cluster, memory_store, 1, 4)
     worker = RepairWorker(memory_store.storage)
     await rounds(memory_store, worker, 20)
     flip(memory_cluster, memory_store, ref, 1)  # it was mended when the entry was tried
@@ -206,12 +212,7 @@ async def test_what_becomes_known_while_a_blob_is_tried_is_acted_on_in_the_next_
 ) -> None:
     """However long what waits for nodes is not read."""
     monkeypatch.setattr(waiting, "UNREAD_SECONDS_PER_ENTRY", 1000.0)
-    await put(memory_store, "k", BIG)
-    ref = await blob_of(memory_store, "k")
-    away, _ = place(memory_store, ref, 4)
-    flip(memory_cluster, memory_store, ref, 4)
-    await queue(memory_store, repair_of(memory_store, ref, 4))
-    set_live(memory_store, away, live=False)
+    ref = await lost_with_its_node(memory_cluster, memory_store, 4)
     plain, told = repair._BlobRepair.run, False
 
     async def told_of_more(job: repair._BlobRepair, entry: Any) -> bool:
